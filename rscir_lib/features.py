@@ -1,0 +1,351 @@
+"""Image features on disk: extract them with an encoder, read them back, read the authors' pickles safely.
+
+A feature store is a folder: `features.npy`, (N, d) float32, and `features.json`, files, classes and provenance.
+"""
+
+import hashlib
+import json
+import os
+import pickle
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from rscir_lib.archive import Archive, read_image
+
+if TYPE_CHECKING:  # reading features needs no encoder
+    from rscir_lib.encoders import Encoder
+
+SAVE_SECONDS = 5.0  # what a killed extraction loses at most, plus one batch
+# Recorded, but no reason to refuse a store: it may have moved, or a package been updated
+NOT_COMPARED = {"archive", "python", "torch", "torchvision", "open_clip_torch", "pillow", "numpy"}
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of N images: feats (N, d) float32, rows L2-normalised; N files and classes; provenance."""
+
+    feats: np.ndarray
+    files: tuple[str, ...]
+    classes: tuple[str, ...]
+    provenance: dict[str, str]
+
+    def aligned(self, archive: Archive) -> np.ndarray:
+        """The features in the archive's order, (len(archive), d) float32.
+
+        Files match by the archive's relative paths, whatever folders lie above; if none does, by file name.
+        Raises ValueError naming the first files that are missing, superfluous or ambiguous.
+        """
+        if self.files == archive.files:
+            return self.feats
+        for depth in (min(file.count("/") for file in archive.files) + 1, 1):
+            wanted, found = _tails(archive.files, depth), _tails(self.files, depth)
+            rows = {tail: row for row, tail in enumerate(found)}
+            if not rows.keys().isdisjoint(wanted):
+                break
+        problems = {
+            "without features": [tail for tail in wanted if tail not in rows],
+            "not in the archive": sorted(rows.keys() - set(wanted)),
+            "more than once": [tail for tails in (wanted, found) for tail, n in Counter(tails).items() if n > 1],
+        }
+        if any(problems.values()):
+            details = "; ".join(f"{len(t)} {what} ({', '.join(t[:3])})" for what, t in problems.items() if t)
+            raise ValueError(f"the features don't fit {archive.name}: {details}. Extract them for this archive again")
+        return self.feats[[rows[tail] for tail in wanted]]
+
+
+def _tails(files: Iterable[str], depth: int) -> list[str]:
+    return ["/".join(file.replace("\\", "/").split("/")[-depth:]) for file in files]
+
+
+class _Images(Dataset):
+    """Preprocessed images of an archive from position `start` on."""
+
+    def __init__(self, archive: Archive, preprocess: Callable, start: int) -> None:
+        self.archive, self.preprocess, self.start = archive, preprocess, start
+
+    def __len__(self) -> int:
+        return len(self.archive) - self.start
+
+    def __getitem__(self, item: int) -> torch.Tensor:
+        row = self.start + item
+        try:
+            return self.preprocess(read_image(self.archive.path(row)))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"row {row} of {self.archive.name}: {error}") from None
+
+
+def extract_features(
+    archive: Archive,
+    encoder: "Encoder",
+    folder: str | Path,
+    batch_size: int = 64,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Encode every image of the archive into the feature store `folder`, and return the folder.
+
+    A complete store is left as it is, an interrupted one continued. `workers` processes decode images while the
+    model runs; None chooses by the number of images and cores.
+
+    Raises ValueError for a store of another archive or encoder, showing both (`overwrite` starts afresh), and for
+    an image that can't be read, naming file and row; what is done is kept: replace the image and call again.
+    """
+    folder = Path(folder)
+    paths = store, npy, progress, partial = [
+        folder / f"features.{end}" for end in ("json", "npy", "partial.json", "partial.npy")
+    ]
+    if overwrite:
+        for path in paths:
+            path.unlink(missing_ok=True)
+    if store.exists():
+        read_features(folder, archive, encoder)
+        return folder
+    if len(archive) == 0:
+        raise ValueError(f"{archive.root}: the archive holds no images")
+
+    folder.mkdir(parents=True, exist_ok=True)
+    provenance = encoder.provenance | {"archive": archive.name, "archive_fingerprint": archive.fingerprint}
+    content = _Content(archive)
+    done, seconds = 0, 0.0
+    if progress.exists() and partial.exists():
+        state = json.loads(progress.read_text())
+        done, seconds = state["done"], state["seconds"]
+        _check_same(state["provenance"], provenance | {"archive_content": content.up_to(done)}, folder)
+        feats = np.lib.format.open_memmap(partial, mode="r+")
+    else:
+        feats = np.lib.format.open_memmap(partial, "w+", np.float32, (len(archive), encoder.dim))
+
+    def save() -> dict:
+        feats.flush()
+        stamp = provenance | {"archive_content": content.up_to(done)}
+        state = {"done": done, "seconds": seconds + time.perf_counter() - start, "provenance": stamp}
+        _write_json(progress, state)
+        return state
+
+    device = torch.device(encoder.device)
+    if workers is None:  # starting processes pays only for more than a few images
+        workers = min(16, os.cpu_count() or 1) if len(archive) - done > 500 else 0
+    loader = DataLoader(
+        _Images(archive, encoder.preprocess, done),
+        batch_size,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    start = saved = time.perf_counter()
+    bar = tqdm(total=len(archive), initial=done, unit="image", desc=f"{archive.name}, {encoder.name}")
+    try:
+        # a thread fetches the next batch while the model works on this one
+        with bar, ThreadPoolExecutor(1) as ahead:
+            batches = iter(loader)
+            coming = ahead.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = ahead.submit(next, batches, None)
+                rows = encoder.encode_images(batch.to(device, non_blocking=True))
+                bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+                if bad.size:
+                    raise ValueError(
+                        f"{encoder.name} ({encoder.precision}) gives no finite features for "
+                        f"{archive.path(done + bad[0])}; try precision float32"
+                    )
+                feats[done : done + len(rows)] = rows
+                done += len(rows)
+                bar.update(len(rows))
+                if time.perf_counter() - saved > SAVE_SECONDS:
+                    save()
+                    saved = time.perf_counter()
+    finally:
+        state = save()
+    os.replace(partial, npy)
+    _write_json(
+        store,
+        {
+            "provenance": state["provenance"],
+            "sha256": _sha256(npy),
+            "seconds": round(state["seconds"], 3),
+            "images_per_second": round(len(archive) / state["seconds"], 1),
+            "files": archive.files,
+            "classes": archive.classes,
+        },
+    )
+    progress.unlink()
+    return folder
+
+
+def read_features(path: str | Path, archive: Archive | None = None, encoder: "Encoder | None" = None) -> Features:
+    """Features from a store folder, or from the authors' `.pkl` (protocol, Data), whose provenance isn't known.
+
+    Given an archive or encoder, a store made with another one is refused. The archive's files and classes are
+    compared, and where its images are on disk, their sizes.
+
+    Raises FileNotFoundError for an absent or unfinished store; ValueError for another archive or encoder, showing
+    both fingerprints, for a damaged file, and for a pickle of anything but arrays, lists and strings.
+    """
+    path = Path(path)
+    if path.suffix == ".pkl":
+        return _read_pickle(path)
+    store, npy = path / "features.json", path / "features.npy"
+    if not store.exists():
+        unfinished = (path / "features.partial.json").exists()
+        reason = "the extraction is unfinished" if unfinished else "no features here"
+        raise FileNotFoundError(f"{path}: {reason}; run extract_features (notebook 02)")
+    state = json.loads(store.read_text())
+    if _sha256(npy) != state["sha256"]:
+        raise ValueError(f"{npy} was changed or cut short (another sha256 than recorded); delete it and extract again")
+    expected = dict(encoder.provenance) if encoder else {}
+    if archive:
+        expected["archive_fingerprint"] = archive.fingerprint
+        if archive.path(0).exists():
+            expected["archive_content"] = _Content(archive).up_to(len(archive))
+    _check_same(state["provenance"], expected, path)
+    feats = np.load(npy, mmap_mode="c", allow_pickle=False)  # paged in when used; the file stays as it is
+    return Features(np.asarray(feats), tuple(state["files"]), tuple(state["classes"]), state["provenance"])
+
+
+class _Content:
+    """sha256 over path and size of the images: tells archives with equal file names apart."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive, self.digest, self.done = archive, hashlib.sha256(), 0
+
+    def up_to(self, done: int) -> str:
+        """Digest of the first `done` images; `done` may only grow."""
+        for row in range(self.done, done):
+            size = self.archive.path(row).stat().st_size
+            self.digest.update(f"{self.archive.files[row]} {size}\n".encode())
+        self.done = done
+        return self.digest.hexdigest()
+
+
+def _check_same(stored: dict[str, str], expected: dict[str, str], folder: Path) -> None:
+    different = [
+        f"  {key}: stored {stored.get(key)}, asked for {value}"
+        for key, value in expected.items()
+        if key not in NOT_COMPARED and stored.get(key) != value
+    ]
+    if different:
+        raise ValueError(
+            f"{folder} holds the features of another archive or encoder:\n" + "\n".join(different) + "\n"
+            "Choose another folder, or extract again with overwrite=True"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_json(path: Path, value: dict) -> None:
+    new = path.with_suffix(".new")  # so that the file is whole at any moment
+    new.write_text(json.dumps(value, indent=0))
+    os.replace(new, path)
+
+
+class _Global:
+    """What a pickle gets for a name: it can be called, and neither read nor changed."""
+
+    def __init__(self, call: Callable) -> None:
+        self.call = call
+
+    def __call__(self, *args):
+        return self.call(*args)
+
+    def __setstate__(self, state) -> None:
+        raise pickle.UnpicklingError("a function with a state")
+
+
+class _Dtype:
+    """Stands in for numpy.dtype: plain numbers and strings only."""
+
+    def __init__(self, spec: str, *_) -> None:
+        self.dtype = np.dtype(str(spec))
+        if self.dtype.kind not in "biufSU" or self.dtype.names:
+            raise pickle.UnpicklingError(f"an array of {self.dtype}, not of numbers or strings")
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for numpy.ndarray, so that no state of the pickle's making reaches numpy's C code."""
+
+    def __init__(self, *_) -> None:
+        self.array = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, data = state
+        self.array = _from_buffer(data, dtype, shape, "F" if fortran else "C")
+
+
+def _from_buffer(data: bytes, dtype: _Dtype, shape: tuple = (), order: str = "C"):
+    return np.frombuffer(data, dtype.dtype).reshape(shape, order=order)[()]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+GLOBALS: dict[tuple[str, str], Callable] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,  # how protocols 0 to 2 write bytes
+}
+for _core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
+    GLOBALS[f"{_core}.multiarray", "_reconstruct"] = _Array
+    GLOBALS[f"{_core}.multiarray", "scalar"] = lambda dtype, data: _from_buffer(data, dtype)
+    GLOBALS[f"{_core}.numeric", "_frombuffer"] = lambda data, dtype, *rest: _from_buffer(data, dtype, *rest)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds numpy arrays and scalars of numbers and strings, lists, strings; refuses every other name."""
+
+    def find_class(self, module: str, name: str) -> _Global:
+        if (module, name) not in GLOBALS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return _Global(GLOBALS[module, name])
+
+
+def _read_pickle(path: Path) -> Features:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with path.open("rb") as file:
+            content = _Unpickler(file).load()
+    except Exception as error:  # a malformed pickle can raise anything
+        raise ValueError(f"{path} is refused: a feature file holds arrays, lists and strings only ({error})") from error
+    keys = ("feats", "labels", "paths")
+    if not isinstance(content, dict) or not content.keys() >= set(keys):
+        held = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{path}: expected a dict with feats, labels and paths, found {held}")
+    feats, labels, files = (getattr(content[key], "array", content[key]) for key in keys)
+    if not isinstance(feats, np.ndarray) or feats.ndim != 2 or feats.dtype.kind != "f":
+        found = f"{feats.dtype} {feats.shape}" if isinstance(feats, np.ndarray) else type(feats).__name__
+        raise ValueError(f"{path}: feats must be an (N, d) array of floats, found {found}")
+    for key, value in (("labels", labels), ("paths", files)):
+        if not isinstance(value, list | tuple | np.ndarray) or not all(isinstance(v, str) for v in value):
+            raise ValueError(f"{path}: {key} must be a list of strings")
+        if len(value) != len(feats):
+            raise ValueError(f"{path}: {len(feats)} rows of feats, but {len(value)} {key}")
+    feats = np.ascontiguousarray(feats, np.float32)
+    norms = np.linalg.norm(feats, axis=1)
+    wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))  # so that NaN is wrong too
+    if wrong.size:
+        raise ValueError(
+            f"{path}: {wrong.size} rows are not finite and L2-normalised, first row {wrong[0]} "
+            f"({files[wrong[0]]}), norm {norms[wrong[0]]:.6g}"
+        )
+    provenance = {"encoder": "not recorded", "archive": "not recorded", "source": path.name}
+    classes = tuple(str(label).replace("_", "") for label in labels)
+    return Features(feats, tuple(map(str, files)), classes, provenance)
