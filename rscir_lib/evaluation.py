@@ -47,6 +47,8 @@ def evaluate(
     jobs = _jobs(methods, lambdas)
     device = _resolve(device)
     queries, targets = benchmark.queries, benchmark.targets
+    if queries.empty:
+        raise ValueError(f"{benchmark.archive.root}: no composed query to evaluate; benchmark.warnings says why")
     feats = features.aligned(benchmark.archive)
     same = _first_of_equals(feats)
     x = torch.from_numpy(feats).to(device, torch.float64)

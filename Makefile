@@ -1,0 +1,85 @@
+# Everything runs in a virtual environment, made from requirements.lock when it is missing or older than the lock.
+# TORCH_BACKEND=cpu (or cu126, rocm6.4 ...: what uv's --torch-backend takes) uses another build of torch, in .venv-cpu.
+PYTHON ?= python3
+TORCH_BACKEND ?=
+# the run: "" and demo are the bundled synthetic benchmark and encoder
+DATASET_ROOT ?=
+ENCODER ?= demo
+# further arguments of the command behind a target, such as ARGS="04_weicom LAMBDAS=[0.3]" or ARGS=--quick
+ARGS ?=
+
+VENV := .venv$(if $(TORCH_BACKEND),-$(TORCH_BACKEND))
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+RUN := $(BIN)/python -m
+READY := $(VENV)/.ready
+UV := $(shell grep -o '^uv==[0-9.]*' requirements.lock)
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+export UV_SYSTEM_CERTS ?= 1 # trust what the system trusts, such as an institute's proxy
+
+.DEFAULT_GOAL := help
+.PHONY: help workbook test lint format lab bench rehearse results reproduce fetch adapt demo-encoder refresh lock clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --disable-pip-version-check $(UV)
+ifeq ($(TORCH_BACKEND),)
+	$(RUN) uv pip sync --quiet --python $(BIN)/python requirements.lock
+else # the lock less the CUDA packages: the other build names its own
+	grep -vE '^(nvidia-|cuda-|triton)' requirements.lock > $(VENV)/requirements.txt
+	$(RUN) uv pip sync --quiet --python $(BIN)/python --torch-backend $(TORCH_BACKEND) $(VENV)/requirements.txt
+endif
+	$(RUN) uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+workbook: $(READY) ## run every notebook that does not stand already (DATASET_ROOT=, ENCODER=, ARGS=)
+	$(RUN) rscir_lib.workbook DATASET_ROOT=$(DATASET_ROOT) ENCODER=$(ENCODER) $(ARGS)
+
+test: $(READY) lint ## lint, the library's tests, the notebooks through papermill and nbval
+	$(RUN) pytest --nbval --nbval-current-env $(ARGS)
+
+lint: $(READY) ## ruff on code and notebooks; notebooks committed clean
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) nbstripout --verify --keep-count --keep-id $(NOTEBOOKS)
+
+format: $(READY) ## put code and notebooks in shape
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+	$(RUN) nbstripout --keep-count --keep-id $(NOTEBOOKS)
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(RUN) jupyterlab --notebook-dir=. notebooks
+
+bench: $(READY) ## speed and memory, as ratios, and the scaling figure (ARGS=--quick for a small one)
+	$(RUN) rscir_lib.bench $(ARGS)
+
+rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes and random weights
+	$(RUN) rscir_lib.bench rehearse $(ARGS)
+
+results: $(READY) ## the synthetic benchmark's tables: methods x attributes, held-out combinations, zero-shot
+	$(RUN) rscir_lib.training results $(ARGS)
+
+reproduce: $(READY) ## the published tables beside ours (DATASET_ROOT=.../PatternNet ENCODER=clip)
+	$(RUN) rscir_lib.workbook --published DATASET_ROOT=$(DATASET_ROOT) ENCODER=$(ENCODER) $(ARGS)
+
+fetch: $(READY) ## download PatternNet, PatternCom and checkpoints into DATASET_ROOT
+	$(RUN) rscir_lib.fetch $(DATASET_ROOT) $(ARGS)
+
+demo-encoder: $(READY) ## train the bundled encoder again, on synthetic scenes
+	$(RUN) rscir_lib.training demo $(ARGS)
+
+adapt: $(READY) ## train an encoder on your own images and captions (ARGS="IMAGES CAPTIONS --out FOLDER")
+	$(RUN) rscir_lib.training adapt $(ARGS)
+
+refresh: $(READY) ## run the notebooks in place and keep the result tables that nbval checks
+	$(RUN) rscir_lib.workbook --refresh
+
+lock: $(READY) ## resolve requirements.lock afresh
+	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --upgrade pyproject.toml -o requirements.lock
+
+clean: ## remove what the commands made (the environment stays)
+	rm -rf runs data/synthcom

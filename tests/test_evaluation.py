@@ -1,0 +1,256 @@
+"""`evaluate` against the slow oracle on random benchmarks, the laws of the methods, and the tables."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import oracle
+from rscir_lib import evaluation
+from rscir_lib.evaluation import (
+    BASELINES,
+    COLUMNS,
+    bootstrap_difference,
+    chance,
+    compare_published,
+    evaluate,
+    nearest_version,
+    published,
+    summarize,
+)
+from rscir_lib.features import Features
+from rscir_lib.metrics import METRICS
+from rscir_lib.patterncom import read_patterncom
+
+CLASSES = ("bridge", "overpass", "harbor", "ferryterminal", "forest", "christmastreefarm", "denseresidential")
+VALUES = ("red", "two", "oval")
+METHODS = (*BASELINES, "weicom", "linear", "zscore", "sum", "product", "minimum")
+
+
+def unit(x):
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def write_benchmark(root, classes, rows):
+    """A PatternNet-shaped folder without images; rows: (image number, attribute, value). Returns the file names."""
+    names = [f"{cls}{i:03d}.jpg" for i, cls in enumerate(classes)]
+    lines = [f"images/{cls}/{name} 0 {cls}\n" for cls, name in zip(classes, names, strict=True)]
+    (root / "PatternCom").mkdir(parents=True, exist_ok=True)
+    (root / "patternnet.csv").write_text("".join(lines))
+    for attribute in {attribute for _, attribute, _ in rows}:
+        listed = [f"{names[i]},{attribute},{value}\n" for i, a, value in rows if a == attribute]
+        (root / "PatternCom" / f"{attribute}.csv").write_text("".join(listed))
+    return names
+
+
+def make_features(archive, feats):
+    return Features(feats=feats, files=archive.files, classes=archive.classes, provenance={})
+
+
+def text_encoder(dim):
+    def encode_texts(texts):
+        assert len(set(texts)) == len(texts), "each distinct text is encoded once"
+        return unit(np.stack([np.random.default_rng([VALUES.index(text), 7]).normal(size=dim) for text in texts]))
+
+    return encode_texts
+
+
+@st.composite
+def benchmarks(draw):
+    """Classes with merges, duplicate and conflicting rows, unlabelled images, equal features, few or many positives."""
+    classes = draw(st.lists(st.sampled_from(CLASSES), min_size=2, max_size=24))
+    number = st.integers(0, len(classes) - 1)
+    rows = draw(
+        st.lists(
+            st.tuples(number, st.sampled_from(["density", "context", "existence"]), st.sampled_from(VALUES)),
+            min_size=1,
+            max_size=40,
+        )
+    )
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    feats = unit(rng.normal(size=(len(classes), 6)) + draw(st.sampled_from([0.0, 3.0])))
+    for copy, original in draw(st.lists(st.tuples(number, number), max_size=6)):
+        feats[copy] = feats[original]
+    return classes, rows, feats
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=benchmarks(), protocol=st.sampled_from(["released", "first-release"]), lam=st.sampled_from([0, 0.37, 1]))
+def test_agrees_with_the_oracle(tmp_path_factory, case, protocol, lam):
+    classes, rows, feats = case
+    root = tmp_path_factory.mktemp("benchmark")
+    names = write_benchmark(root, classes, rows)
+    benchmark = read_patterncom(root, protocol=protocol)
+    assume(len(benchmark.queries))
+    found = evaluate(
+        benchmark, make_features(benchmark.archive, feats), text_encoder(6), METHODS, [lam], progress=False
+    )
+    expected = [
+        (attribute, image, text, method, len(relevant)) + tuple(result[metric] for metric in METRICS)
+        for attribute in {a for _, a, _ in rows}
+        for image, text, relevant in oracle.composed_queries(root, attribute, protocol)
+        for method in METHODS
+        for result in [oracle.evaluate_query(feats, names, image, text_encoder(6)([text])[0], relevant, method, lam)]
+    ]
+    keys = ["attribute", "image", "text", "method", "n_relevant"]
+    expected = pd.DataFrame(expected, columns=[*keys, *METRICS]).sort_values([*keys, *METRICS], ignore_index=True)
+    found = found[[*keys, *METRICS]].sort_values([*keys, *METRICS], ignore_index=True)
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=0, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """300 images, three attributes, 16-dimensional random features."""
+    rng = np.random.default_rng(0)
+    classes = rng.choice(CLASSES, 300)
+    rows = [
+        (i, attribute, rng.choice(VALUES))
+        for attribute in ("density", "context", "existence")
+        for i in rng.choice(300, 120, replace=False)
+    ]
+    root = tmp_path_factory.mktemp("benchmark")
+    write_benchmark(root, classes, rows)
+    benchmark = read_patterncom(root)
+    return benchmark, make_features(benchmark.archive, unit(rng.normal(size=(300, 16))))
+
+
+def run(case, **options):
+    benchmark, features = case
+    return evaluate(benchmark, features, text_encoder(16), progress=False, **options)
+
+
+def test_contract(case):
+    rows = run(case, methods=["image", "text", "average", "weicom"], lambdas=[0.3, 0.5])
+    assert list(rows.columns) == COLUMNS
+    assert len(rows) == 5 * len(case[0].queries)
+    assert rows.loc[rows["method"] != "weicom", "lambda"].isna().all()
+    assert sorted(rows.loc[rows["method"] == "weicom", "lambda"].unique()) == [0.3, 0.5]
+    assert rows[list(METRICS)].stack().between(0, 1).all()
+    table = summarize(rows)
+    assert list(table.columns) == ["Context", "Density", "Existence", "Avg"]
+    assert table.index.names == ["method", "lambda"]
+    assert list(table.index.get_level_values("method")) == ["image", "text", "average", "weicom", "weicom"]
+    by_hand = 100 * rows.query("method == 'image' and attribute == 'density'")["AP"].mean()
+    assert table.loc["image", "Density"].item() == pytest.approx(by_hand)
+    assert table["Avg"].to_numpy() == pytest.approx(table[["Context", "Density", "Existence"]].mean(axis=1).to_numpy())
+
+
+def test_lambda_0_is_image_and_1_is_text(case):
+    rows = run(case, methods=["image", "text", "weicom", "zscore", "linear"], lambdas=[0, 1])
+    by = {key: group[list(METRICS)] for key, group in rows.groupby(["method", "lambda"], dropna=False)}
+    image, text = (next(v for (m, _), v in by.items() if m == name) for name in ("image", "text"))
+    for method in ("weicom", "zscore", "linear"):
+        pd.testing.assert_frame_equal(by[method, 0.0], image)
+        pd.testing.assert_frame_equal(by[method, 1.0], text)
+
+
+def test_chunks_and_feature_order_change_nothing(case, monkeypatch):
+    benchmark, features = case
+    rows = run(case, lambdas=[0.4])
+    monkeypatch.setitem(evaluation.SCORES_AT_A_TIME, "cpu", 7 * 300)
+    pd.testing.assert_frame_equal(run(case, lambdas=[0.4]), rows)
+    shuffled = np.random.default_rng(1).permutation(300)
+    permuted = Features(
+        features.feats[shuffled],
+        tuple(features.files[i] for i in shuffled),
+        tuple(features.classes[i] for i in shuffled),
+        {},
+    )
+    pd.testing.assert_frame_equal(run((benchmark, permuted), lambdas=[0.4]), rows)
+
+
+def test_summary_rounds_as_the_authors_do(case):
+    rows = run(case)
+    expected = {}
+    for (method, attribute), group in rows.groupby(["method", "attribute"]):
+        rounded = [round(100 * ap, 2) for ap in group["AP"]]
+        expected[method, attribute] = round(sum(rounded) / len(rounded), 2)
+    table = summarize(rows, rounding="authors")
+    for (method, _), row in table.iterrows():
+        values = [expected[method, a] for a in ("context", "density", "existence")]
+        assert list(row) == pytest.approx([*values, round(sum(values) / 3, 2)], abs=1e-9)
+
+
+def test_summary_per_value_is_the_mean_of_means(case):
+    benchmark, _ = case
+    rows = run(case, methods=["image"])
+    table = summarize(rows, per=benchmark.queries["value"])
+    means = rows.assign(value=benchmark.queries["value"]).groupby(["attribute", "value"])["AP"].mean()
+    assert table["Density"].item() == pytest.approx(100 * means["density"].mean())
+    assert table["Density"].item() != pytest.approx(summarize(rows)["Density"].item())
+
+
+def test_chance_is_what_random_features_give(case):
+    benchmark, features = case
+    rng = np.random.default_rng(3)
+    tables = [
+        summarize(run((benchmark, make_features(benchmark.archive, unit(rng.normal(size=(300, 16)))))))
+        for _ in range(5)
+    ]
+    assert np.mean([t["Avg"].mean() for t in tables]) == pytest.approx(chance(benchmark)["Avg"], rel=0.2)
+    assert list(chance(benchmark).index) == ["Context", "Density", "Existence", "Avg"]
+
+
+def test_bootstrap(case):
+    rows = run(case, methods=["image", "text"])
+    image, text = rows[rows["method"] == "image"], rows[rows["method"] == "text"]
+    assert bootstrap_difference(image, image) == (0, 0, 0)
+    mean, low, high = bootstrap_difference(image, text)
+    table = summarize(rows)["Avg"].droplevel("lambda")
+    assert mean == pytest.approx(table["image"] - table["text"])
+    assert low < mean < high
+    assert bootstrap_difference(text, image) == pytest.approx((-mean, -high, -low), abs=0.2)
+    with pytest.raises(ValueError, match="same queries"):
+        bootstrap_difference(image, text.iloc[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": ["wiecom"]}, "unknown method 'wiecom'; choose from"),
+        ({"methods": "weicom"}, "list of method names"),
+        ({"lambdas": [1.5]}, r"lambda 1.5 is outside \[0, 1\]"),
+        ({"lambdas": []}, "'weicom' needs at least one lambda"),
+        ({"device": "tpu"}, "choose auto, cpu or cuda"),
+    ],
+)
+def test_bad_options(case, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(case, **options)
+
+
+def test_nothing_to_ask(tmp_path):
+    write_benchmark(tmp_path, ["bridge"] * 3, [(0, "context", "red"), (1, "context", "red")])
+    benchmark = read_patterncom(tmp_path)
+    with pytest.raises(ValueError, match="no composed query"):
+        run((benchmark, make_features(benchmark.archive, np.eye(3, 16, dtype=np.float32))))
+
+
+@pytest.mark.parametrize(
+    ("encode", "message"),
+    [
+        (lambda texts: np.ones((len(texts), 3)), r"\(3, 16\)|are they of the same encoder"),
+        (lambda texts: np.ones((len(texts), 16)), "must L2-normalise: the feature of '.*' has norm 4"),
+        (lambda texts: np.full((len(texts), 16), np.nan), "must L2-normalise"),
+    ],
+)
+def test_bad_text_features(case, encode, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(*case, encode, progress=False)
+
+
+def test_published_versions():
+    """Each published version, fed back as ours, is found again where it differs from the others."""
+    tables = published()
+    assert set(tables["version"]) == {"released", "after-class-check", "first-release"}
+    for version, rows in tables[tables["encoder"] == "clip"].groupby("version"):
+        table = rows.set_index(["method", "lambda"]).drop(columns=["version", "date", "encoder"])
+        comparison = compare_published(table, "clip")
+        assert len(comparison) == 3 * 5 * 7
+        assert (comparison.query("version == @version")["difference"] == 0).all()
+        nearest = nearest_version(comparison)
+        assert nearest["overall"] == version
+        assert set(nearest["Shape"].split(", ")) == {"released", "after-class-check", "first-release"}
+    with pytest.raises(ValueError, match="nothing is published for encoder 'demo'"):
+        compare_published(table, "demo")
