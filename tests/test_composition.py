@@ -1,0 +1,133 @@
+"""The methods' laws, search, and what the CDF does to real CLIP similarities."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import oracle
+from rscir_lib.composition import METHODS, Moments, get_method, normal_cdf, search, zscore
+from rscir_lib.metrics import METRICS, chance_ap, retrieval_metrics
+
+seeds = st.integers(0, 2**32)
+
+
+def similarities(seed, rows=3, n=40):
+    rng = np.random.default_rng(seed)
+    return [torch.from_numpy(rng.normal(mean, std, (rows, n))) for mean, std in [(0.66, 0.1), (0.2, 0.02)]]
+
+
+@settings(deadline=None)
+@given(seed=seeds, name=st.sampled_from(sorted(METHODS)), lam=st.floats(0, 1))
+def test_rows_are_independent_and_order_is_kept(seed, name, lam):
+    """Scores of a query don't depend on the batch; permuting the archive permutes the scores."""
+    image, text = similarities(seed)
+    method = get_method(name)
+    scores = method.score(image, text, lam)
+    assert scores.shape == image.shape
+    for row in range(len(image)):
+        assert torch.allclose(method.score(image[row], text[row], lam), scores[row], rtol=0, atol=1e-12)
+        assert oracle.scores(name, image[row].tolist(), text[row].tolist(), lam) == pytest.approx(
+            scores[row].tolist(), abs=1e-12
+        )
+    order = np.random.default_rng(seed).permutation(image.shape[1])
+    assert torch.allclose(method.score(image[:, order], text[:, order], lam), scores[:, order], rtol=0, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(seed=seeds, scale=st.floats(0.01, 100), shift=st.floats(-10, 10))
+def test_weicom_ignores_the_scale_of_similarities(seed, scale, shift):
+    """The point of the CDF: whatever range a modality's similarities have, the mix is the same."""
+    image, text = similarities(seed)
+    weicom = get_method("weicom")
+    assert torch.allclose(
+        weicom.score(image, scale * text + shift, 0.3), weicom.score(image, text, 0.3), rtol=0, atol=1e-6
+    )
+
+
+@settings(deadline=None)
+@given(seed=seeds)
+def test_cdf_is_in_0_1_and_monotone(seed):
+    image, _ = similarities(seed)
+    cdf = normal_cdf(image)
+    assert ((cdf > 0) & (cdf < 1)).all()
+    assert torch.equal(cdf.argsort(), image.argsort())
+    z = zscore(image)
+    assert torch.allclose(z.mean(dim=1), torch.zeros(3, dtype=z.dtype), atol=1e-12)
+    assert torch.allclose(z.std(dim=1, unbiased=True), torch.ones(3, dtype=z.dtype))
+
+
+def test_constant_similarities_are_neutral():
+    assert torch.equal(normal_cdf(torch.full((2, 5), 0.3, dtype=torch.float64)), torch.full((2, 5), 0.5).double())
+    assert torch.equal(normal_cdf(torch.tensor([[0.3]])), torch.tensor([[0.5]]))
+
+
+def test_unknown_method():
+    with pytest.raises(ValueError, match="unknown method 'Weicom'; choose from text, image"):
+        get_method("Weicom")
+
+
+@pytest.fixture(scope="module")
+def archive():
+    rng = np.random.default_rng(0)
+    feats = rng.normal(size=(5000, 32)) + 2 * rng.normal(size=32)
+    feats = (feats / np.linalg.norm(feats, axis=1, keepdims=True)).astype(np.float32)
+    text = rng.normal(size=32).astype(np.float32)
+    return feats, feats[7], text / np.linalg.norm(text)
+
+
+def test_moments_are_those_of_the_similarities(archive):
+    feats, image, text = archive
+    moments = Moments.of(feats, chunk=300)
+    for query in (image, text):
+        s = feats.astype(np.float64) @ query
+        expected = normal_cdf(torch.from_numpy(s)).numpy()
+        assert moments.normal_cdf(s, query) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("lam", [0, 0.3, 1])
+def test_search_finds_the_top_of_the_ranking(archive, lam):
+    feats, image, text = archive
+    exact = feats.astype(np.float64)
+    s_image, s_text = (torch.from_numpy(exact @ query.astype(np.float64)) for query in (image, text))
+    scores = get_method("weicom").score(s_image, s_text, lam).numpy()
+    positions, found = search(feats, image, text, lam, top=20)
+    assert list(positions) == list(np.argsort(-scores, kind="stable")[:20])
+    assert found == pytest.approx(scores[positions], abs=1e-9)
+    assert len(search(feats[:5], image, text, lam, top=20)[0]) == 5
+    with pytest.raises(ValueError, match=r"lambda 1.2 is outside \[0, 1\]"):
+        search(feats, image, text, 1.2)
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 60), data=st.data())
+def test_metrics_agree_with_the_oracle(n, data):
+    ranks = sorted(data.draw(st.sets(st.integers(1, n))))
+    found = dict(zip(METRICS, retrieval_metrics(np.array([ranks], dtype=int))[0], strict=True))
+    assert found == pytest.approx(oracle.metrics(range(1, n + 1), set(ranks)))
+
+
+def test_ap_by_hand():
+    assert retrieval_metrics(np.array([[1, 3]]))[0][0] == pytest.approx((1 + 2 / 3) / 2)
+
+
+@pytest.mark.parametrize(("relevant", "images"), [(1, 1), (1, 10), (3, 10), (10, 10), (0, 10)])
+def test_chance_ap_is_the_mean_over_random_rankings(relevant, images):
+    rng = np.random.default_rng(0)
+    ranks = np.sort([rng.permutation(images)[:relevant] + 1 for _ in range(20_000)], axis=1)
+    assert chance_ap(relevant, images) == pytest.approx(retrieval_metrics(ranks)[:, 0].mean(), abs=0.005)
+
+
+@pytest.mark.parametrize(("model", "accuracy"), [("CLIP", 86.0), ("RemoteCLIP", 92.3)])
+def test_real_features(whu_root, model, accuracy):
+    """Zero-shot accuracy as published with the features; a modality gap that the CDF closes."""
+    with np.load(whu_root / f"{model}_ViT-L-14.npz") as stored:
+        images, classes = stored["image_features"].astype(np.float64), stored["class_index"]
+        texts = stored["text_a_satellite_image_of_a"].astype(np.float64)
+    s_text = images @ texts.T
+    assert 100 * np.mean(s_text.argmax(axis=1) == classes) == pytest.approx(accuracy, abs=0.05)
+    s_image = images @ images.T
+    assert s_image.mean() - s_text.mean() > 0.3  # the two scales hardly overlap ...
+    cdf_image, cdf_text = (normal_cdf(torch.from_numpy(s.copy())) for s in (s_image, s_text.T))
+    assert abs(cdf_image.mean() - cdf_text.mean()) < 0.02  # ... until each is standardised over the archive
