@@ -87,7 +87,7 @@ def test_agrees_with_the_oracle(tmp_path_factory, case, protocol, lam):
         benchmark, make_features(benchmark.archive, feats), text_encoder(6), METHODS, [lam], progress=False
     )
     expected = [
-        (attribute, image, text, method, len(relevant)) + tuple(result[metric] for metric in METRICS)
+        (attribute, image, text, method, len(relevant), *(result[metric] for metric in METRICS))
         for attribute in {a for _, a, _ in rows}
         for image, text, relevant in oracle.composed_queries(root, attribute, protocol)
         for method in METHODS
@@ -182,7 +182,7 @@ def test_summary_per_value_is_the_mean_of_means(case):
 
 
 def test_chance_is_what_random_features_give(case):
-    benchmark, features = case
+    benchmark, _ = case
     rng = np.random.default_rng(3)
     tables = [
         summarize(run((benchmark, make_features(benchmark.archive, unit(rng.normal(size=(300, 16)))))))
