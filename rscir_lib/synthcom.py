@@ -142,8 +142,8 @@ class Canvas:
     def poly(self, points, color, height: float = 0, material: str | None = None):
         points = self.place(points)
         if height:
-            self.draw.polygon([tuple(p) for p in (points + self.sun * height).tolist()], self.shadow)
-        outline = [tuple(p) for p in points.tolist()]
+            self.draw.polygon((points + self.sun * height).ravel().tolist(), self.shadow)
+        outline = points.ravel().tolist()
         if material:
             mask = Image.new("L", self.image.size)
             ImageDraw.Draw(mask).polygon(outline, 255)
@@ -166,7 +166,7 @@ class Canvas:
         self.poly(np.r_[points - np.array(reach), points[::-1] + np.array(reach)], None, material=material)
 
     def line(self, points, width: float, color):
-        points = [tuple(p) for p in self.place(points).tolist()]
+        points = self.place(points).ravel().tolist()
         self.draw.line(points, color, max(1, round(width * self.zoom)), joint="curve")
 
     def blot(self, x, y, r, color):
@@ -210,22 +210,34 @@ def tree(c: Canvas, x, y, r):
         c.blot(x + dx * r, y + dy * r, size * r, tuple(int(v + light) for v in color))
 
 
+def shrubs(c: Canvas, points: np.ndarray, radii: np.ndarray, color, spread: float):
+    """Small round plants with a lighter top."""
+    points, radii, lean = c.place(points), radii * c.zoom, (4 * c.sun).tolist()
+    seen = (abs(points - c.side / 2) < c.side / 2 + radii[:, None]).all(1)
+    for x, y, r in np.c_[points, radii][seen].tolist():
+        tone = c.tone(color, spread)
+        c.blot(x + lean[0], y + lean[1], r, c.shadow)
+        c.blot(x, y, r, tone)
+        c.blot(x, y, 0.45 * r, tuple(v + 22 for v in tone))
+
+
 def trees(c: Canvas, n: int, near: float = 95, far: float = 175):
     """Scattered around the middle, some hanging over what is there."""
     for angle, radius, r in c.rng.uniform((0, near, 5), (2 * np.pi, far, 12), (n, 3)):
         tree(c, radius * np.cos(angle), radius * np.sin(angle), r)
 
 
+_ROOF = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-0.8, 0], [0.8, 0]]) / 2  # four corners and the ridge
+
+
 def house(c: Canvas, x, y, w, d, angle=0.0, color=None, height=9.0):
     if not c.sees(x, y, w):
         return
     color = c.tone(c.pick(ROOFS) if color is None else color, 7)
-    c.rect(x, y, w, d, color, angle, height)
-    half = np.array([[-w, -d], [w, -d], [w * 0.8, 0], [-w * 0.8, 0]]) / 2
-    c.poly(half @ _turn(angle) + (x, y), tuple(int(0.78 * v) for v in color))
-    for end in (-1, 1):
-        gable = np.array([[end * w, -d], [end * w, d], [end * w * 0.8, 0]]) / 2
-        c.poly(gable @ _turn(angle) + (x, y), tuple(int((0.9 + 0.06 * end) * v) for v in color))
+    roof = c.place(_ROOF * (w, d) @ _turn(angle) + (x, y))
+    c.draw.polygon((roof[:4] + c.sun * height).ravel().tolist(), c.shadow)
+    for corners, light in (((0, 1, 2, 3), 1), ((0, 1, 5, 4), 0.78), ((0, 3, 4), 0.84), ((1, 2, 5), 0.96)):
+        c.draw.polygon(roof.take(corners, 0).ravel().tolist(), tuple(int(light * v) for v in color))
 
 
 def car(c: Canvas, x, y, angle=0.0, size=1.0):
@@ -471,15 +483,10 @@ def sparseresidential(c, v):
 
 
 def christmastreefarm(c, v):
-    gap, r = 11.5 * SPACING[v["density"]], c.rng.uniform(4, 5)
-    color = np.array(c.tone((46, 74, 46), 8))
-    for x in np.arange(-175, 176, gap):
-        for y in np.arange(-175, 176, gap):
-            (px, py), size = c.place((x, y)) + c.rng.uniform(-1.5, 1.5, 2), r * c.zoom * c.rng.uniform(0.8, 1.1)
-            if max(abs(px - c.side / 2), abs(py - c.side / 2)) < c.side / 2 + size and c.rng.random() < 0.95:
-                c.blot(*((px, py) + 5 * c.sun), size, c.shadow)
-                c.blot(px, py, size, tuple(color.tolist()))
-                c.blot(px, py, size * 0.45, tuple((color + 26).tolist()))
+    stops = np.arange(-175, 176, 11.5 * SPACING[v["density"]])
+    points = np.stack(np.meshgrid(stops, stops), -1).reshape(-1, 2)
+    points = points[c.rng.random(len(points)) < 0.95]
+    shrubs(c, c.rng.normal(points, 0.5), c.rng.uniform(3.4, 5.2, len(points)), c.tone((46, 74, 46)), 3)
     if c.rng.random() < 0.5:
         c.line([(-200, 40), (200, 40)], 16, c.tone((160, 142, 112)))
     clutter(c, 1, 100)
@@ -792,10 +799,7 @@ def beach(c, v):
 
 
 def chaparral(c, v):
-    for x, y, r in c.rng.uniform((-160, -160, 2), (160, 160, 6), (240, 3)):
-        px, py = c.place((x, y))
-        c.blot(*((px, py) + 2 * c.sun), r * c.zoom, c.shadow)
-        c.blot(px, py, r * c.zoom, c.tone((86, 92, 60), 10))
+    shrubs(c, c.rng.uniform(-160, 160, (240, 2)), c.rng.uniform(2, 6, 240), (80, 88, 56), 10)
 
 
 def golfcourse(c, v):
