@@ -14,7 +14,8 @@ RUN := $(BIN)/python -m
 READY := $(VENV)/.ready
 UV := $(shell grep -o '^uv==[0-9.]*' requirements.lock)
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-export UV_SYSTEM_CERTS ?= 1 # trust what the system trusts, such as an institute's proxy
+# trust what the system trusts, such as an institute's proxy
+export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help workbook test lint format lab bench rehearse results reproduce fetch adapt demo-encoder refresh lock clean
@@ -61,7 +62,7 @@ rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes 
 	$(RUN) rscir_lib.bench rehearse $(ARGS)
 
 results: $(READY) ## the synthetic benchmark's tables: methods x attributes, held-out combinations, zero-shot
-	$(RUN) rscir_lib.training results $(ARGS)
+	$(RUN) rscir_lib.results $(ARGS)
 
 reproduce: $(READY) ## the published tables beside ours (DATASET_ROOT=.../PatternNet ENCODER=clip)
 	$(RUN) rscir_lib.workbook --published DATASET_ROOT=$(DATASET_ROOT) ENCODER=$(ENCODER) $(ARGS)
