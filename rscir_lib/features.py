@@ -112,15 +112,28 @@ def extract_features(
         return folder
     if len(archive) == 0:
         raise ValueError(f"{archive.root}: the archive holds no images")
-
     folder.mkdir(parents=True, exist_ok=True)
+    state = _encode_all(archive, encoder, batch_size, workers, progress, partial)
+    os.replace(partial, npy)
+    seconds = state["seconds"]
+    numbers = {"seconds": round(seconds, 3), "images_per_second": round(len(archive) / seconds, 1)}
+    images = {"files": archive.files, "classes": archive.classes}
+    _write_json(store, {"provenance": state["provenance"], "sha256": _sha256(npy)} | numbers | images)
+    progress.unlink()
+    return folder
+
+
+def _encode_all(
+    archive: Archive, encoder: "Encoder", batch_size: int, workers: int | None, progress: Path, partial: Path
+) -> dict:
+    """Encode what `partial` doesn't hold yet, and return the last state that was saved in `progress`."""
     provenance = encoder.provenance | {"archive": archive.name, "archive_fingerprint": archive.fingerprint}
     content = _Content(archive)
     done, seconds = 0, 0.0
     if progress.exists() and partial.exists():
         state = json.loads(progress.read_text())
         done, seconds = state["done"], state["seconds"]
-        _check_same(state["provenance"], provenance | {"archive_content": content.up_to(done)}, folder)
+        _check_same(state["provenance"], provenance | {"archive_content": content.up_to(done)}, partial.parent)
         feats = np.lib.format.open_memmap(partial, mode="r+")
     else:
         feats = np.lib.format.open_memmap(partial, "w+", np.float32, (len(archive), encoder.dim))
@@ -135,14 +148,10 @@ def extract_features(
     device = torch.device(encoder.device)
     if workers is None:  # starting processes pays only for more than a few images
         workers = min(16, os.cpu_count() or 1) if len(archive) - done > 500 else 0
-    loader = DataLoader(
-        _Images(archive, encoder.preprocess, done),
-        batch_size,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-    )
-    start = saved = time.perf_counter()
+    images = _Images(archive, encoder.preprocess, done)
+    loader = DataLoader(images, batch_size, num_workers=workers, pin_memory=device.type == "cuda")
     bar = tqdm(total=len(archive), initial=done, unit="image", desc=f"{archive.name}, {encoder.name}")
+    start = saved = time.perf_counter()
     try:
         # a thread fetches the next batch while the model works on this one
         with bar, ThreadPoolExecutor(1) as ahead:
@@ -165,20 +174,7 @@ def extract_features(
                     saved = time.perf_counter()
     finally:
         state = save()
-    os.replace(partial, npy)
-    _write_json(
-        store,
-        {
-            "provenance": state["provenance"],
-            "sha256": _sha256(npy),
-            "seconds": round(state["seconds"], 3),
-            "images_per_second": round(len(archive) / state["seconds"], 1),
-            "files": archive.files,
-            "classes": archive.classes,
-        },
-    )
-    progress.unlink()
-    return folder
+    return state
 
 
 def read_features(path: str | Path, archive: Archive | None = None, encoder: "Encoder | None" = None) -> Features:
