@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm.auto import tqdm
 
-from rscir_lib.patterncom import ATTRIBUTES
+from rscir_lib.patterncom import ATTRIBUTES, read_patterncom
 
 VERSION = 1  # of the drawing: same version, seed and number give the same pixels
 SIZE = 256  # pixels
@@ -165,6 +167,10 @@ class Canvas:
         """The strip within ``reach`` (dx, dy) of a path."""
         self.poly(np.r_[points - np.array(reach), points[::-1] + np.array(reach)], None, material=material)
 
+    def strip(self, y, width: float, color):
+        """A straight line right across."""
+        self.line([(-200, y), (200, y)], width, color)
+
     def line(self, points, width: float, color):
         points = self.place(points).ravel().tolist()
         self.draw.line(points, color, max(1, round(width * self.zoom)), joint="curve")
@@ -252,9 +258,8 @@ def car(c: Canvas, x, y, angle=0.0, size=1.0):
 def truck(c: Canvas, x, y, angle=0.0, size=1.0):
     dx, dy = np.array([20 * size, 0]) @ _turn(angle)
     c.rect(x + dx, y + dy, 8 * size, 9 * size, c.tone(c.pick(list(COLORS.values()))), angle, 6 * size)
-    c.rect(
-        x, y, 32 * size, 10 * size, c.tone(c.pick([(226, 226, 222), (204, 200, 190), (120, 140, 160)])), angle, 8 * size
-    )
+    color = c.tone(c.pick([(226, 226, 222), (204, 200, 190), (120, 140, 160)]))
+    c.rect(x, y, 32 * size, 10 * size, color, angle, 8 * size)
 
 
 VEHICLES = {"cars": car, "trucks": truck}
@@ -294,23 +299,22 @@ def road(c: Canvas, points, width, kerb=PAVED, dashed=True):
     if dashed:
         lengths = np.r_[0, np.cumsum(np.hypot(*np.diff(points, axis=0).T))]
         for start in np.arange(0, lengths[-1], 17):
-            stops = (
-                np.interp([start, start + 8], lengths, points[:, 0]),
-                np.interp([start, start + 8], lengths, points[:, 1]),
-            )
+            stops = [np.interp([start, start + 8], lengths, axis) for axis in points.T]
             c.line(np.stack(stops, 1), 1.4, LINE)
 
 
-def rails(c: Canvas, y=0.0, vertical=False):
-    def along(x0, x1, w, color):
-        line = np.array([[-210, x0], [210, x1]])
-        c.line(line[:, ::-1] if vertical else line, w, color)
+def dashes(c: Canvas, y, length, step):
+    for x in range(-190, 190, step):
+        c.line([(x, y), (x + length, y)], 1.5, LINE)
 
-    along(y, y, 34, (128, 118, 108))
-    for track in (y - 9, y + 9):
-        along(track, track, 9, (96, 84, 74))
-        for rail in (track - 3, track + 3):
-            along(rail, rail, 1.3, (186, 184, 180))
+
+def rails(c: Canvas, x):
+    """A railway of two tracks along the y axis."""
+    bed = [(x, 34, (128, 118, 108))]
+    for track in (x - 9, x + 9):
+        bed += [(track, 9, (96, 84, 74)), *((track + rail, 1.3, (186, 184, 180)) for rail in (-3, 3))]
+    for at, width, color in bed:
+        c.line([(at, -210), (at, 210)], width, color)
 
 
 def clutter(c: Canvas, n: int = 4, near: float = 112):
@@ -329,9 +333,6 @@ def clutter(c: Canvas, n: int = 4, near: float = 112):
             car(c, x, y, angle)
 
 
-COUNTS = {"one": 1, "two": 2, "three": 3, "many": 6}
-
-
 def spots(c: Canvas, quantity: str) -> tuple[np.ndarray, float]:
     """Where so many objects stand, with some jitter, and the room that each has across."""
     grid = {
@@ -344,9 +345,38 @@ def spots(c: Canvas, quantity: str) -> tuple[np.ndarray, float]:
     return np.array(grid) + c.rng.uniform(-6, 6, (len(grid), 2)), room
 
 
-# --- One painter per class: (canvas, values) -> None, the ground being there already -----------------------------
+# --- The classes: a painter each, (canvas, values) -> None, the ground being there already -----------------------
 
 
+@dataclass(frozen=True)
+class SceneClass:
+    paint: Callable
+    words: str
+    grounds: tuple[str, ...]
+    attributes: dict[str, tuple[str, ...]]
+
+
+CLASSES: dict[str, SceneClass] = {}
+
+
+def scene(words: str, grounds: str = " ".join(NATURAL), **attributes: str):
+    """Registers a painter under its name: the class in words, what it can stand on, the values it varies in."""
+
+    def register(paint):
+        options = {attribute: tuple(values.split()) for attribute, values in attributes.items()}
+        CLASSES[paint.__name__] = SceneClass(paint, words, tuple(grounds.split()), options)
+        return paint
+
+    return register
+
+
+@scene(
+    "airplane",
+    "concrete grass sand",
+    color="white blue red",
+    context="concrete grass sand",
+    quantity="one two three many",
+)
 def airplane(c, v):
     clutter(c, 3, 130)
     if v["context"] == "concrete":
@@ -361,10 +391,11 @@ def airplane(c, v):
         plane(c, x, y, room, heading + c.rng.normal(0, 0.12), COLORS[v["color"]])
 
 
+@scene("storage tank", "grass soil concrete sand", color="white grey red", quantity="one two three many")
 def storagetank(c, v):
     clutter(c, 3, 130)
     for offset in c.rng.uniform(-140, 140, 2):
-        c.line([(-200, offset), (200, offset)], 9, c.tone(PAVED))
+        c.strip(offset, 9, c.tone(PAVED))
     points, room = spots(c, v["quantity"])
     for x, y in points:
         r = room * c.rng.uniform(0.34, 0.44)
@@ -377,6 +408,13 @@ def storagetank(c, v):
         c.line([(x, y), (x + r, y)], 1.6, (84, 84, 84))
 
 
+@scene(
+    "tennis court",
+    "grass concrete trees",
+    color="blue green red",
+    context="grass concrete trees",
+    quantity="one two three",
+)
 def tenniscourt(c, v):
     clutter(c, 4, 130)
     points, _ = spots(c, v["quantity"])
@@ -402,6 +440,13 @@ def tenniscourt(c, v):
     trees(c, 6, 95)
 
 
+@scene(
+    "swimming pool",
+    "grass concrete sand trees",
+    context="grass concrete sand trees",
+    quantity="one two",
+    shape="oval rectangular kidney round",
+)
 def swimmingpool(c, v):
     house(c, *c.rng.uniform(-20, 20, 1), 118, 120, 56)
     clutter(c, 2, 125)
@@ -421,16 +466,12 @@ def swimmingpool(c, v):
             else:
                 c.oval(x, y, grow * rx * r, grow * ry * r, color, angle, power=power)
         for _ in range(3):
-            c.rect(
-                *(x, y) + c.rng.uniform(0.95, 1.15) * r * np.array([0, 1]) @ _turn(angle + c.rng.normal(0, 0.4)),
-                7,
-                3,
-                LINE,
-                angle,
-            )
+            reach = np.array([0, r * c.rng.uniform(0.95, 1.15)])
+            c.rect(*(reach @ _turn(angle + c.rng.normal(0, 0.4)) + (x, y)), 7, 3, LINE, angle)
     trees(c, 7, 88)
 
 
+@scene("nursing home", "grass meadow", color="red grey white brown")
 def nursinghome(c, v):
     road(c, path(6, y=100), 18)
     c.rect(-10, 66, 120, 26, c.tone(ASPHALT))
@@ -448,6 +489,7 @@ def nursinghome(c, v):
 SPACING = {"dense": 1.0, "moderate": 1.6, "sparse": 2.7}
 
 
+@scene("dense residential area", "grass meadow", density="dense moderate")
 def denseresidential(c, v):
     gap = 28 * SPACING[v["density"]]
     for y in np.arange(-180, 181, 2 * gap + 20):
@@ -455,19 +497,14 @@ def denseresidential(c, v):
         for x in np.arange(-185, 186, gap):
             for side in (-1, 1):
                 if c.rng.random() < 0.93:
-                    jitter = c.rng.uniform(-3, 3, 2)
-                    house(
-                        c,
-                        x + jitter[0],
-                        y + side * (gap * 0.55 + 10) + jitter[1],
-                        *c.rng.uniform(19, 25, 2),
-                        c.pick([0, np.pi / 2]),
-                    )
+                    px, py = c.rng.normal((x, y + side * (gap * 0.55 + 10)), 2)
+                    house(c, px, py, *c.rng.uniform(19, 25, 2), c.pick([0, np.pi / 2]))
                 if c.rng.random() < 0.25:
                     car(c, x, y + side * 3, 0, 0.6)
     trees(c, 14, 20)
 
 
+@scene("sparse residential area", "grass meadow", density="moderate sparse")
 def sparseresidential(c, v):
     bend = c.rng.uniform(25, 45)
     road(c, path(bend, c.rng.uniform(0, 6)), 12, kerb=(150, 140, 116), dashed=False)
@@ -482,16 +519,18 @@ def sparseresidential(c, v):
             tree(c, px - 22, py + 8, c.rng.uniform(6, 10))
 
 
+@scene("christmas tree farm", "grass meadow soil", density="dense moderate sparse")
 def christmastreefarm(c, v):
     stops = np.arange(-175, 176, 11.5 * SPACING[v["density"]])
     points = np.stack(np.meshgrid(stops, stops), -1).reshape(-1, 2)
     points = points[c.rng.random(len(points)) < 0.95]
     shrubs(c, c.rng.normal(points, 0.5), c.rng.uniform(3.4, 5.2, len(points)), c.tone((46, 74, 46)), 3)
     if c.rng.random() < 0.5:
-        c.line([(-200, 40), (200, 40)], 16, c.tone((160, 142, 112)))
+        c.strip(40, 16, c.tone((160, 142, 112)))
     clutter(c, 1, 100)
 
 
+@scene("mobile home park", "grass meadow soil", density="dense moderate sparse")
 def mobilehomepark(c, v):
     gap = 19 * SPACING[v["density"]]
     slant = c.rng.uniform(0.2, 0.6)
@@ -499,26 +538,19 @@ def mobilehomepark(c, v):
         road(c, [(-200, y), (200, y)], 12, dashed=False)
         for x in np.arange(-190, 191, gap):
             if c.rng.random() < 0.94:
-                house(
-                    c,
-                    x,
-                    y + 31,
-                    36,
-                    11,
-                    np.pi / 2 - slant,
-                    c.pick([(216, 214, 206), (190, 188, 182), (168, 156, 140)]),
-                    5,
-                )
+                color = c.pick([(216, 214, 206), (190, 188, 182), (168, 156, 140)])
+                house(c, x, y + 31, 36, 11, np.pi / 2 - slant, color, 5)
             if c.rng.random() < 0.35:
                 car(c, x + gap / 2, y + 10, slant, 0.7)
     trees(c, 10, 10)
 
 
+@scene("shipping yard", "concrete asphalt", density="dense moderate sparse")
 def shippingyard(c, v):
     palette = [(150, 66, 52), (58, 92, 150), (62, 112, 80), (206, 204, 198), (172, 118, 56), (120, 124, 128)]
     keep = {"dense": 0.96, "moderate": 0.5, "sparse": 0.16}[v["density"]]
     for y in np.arange(-150, 151, 44):
-        c.line([(-200, y + 21), (200, y + 21)], 1.2, (206, 190, 110))
+        c.strip(y + 21, 1.2, (206, 190, 110))
         for x in np.arange(-170, 171, 33):
             if c.rng.random() < keep:
                 for row in (-10.5, 0, 10.5):
@@ -527,16 +559,12 @@ def shippingyard(c, v):
         truck(c, c.rng.uniform(-90, 90), y, 0, 0.8)
 
 
-def lots(c: Canvas, n: int = 7, near: float = 48):
-    """Houses and trees beside a road that runs along the x axis."""
-    for x, y in c.rng.uniform((-150, near), (150, 140), (n, 2)):
-        house(c, x, y * c.pick([-1, 1]), *c.rng.uniform(20, 34, 2), c.rng.normal(0, 0.2))
-
-
+@scene("closed road", shape="straight curved round")
 def closedroad(c, v):
-    lots(c, 6, 66)
+    for x, y in c.rng.uniform((-150, 66), (150, 140), (6, 2)):
+        house(c, x, y * c.pick([-1, 1]), *c.rng.uniform(20, 34, 2), c.rng.normal(0, 0.2))
     end = c.rng.uniform(20, 50)
-    bend = {"curved": 42}.get(v["shape"], 0)
+    bend = 42 if v["shape"] == "curved" else 0
     if v["shape"] == "round":
         for r, color in ((34, PAVED), (30, ASPHALT)):
             c.oval(end, 0, r, r, c.tone(color, 4))
@@ -552,6 +580,7 @@ def closedroad(c, v):
     trees(c, 6, 80)
 
 
+@scene("intersection", shape="cross round")
 def intersection(c, v):
     for x in (-100, 100):
         for y in (-100, 100):
@@ -586,7 +615,7 @@ def under(c: Canvas, context: str):
                 car(c, x + c.pick([-7, 7]), y, np.pi / 2)
     elif context == "railway":
         for x in (-18, 18):
-            rails(c, x, vertical=True)
+            rails(c, x)
     elif context == "sand":
         band = path(14, c.rng.uniform(0, 6))[:, ::-1]
         c.band(band, (70, 0), "sand")
@@ -599,19 +628,18 @@ def under(c: Canvas, context: str):
 
 def span(c, v, width, lanes):
     under(c, v["context"])
-    deck = [(-200, 0), (200, 0)]
     c.poly(np.array([(-105, -width / 2), (105, -width / 2), (105, width / 2), (-105, width / 2)]), PAVED, 20)
-    c.line(deck, width + 6, c.tone((186, 184, 178), 5))
-    c.line(deck, width, c.tone((118, 117, 116), 6))
+    c.strip(0, width + 6, c.tone((186, 184, 178), 5))
+    c.strip(0, width, c.tone((118, 117, 116), 6))
     for y in np.linspace(-width / 2, width / 2, lanes + 1)[1:-1]:
-        for x in range(-190, 190, 20):
-            c.line([(x, y), (x + 9, y)], 1.4, LINE)
+        dashes(c, y, 9, 20)
     for x in c.rng.uniform(-120, 120, 4):
         car(c, x, width / lanes * (c.rng.integers(lanes) + 0.5) - width / 2)
     for x in (-96, 96):
         c.rect(x, 0, 4, width + 12, c.tone((150, 146, 138)))
 
 
+@scene("bridge", "meadow soil grass", context="water sand grass")
 def bridge(c, v):
     span(c, v, 26, 2)
     for y in (-26, 26):
@@ -620,6 +648,7 @@ def bridge(c, v):
     trees(c, 8, 120)
 
 
+@scene("overpass", context="road railway grass")
 def overpass(c, v):
     clutter(c, 3, 120)
     span(c, v, 46, 4)
@@ -627,56 +656,55 @@ def overpass(c, v):
     trees(c, 4, 120)
 
 
+@scene("freeway", existence="cars empty trucks")
 def freeway(c, v):
     clutter(c, 4, 120)
     for y in (-38, 38):
-        c.line([(-200, y), (200, y)], 62, c.tone((150, 148, 142), 5))
-        c.line([(-200, y), (200, y)], 54, c.tone((116, 115, 114), 6))
+        c.strip(y, 62, c.tone((150, 148, 142), 5))
+        c.strip(y, 54, c.tone((116, 115, 114), 6))
         for lane in (-9, 9):
-            for x in range(-190, 190, 24):
-                c.line([(x, y + lane), (x + 11, y + lane)], 1.6, LINE)
+            dashes(c, y + lane, 11, 24)
         if v["existence"] != "empty":
             for x in np.arange(-120, 121, 46 if v["existence"] == "cars" else 66):
                 if c.rng.random() < 0.75:
-                    VEHICLES[v["existence"]](
-                        c, x + c.rng.uniform(-12, 12), y + c.pick([-18, 0, 18]), 0 if y < 0 else np.pi, 1.4
-                    )
+                    px, py = x + c.rng.uniform(-12, 12), y + c.pick([-18, 0, 18])
+                    VEHICLES[v["existence"]](c, px, py, 0 if y < 0 else np.pi, 1.4)
     trees(c, 8, 105)
 
 
+@scene("runway", "grass meadow soil", existence="airplane empty")
 def runway(c, v):
-    c.line([(-200, 105), (200, 105)], 22, c.tone((128, 126, 122)))
+    c.strip(105, 22, c.tone((128, 126, 122)))
     c.line([(60, 105), (60, 0)], 22, c.tone((128, 126, 122)))
-    c.line([(-200, 0), (200, 0)], 84, c.tone((132, 131, 128)))
-    c.line([(-200, 0), (200, 0)], 74, c.tone((104, 104, 105)))
+    c.strip(0, 84, c.tone((132, 131, 128)))
+    c.strip(0, 74, c.tone((104, 104, 105)))
     for x in range(-200, 200, 42):
         c.rect(x, 0, 24, 3, LINE)
     start = c.rng.uniform(-110, -70)
     for y in np.linspace(-30, 30, 8):
         c.rect(start, y, 30, 4, LINE)
     for y in (-36, 36):
-        c.line([(-200, y), (200, y)], 1.4, LINE)
+        c.strip(y, 1.4, LINE)
     for _ in range(3):
         c.rect(start + c.rng.uniform(40, 120), c.rng.normal(0, 9), 60, 4, (52, 52, 54, 60))
     if v["existence"] == "airplane":
-        plane(
-            c,
-            c.rng.uniform(0, 60),
-            c.rng.normal(0, 4),
-            c.rng.uniform(66, 86),
-            c.pick([0, np.pi]),
-            COLORS[c.pick(["white", "white", "grey", "red"])],  # blue airplanes are held out
-        )
+        (x, y, span), turn = c.rng.normal((30, 0, 76), (18, 4, 5)), c.pick([0, np.pi])
+        color = c.pick(["white", "white", "grey", "red"])  # blue airplanes are held out
+        plane(c, x, y, span, turn, COLORS[color])
     clutter(c, 2, 130)
 
 
-def coast(c: Canvas, y: float):
+def coast(c: Canvas, y: float, houses: float):
+    """Land with a quay and houses; water from ``y`` on."""
     c.rect(0, y + 130, 500, 260, None, material="water")
     c.rect(0, y - 12, 500, 30, c.tone(PAVED))
+    for x, back in c.rng.uniform((-140, 45), (140, 75), (3, 2)):
+        house(c, x, houses - back, *c.rng.uniform(26, 44, 2), 0)
 
 
+@scene("harbor", existence="boats cars empty")
 def harbor(c, v):
-    coast(c, -40)
+    coast(c, -40, -52)
     for x in (-95, -15, 65, 145):
         c.rect(x, 45, 8, 160, c.tone((176, 166, 150)), 0, 3)
         for y in range(-10, 120, 24):
@@ -684,20 +712,14 @@ def harbor(c, v):
                 c.rect(x + side * 15, y, 24, 2.5, c.tone((170, 160, 146)))
                 if v["existence"] == "boats" and c.rng.random() < 0.8:
                     boat(c, x + side * 20, y + 12, np.pi * (side < 0) + c.rng.normal(0, 0.05), 0.95)
-    quay(c, v, -52, 12)
+    for x in np.linspace(-120, 120, 12) if v["existence"] == "cars" else ():
+        for row in (-61, -43):
+            car(c, x, row, np.pi / 2, 1.05)
 
 
-def quay(c: Canvas, v, y, n):
-    if v["existence"] == "cars":
-        for x in np.linspace(-120, 120, n):
-            for row in (-9, 9):
-                car(c, x, y + row, np.pi / 2, 1.05)
-    for x in c.rng.uniform(-140, 140, 3):
-        house(c, x, y - c.rng.uniform(45, 75), *c.rng.uniform(26, 44, 2), 0)
-
-
+@scene("ferry terminal", existence="boats cars empty")
 def ferryterminal(c, v):
-    coast(c, -10)
+    coast(c, -10, -62)
     c.rect(0, -42, 230, 60, c.tone((150, 148, 144)))
     for y in (-60, -48, -36, -24):
         c.line([(-110, y), (110, y)], 1.3, LINE)
@@ -715,12 +737,10 @@ def ferryterminal(c, v):
             for x in np.arange(-8, 105, 20):
                 if c.rng.random() < 0.9:
                     car(c, x, y, 0, 0.95)
-    quay(c, {"existence": ""}, -62, 0)
 
 
 def stalls(c: Canvas, existence: str, rows, pitch: float, size: float, reach: float):
     """Rows of parking stalls with their lines; vehicles stand in most of them, or in none."""
-    depth = 22 * size if existence != "trucks" else 46 * size
     for y in rows:
         c.line([(-reach, y), (reach, y)], 1.4, LINE)
         for x in np.arange(-reach, reach + 1, pitch):
@@ -731,15 +751,16 @@ def stalls(c: Canvas, existence: str, rows, pitch: float, size: float, reach: fl
             for x in np.arange(-reach + step / 2, reach, step):
                 if c.rng.random() < 0.78:
                     VEHICLES[existence](c, x, y + c.rng.normal(0, 1), c.pick([1, -1]) * np.pi / 2, size)
-    return depth
 
 
+@scene("parking space", existence="cars empty trucks")
 def parkingspace(c, v):
     c.rect(0, 0, 300, 170, c.tone(ASPHALT))
     stalls(c, v["existence"], (-58, 0, 58), 19, 1.5, 140)
     trees(c, 8, 100)
 
 
+@scene("parking lot", existence="cars empty trucks")
 def parkinglot(c, v):
     c.rect(0, -10, 230, 190, c.tone(ASPHALT))
     stalls(c, v["existence"], (-88, -58, -28, 2, 32, 62), 13, 0.95, 102)
@@ -749,6 +770,7 @@ def parkinglot(c, v):
     trees(c, 6, 120)
 
 
+@scene("wastewater treatment plant", "grass meadow concrete", shape="round rectangular")
 def wastewatertreatmentplant(c, v):
     clutter(c, 3, 128)
     water = c.tone(c.pick([(58, 72, 62), (74, 84, 78), (84, 78, 60)]))
@@ -768,6 +790,7 @@ def wastewatertreatmentplant(c, v):
     trees(c, 5, 110)
 
 
+@scene("river", "grass meadow trees", shape="straight curved")
 def river(c, v):
     bend, width = (46 if v["shape"] == "curved" else 0), c.rng.uniform(22, 42)
     band = path(bend, c.rng.uniform(0, 6))
@@ -779,12 +802,14 @@ def river(c, v):
     clutter(c, 3, 115)
 
 
+@scene("forest", "trees")
 def forest(c, v):
     if c.rng.random() < 0.4:
         c.line(path(30, c.rng.uniform(0, 6)), c.rng.uniform(5, 10), c.tone((150, 134, 104)))
     trees(c, 12, 0)
 
 
+@scene("beach", "sand")
 def beach(c, v):
     edge = path(c.rng.uniform(4, 14), c.rng.uniform(0, 6), y=c.rng.uniform(-25, 15))
     sea = np.r_[edge, [(200, 300), (-200, 300)]]
@@ -798,10 +823,12 @@ def beach(c, v):
         road(c, [(-200, -112), (200, -112)], 14)
 
 
+@scene("chaparral", "meadow soil sand")
 def chaparral(c, v):
     shrubs(c, c.rng.uniform(-160, 160, (240, 2)), c.rng.uniform(2, 6, 240), (80, 88, 56), 10)
 
 
+@scene("golf course", "grass")
 def golfcourse(c, v):
     for x, y, rx, ry, angle in c.rng.uniform((-70, -90, 60, 22, -0.5), (70, 90, 110, 36, 0.5), (3, 5)):
         c.oval(x, y, rx, ry, c.tone((122, 142, 84)), angle)
@@ -813,6 +840,7 @@ def golfcourse(c, v):
     trees(c, 24, 40)
 
 
+@scene("baseball field", "grass meadow")
 def baseballfield(c, v):
     t = np.linspace(0, np.pi / 2, 16)
     for r, color in ((170, (164, 134, 100)), (160, (112, 132, 80)), (88, (170, 136, 100))):
@@ -826,101 +854,8 @@ def baseballfield(c, v):
     trees(c, 5, 125)
 
 
-# --- The classes and what is told of them -----------------------------------------------------------------------
+# --- What is told of a scene ----
 
-
-@dataclass(frozen=True)
-class SceneClass:
-    paint: Callable
-    words: str
-    grounds: tuple[str, ...] = NATURAL
-    attributes: dict[str, tuple[str, ...]] | None = None
-    plural: str = ""
-
-    def options(self, attribute: str) -> tuple[str, ...]:
-        return (self.attributes or {}).get(attribute, ())
-
-
-_CARS, _BOATS = ("cars", "empty", "trucks"), ("boats", "cars", "empty")
-_DENSITIES = ("dense", "moderate", "sparse")
-_NUMBERS = ("one", "two", "three", "many")
-
-CLASSES = {
-    "airplane": SceneClass(
-        airplane,
-        "airplane",
-        ("concrete", "grass", "sand"),
-        {"color": ("white", "blue", "red"), "context": ("concrete", "grass", "sand"), "quantity": _NUMBERS},
-        plural="airplanes",
-    ),
-    "baseballfield": SceneClass(baseballfield, "baseball field", ("grass", "meadow")),
-    "beach": SceneClass(beach, "beach", ("sand",)),
-    "bridge": SceneClass(bridge, "bridge", ("meadow", "soil", "grass"), {"context": ("water", "sand", "grass")}),
-    "chaparral": SceneClass(chaparral, "chaparral", ("meadow", "soil", "sand")),
-    "christmastreefarm": SceneClass(
-        christmastreefarm, "christmas tree farm", ("grass", "meadow", "soil"), {"density": _DENSITIES}
-    ),
-    "closedroad": SceneClass(closedroad, "closed road", attributes={"shape": ("straight", "curved", "round")}),
-    "denseresidential": SceneClass(
-        denseresidential, "dense residential area", ("grass", "meadow"), {"density": ("dense", "moderate")}
-    ),
-    "ferryterminal": SceneClass(ferryterminal, "ferry terminal", attributes={"existence": _BOATS}),
-    "forest": SceneClass(forest, "forest", ("trees",)),
-    "freeway": SceneClass(freeway, "freeway", attributes={"existence": _CARS}),
-    "golfcourse": SceneClass(golfcourse, "golf course", ("grass",)),
-    "harbor": SceneClass(harbor, "harbor", attributes={"existence": _BOATS}),
-    "intersection": SceneClass(intersection, "intersection", attributes={"shape": ("cross", "round")}),
-    "mobilehomepark": SceneClass(
-        mobilehomepark, "mobile home park", ("grass", "meadow", "soil"), {"density": _DENSITIES}
-    ),
-    "nursinghome": SceneClass(
-        nursinghome, "nursing home", ("grass", "meadow"), {"color": ("red", "grey", "white", "brown")}
-    ),
-    "overpass": SceneClass(overpass, "overpass", attributes={"context": ("road", "railway", "grass")}),
-    "parkinglot": SceneClass(parkinglot, "parking lot", attributes={"existence": _CARS}),
-    "parkingspace": SceneClass(parkingspace, "parking space", attributes={"existence": _CARS}),
-    "river": SceneClass(river, "river", ("grass", "meadow", "trees"), {"shape": ("straight", "curved")}),
-    "runway": SceneClass(runway, "runway", ("grass", "meadow", "soil"), {"existence": ("airplane", "empty")}),
-    "shippingyard": SceneClass(shippingyard, "shipping yard", ("concrete", "asphalt"), {"density": _DENSITIES}),
-    "sparseresidential": SceneClass(
-        sparseresidential, "sparse residential area", ("grass", "meadow"), {"density": ("moderate", "sparse")}
-    ),
-    "storagetank": SceneClass(
-        storagetank,
-        "storage tank",
-        ("grass", "soil", "concrete", "sand"),
-        {"color": ("white", "grey", "red"), "quantity": _NUMBERS},
-        plural="storage tanks",
-    ),
-    "swimmingpool": SceneClass(
-        swimmingpool,
-        "swimming pool",
-        ("grass", "concrete", "sand", "trees"),
-        {
-            "context": ("grass", "concrete", "sand", "trees"),
-            "quantity": ("one", "two"),
-            "shape": ("oval", "rectangular", "kidney", "round"),
-        },
-        plural="swimming pools",
-    ),
-    "tenniscourt": SceneClass(
-        tenniscourt,
-        "tennis court",
-        ("grass", "concrete", "trees"),
-        {
-            "color": ("blue", "green", "red"),
-            "context": ("grass", "concrete", "trees"),
-            "quantity": ("one", "two", "three"),
-        },
-        plural="tennis courts",
-    ),
-    "wastewatertreatmentplant": SceneClass(
-        wastewatertreatmentplant,
-        "wastewater treatment plant",
-        ("grass", "meadow", "concrete"),
-        {"shape": ("round", "rectangular")},
-    ),
-}
 CLASS_WORDS = {name: kind.words for name, kind in CLASSES.items()}
 
 
@@ -940,9 +875,9 @@ def describe(seed: int, number: int, name: str | None = None) -> Scene:
     entropy = [1, seed, number] if training else [0, seed, sorted(CLASSES).index(name), number]
     rng = np.random.default_rng(np.random.SeedSequence(entropy))
     listed = rng.random() >= UNLABELLED
-    name = list(CLASSES)[rng.integers(len(CLASSES))] if training else name
+    name = sorted(CLASSES)[rng.integers(len(CLASSES))] if training else name
     values = {}
-    for attribute, options in (CLASSES[name].attributes or {}).items():
+    for attribute, options in CLASSES[name].attributes.items():
         allowed = [v for v in options if not training or (attribute, name, v) not in HELD_OUT]
         values[attribute] = allowed[rng.integers(len(allowed))]
     return Scene(name, values, listed, rng)
@@ -975,7 +910,7 @@ PLACES = {"trees": "surrounded by trees"}
 def phrase(name: str, values: dict[str, str]) -> str:
     """The class in words with some of its values: "two red airplanes on grass"."""
     count, context, presence = (values.get(key) for key in ("quantity", "context", "existence"))
-    noun = CLASSES[name].words if count in (None, "one") else CLASSES[name].plural
+    noun = CLASSES[name].words + ("" if count in (None, "one") else "s")
     if "density" in values:
         noun = noun.removeprefix("dense ").removeprefix("sparse ")
     adjectives = [values[key] for key in ("density", "shape", "color") if key in values]
@@ -1022,7 +957,7 @@ def _draw(jobs: list[tuple[Path, int, int, str]]) -> int:
     return len(jobs)
 
 
-def draw_synthcom(root, seed: int = 0, images_per_class: int = 36, workers: int | None = None) -> Path:
+def draw_synthcom(root: str | Path, seed: int = 0, images_per_class: int = 36, workers: int | None = None) -> Path:
     """Write the synthetic benchmark in PatternNet's and PatternCom's layout under ``root`` and return it.
 
     Writes ``images/<class>/<class>NNN.jpg`` (256 x 256 RGB), ``patternnet.csv``, ``PatternCom/<attribute>.csv`` and
@@ -1034,7 +969,7 @@ def draw_synthcom(root, seed: int = 0, images_per_class: int = 36, workers: int 
         raise ValueError(
             f"images_per_class {images_per_class} and workers {workers} must be at least 1, seed {seed} at least 0"
         )
-    root = Path(root)
+    root = Path(root).expanduser()
     marker = root / "synthcom.json"
     facts = {"synthetic": True, "version": VERSION, "seed": seed, "images_per_class": images_per_class, "size": SIZE}
     found = json.loads(marker.read_text()) if marker.exists() else None
@@ -1086,3 +1021,26 @@ def _write_tables(root: Path, seed: int, names: dict[tuple[str, int], str]):
     for attribute, lines in rows.items():
         _write(root / "PatternCom" / f"{attribute}.csv", lambda part, lines=lines: part.write_text("".join(lines)))
     _write(root / "patternnet.csv", lambda part: part.write_text("".join(listing)))
+
+
+def contact_sheet(root: str | Path) -> Figure:
+    """One synthetic scene per labelled class and value of a folder that ``draw_synthcom`` wrote, by attribute."""
+    benchmark = read_patterncom(root)
+    archive = benchmark.archive
+    labels = benchmark.labels.assign(name=[archive.classes[i] for i in benchmark.labels["position"]])
+    rows = list(labels.drop_duplicates(["attribute", "name", "value"]).groupby(["attribute", "name"]))
+    width = max(len(cells) for _, cells in rows)
+    blocks = -(-len(rows) // 3)
+    figure, axes = plt.subplots(blocks, 3 * width, figsize=(4.2 * width, 1.65 * blocks), layout="constrained")
+    for ax in axes.flat:
+        ax.axis("off")
+    columns = [axes[:, start : start + width] for start in range(0, 3 * width, width)]
+    for line, ((attribute, name), cells) in zip(np.concatenate(columns), rows, strict=False):
+        for ax, (value, position) in zip(line, cells[["value", "position"]].sort_values("value").values, strict=False):
+            with Image.open(archive.path(position)) as image:
+                ax.imshow(image)
+            ax.set_title(value, fontsize=9)
+        line[0].set_title(f"{attribute}: {name}\n{line[0].get_title()}", fontsize=9, loc="left")
+    figure.suptitle("SynthCom (synthetic): a scene for each attribute, class and value")
+    plt.close(figure)  # else a notebook shows it twice
+    return figure
