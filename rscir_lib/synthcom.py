@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from rscir_lib.patterncom import ATTRIBUTES, read_patterncom
 
-VERSION = 1  # of the drawing: same version, seed and number give the same pixels
+VERSION = 1  # of the drawing; same seed and number: same pixels, with the pinned numpy and Pillow
 SIZE = 256  # pixels
 UNLABELLED = 0.27  # share of scenes of the labelled classes that no attribute file lists
 
@@ -992,7 +992,8 @@ def draw_synthcom(root: str | Path, seed: int = 0, images_per_class: int = 36, w
         if file not in there
     ]
     _run(jobs, workers or os.cpu_count() or 1)
-    if not (root / "patternnet.csv").exists():
+    tables = [root / "patternnet.csv", *(root / "PatternCom" / f"{attribute}.csv" for attribute in ATTRIBUTES)]
+    if not all(table.exists() for table in tables):
         _write_tables(root, seed, names)
     return root
 
@@ -1010,7 +1011,7 @@ def _run(jobs: list, workers: int):
 
 
 def _write_tables(root: Path, seed: int, names: dict[tuple[str, int], str]):
-    """The attribute files, and patternnet.csv last: when it is there, all are."""
+    """The attribute files and patternnet.csv, from the descriptions alone."""
     listing, rows = [], {attribute: [] for attribute in ATTRIBUTES}
     for (name, number), file in names.items():
         listing.append(f"images/{name}/{file} {sorted(CLASSES).index(name)} {name}\n")
@@ -1036,11 +1037,12 @@ def contact_sheet(root: str | Path) -> Figure:
         ax.axis("off")
     columns = [axes[:, start : start + width] for start in range(0, 3 * width, width)]
     for line, ((attribute, name), cells) in zip(np.concatenate(columns), rows, strict=False):
+        title = f"{attribute}: {name}\n"  # over the row's first scene
         for ax, (value, position) in zip(line, cells[["value", "position"]].sort_values("value").values, strict=False):
             with Image.open(archive.path(position)) as image:
                 ax.imshow(image)
-            ax.set_title(value, fontsize=9)
-        line[0].set_title(f"{attribute}: {name}\n{line[0].get_title()}", fontsize=9, loc="left")
+            ax.set_title(title + value, fontsize=9, loc="left")
+            title = ""
     figure.suptitle("SynthCom (synthetic): a scene for each attribute, class and value")
     plt.close(figure)  # else a notebook shows it twice
     return figure
