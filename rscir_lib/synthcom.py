@@ -40,7 +40,7 @@ HELD_OUT = frozenset(
     }
 )
 
-# --- Palette and texture ------------------------------------------------------------------------------------
+# --- Palette and texture --------------------------------------------------------------------------
 
 COLORS = {
     "white": (224, 224, 219),
@@ -102,15 +102,14 @@ class Canvas:
         self.unit = self.side / SIZE
         angle, zoom, sun = rng.uniform((0, 0.84, 0), (2 * np.pi, 1.14, 2 * np.pi))
         self.zoom = zoom * self.unit
-        self.matrix = self.zoom * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        self.matrix = self.zoom * _turn(angle)
         self.origin = self.side / 2 + self.unit * rng.uniform(-12, 12, 2)
         self.sun = self.zoom * rng.uniform(0.5, 1.1) * np.array([np.cos(sun), np.sin(sun)])
         self.shadow = (12, 14, 28, int(rng.uniform(70, 135)))
         self.image = self.material(ground)
         self.draw = ImageDraw.Draw(self.image, "RGBA")
-        for x, y, w, h, angle in rng.uniform((-150, -150, 60, 60, 0), (150, 150, 200, 140, 3), (3, 5)):
-            if ground == "trees":
-                break
+        patches = rng.uniform((-150, -150, 60, 60, 0), (150, 150, 200, 140, 3), (3, 5))
+        for x, y, w, h, angle in patches if ground != "trees" else ():
             self.rect(x, y, w, h, (*self.tone(self.pick(MATERIALS[self.pick(NATURAL)][:2])), 70), angle)
 
     def pick(self, options):
@@ -201,10 +200,10 @@ def _turn(angle: float) -> np.ndarray:
     return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
-# --- Things seen from above ---------------------------------------------------------------------------------
+# --- Things seen from above -----------------------------------------------------------------------
 
 
-def tree(c: Canvas, x, y, r):
+def tree(c: Canvas, x: float, y: float, r: float):
     if not c.sees(x, y, 2 * r):
         return
     (x, y), r, color = c.place((x, y)).tolist(), r * c.zoom, c.tone(FOLIAGE, 11)
@@ -236,7 +235,7 @@ def trees(c: Canvas, n: int, near: float = 95, far: float = 175):
 _ROOF = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-0.8, 0], [0.8, 0]]) / 2  # four corners and the ridge
 
 
-def house(c: Canvas, x, y, w, d, angle=0.0, color=None, height=9.0):
+def house(c: Canvas, x: float, y: float, w: float, d: float, angle=0.0, color=None, height=9.0):
     if not c.sees(x, y, w):
         return
     color = c.tone(c.pick(ROOFS) if color is None else color, 7)
@@ -246,7 +245,7 @@ def house(c: Canvas, x, y, w, d, angle=0.0, color=None, height=9.0):
         c.draw.polygon(roof.take(corners, 0).ravel().tolist(), tuple(int(light * v) for v in color))
 
 
-def car(c: Canvas, x, y, angle=0.0, size=1.0):
+def car(c: Canvas, x: float, y: float, angle=0.0, size=1.0):
     if not c.sees(x, y):
         return
     color = c.tone(c.pick([(226, 226, 224), (60, 62, 66), (150, 152, 156), (146, 52, 46), (54, 78, 124)]), 8)
@@ -255,7 +254,7 @@ def car(c: Canvas, x, y, angle=0.0, size=1.0):
     c.rect(x, y, 5 * size, 6 * size, tuple(min(255, v + 10) for v in color), angle)
 
 
-def truck(c: Canvas, x, y, angle=0.0, size=1.0):
+def truck(c: Canvas, x: float, y: float, angle=0.0, size=1.0):
     dx, dy = np.array([20 * size, 0]) @ _turn(angle)
     c.rect(x + dx, y + dy, 8 * size, 9 * size, c.tone(c.pick(list(COLORS.values()))), angle, 6 * size)
     color = c.tone(c.pick([(226, 226, 222), (204, 200, 190), (120, 140, 160)]))
@@ -265,13 +264,13 @@ def truck(c: Canvas, x, y, angle=0.0, size=1.0):
 VEHICLES = {"cars": car, "trucks": truck}
 
 
-def boat(c: Canvas, x, y, angle=0.0, size=1.0):
+def boat(c: Canvas, x: float, y: float, angle=0.0, size=1.0):
     hull = np.array([[-14, -5], [6, -5], [17, 0], [6, 5], [-14, 5]]) * size
     c.poly(hull @ _turn(angle) + (x, y), c.tone((232, 232, 228), 6), 2 * size)
     c.rect(x, y, 11 * size, 5.5 * size, c.tone(c.pick([(150, 120, 92), (74, 96, 128), (196, 198, 200)])), angle)
 
 
-def plane(c: Canvas, x, y, span, angle, color):
+def plane(c: Canvas, x: float, y: float, span: float, angle: float, color):
     s, body = span / 100, c.tone(color, 6)
     dark = tuple(int(0.8 * v) for v in body)
     wings = [[16, 0], [8, 5], [-16, 48], [-25, 48], [-10, 4], [-10, -4], [-25, -48], [-16, -48], [8, -5]]
@@ -345,12 +344,12 @@ def spots(c: Canvas, quantity: str) -> tuple[np.ndarray, float]:
     return np.array(grid) + c.rng.uniform(-6, 6, (len(grid), 2)), room
 
 
-# --- The classes: a painter each, (canvas, values) -> None, the ground being there already -----------------------
+# --- The classes: a painter each, (canvas, values) -> None, the ground being there already --------
 
 
 @dataclass(frozen=True)
 class SceneClass:
-    paint: Callable
+    paint: Callable[[Canvas, dict[str, str]], None]
     words: str
     grounds: tuple[str, ...]
     attributes: dict[str, tuple[str, ...]]
@@ -626,7 +625,8 @@ def under(c: Canvas, context: str):
             tree(c, x, y, c.rng.uniform(6, 11))
 
 
-def span(c, v, width, lanes):
+def span(c: Canvas, v: dict[str, str], width: float, lanes: int):
+    """A deck along the x axis over what it crosses, with its shadow and cars."""
     under(c, v["context"])
     c.poly(np.array([(-105, -width / 2), (105, -width / 2), (105, width / 2), (-105, width / 2)]), PAVED, 20)
     c.strip(0, width + 6, c.tone((186, 184, 178), 5))
@@ -854,7 +854,7 @@ def baseballfield(c, v):
     trees(c, 5, 125)
 
 
-# --- What is told of a scene ----
+# --- What is told of a scene ----------------------------------------------------------------------
 
 CLASS_WORDS = {name: kind.words for name, kind in CLASSES.items()}
 
@@ -893,7 +893,7 @@ def paint(scene: Scene, size: int = SIZE) -> Image.Image:
     return canvas.finish()
 
 
-# --- Training scenes ------------------------------------------------------------------------------------------------
+# --- Training scenes ------------------------------------------------------------------------------
 
 TEMPLATES = (
     "{}",
@@ -940,7 +940,7 @@ def training_scene(seed: int, index: int, size: int = SIZE) -> tuple[Image.Image
     return image, captions
 
 
-# --- The benchmark on disk ------------------------------------------------------------------------------------------
+# --- The benchmark on disk ------------------------------------------------------------------------
 
 
 def _write(path: Path, save: Callable[[Path], object]):
