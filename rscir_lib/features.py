@@ -146,8 +146,9 @@ def _encode_all(
         return state
 
     device = torch.device(encoder.device)
-    if workers is None:  # starting processes pays only for more than a few images
-        workers = min(16, os.cpu_count() or 1) if len(archive) - done > 500 else 0
+    if workers is None:  # on a CPU the model wants cores too; starting processes pays only for many images
+        cores = os.cpu_count() or 1
+        workers = min(16, cores // 2 if device.type == "cpu" else cores) if len(archive) - done > 500 else 0
     images = _Images(archive, encoder.preprocess, done)
     loader = DataLoader(images, batch_size, num_workers=workers, pin_memory=device.type == "cuda")
     bar = tqdm(total=len(archive), initial=done, unit="image", desc=f"{archive.name}, {encoder.name}")
@@ -334,7 +335,7 @@ def _read_pickle(path: Path) -> Features:
             raise ValueError(f"{path}: {key} must be a list of strings")
         if len(value) != len(feats):
             raise ValueError(f"{path}: {len(feats)} rows of feats, but {len(value)} {key}")
-    feats = np.ascontiguousarray(feats, np.float32)
+    feats = np.array(feats, np.float32, order="C")  # the pickle's own bytes are read-only
     norms = np.linalg.norm(feats, axis=1)
     wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))  # so that NaN is wrong too
     if wrong.size:
