@@ -1,0 +1,212 @@
+"""The figures: each function takes arrays or tables and returns a matplotlib Figure, for its caller to show or save."""
+
+import itertools
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+# one look for all figures; the palette is told apart by colour-blind readers
+sns.set_theme("notebook", "whitegrid", "colorblind", rc={"savefig.dpi": 120, "savefig.bbox": "tight"})
+RELEVANT, OTHER = sns.color_palette()[2], "0.8"
+# a method has its colour everywhere
+NAMED = {name: sns.color_palette()[i] for name, i in [("image", 0), ("text", 1), ("weicom", 3), ("average", 7)]}
+
+
+def _colors(names: Sequence[str]) -> dict[str, tuple]:
+    """A colour for each method: its own, or the next that is free."""
+    free = iter(sns.color_palette()[4:7] + sns.color_palette()[8:])
+    return {name: NAMED[name] if name in NAMED else next(free) for name in names}
+
+
+# many images a figure: fixed places are drawn several times faster than a constrained layout
+GRID = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0.06, "hspace": 0.06}
+
+
+def _done(figure: Figure, title: str, **place: float) -> Figure:
+    figure.suptitle(title, **place)
+    plt.close(figure)  # else a notebook shows it twice
+    return figure
+
+
+def _show(ax: Axes, path: Path, relevant: bool | None = None) -> None:
+    """An image in a frame: green with a tick when relevant, thin grey when not, none when that is not asked."""
+    with Image.open(path) as image:
+        ax.imshow(image.convert("RGB").resize((160, 160)))
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set(
+        visible=relevant is not None, color=RELEVANT if relevant else OTHER, linewidth=5 if relevant else 1
+    )
+    if relevant:
+        ax.text(
+            150, 10, "\N{CHECK MARK}", color="white", size=10, weight="bold", va="top", ha="right",
+            bbox={"boxstyle": "round,pad=0.15", "color": RELEVANT},
+        )  # fmt: skip
+
+
+def query_sheet(
+    path: Callable[[int], Path],
+    examples: Sequence[tuple[int, str, Sequence[int]]],
+    relevant: Sequence[Sequence[int]],
+    title: str = "",
+) -> Figure:
+    """Composed queries, one a row: the query image, its text, and some images, framed in green where they answer it.
+
+    path: where the image at an archive position lies. examples: position of the query image, text, positions of the
+    images to show. relevant: for each example the positions of its relevant images.
+    """
+    columns = 1 + max(len(shown) for *_, shown in examples)
+    figure, axes = plt.subplots(
+        len(examples), columns, figsize=(1.5 * (columns + 1.4), 1.5 * len(examples)), squeeze=False,
+        gridspec_kw=GRID | {"width_ratios": [2.4] + [1] * (columns - 1)},
+    )  # fmt: skip
+    for row, (query, text, shown), right in zip(axes, examples, relevant, strict=True):
+        _show(row[0], path(query))
+        row[0].set_anchor("W")
+        words = textwrap.fill(f"+ {text}", 14)
+        row[0].text(1.05, 0.5, words, transform=row[0].transAxes, va="center", size=13, weight="bold")
+        for ax, position in zip(row[1:], shown, strict=False):
+            _show(ax, path(position), position in right)
+        for ax in row[1 + len(shown) :]:
+            ax.axis("off")
+    return _done(figure, title, y=1 + 0.25 / len(examples))
+
+
+def gallery(
+    path: Callable[[int], Path],
+    query: int,
+    text: str,
+    found: Mapping[str, Sequence[int]],
+    relevant: Sequence[int] | None = None,
+    title: str = "",
+) -> Figure:
+    """A composed query on the left; on the right one row of retrieved images per label of `found`, best first.
+
+    path: where the image at an archive position lies; query, found, relevant: positions. Relevant images get a green
+    frame and a tick; with None, when nobody judged them, no image has a frame.
+    """
+    columns = max(len(positions) for positions in found.values())
+    figure = plt.figure(figsize=(1.3 * (columns + 2.6), 1.3 * max(len(found), 2)))
+    grid = figure.add_gridspec(len(found), columns + 2, width_ratios=[2.2, 0.4] + [1] * columns, **GRID)
+    ax = figure.add_subplot(grid[:, 0])
+    _show(ax, path(query))
+    ax.set_xlabel(textwrap.fill(f"+ {text}", 18), size=15, weight="bold")
+    for row, (label, positions) in enumerate(found.items()):
+        for column, position in enumerate(positions):
+            ax = figure.add_subplot(grid[row, column + 2])
+            _show(ax, path(position), None if relevant is None else position in relevant)
+            if column == 0:
+                ax.set_ylabel(textwrap.fill(label, 13), size=12)
+    return _done(figure, title, y=1 + 0.25 / max(len(found), 2))
+
+
+def similarity_histograms(groups: Mapping[str, np.ndarray], title: str = "") -> Figure:
+    """Distributions of cosine similarities on one axis, each with its mean; means far apart are a modality gap."""
+    figure, ax = plt.subplots(figsize=(9, 3.8), layout="constrained")
+    for color, (label, values) in zip(sns.color_palette(), groups.items(), strict=False):
+        name = f"{label}: mean {np.mean(values):.2f}, std {np.std(values):.2f}"
+        sns.histplot(x=values, bins=80, stat="density", element="step", alpha=0.35, color=color, label=name, ax=ax)
+        ax.axvline(np.mean(values), color=color, linestyle="--")
+    ax.set(xlabel="cosine similarity", ylabel="density")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
+    return _done(figure, title)
+
+
+def cdf_steps(
+    steps: Mapping[str, tuple[np.ndarray, np.ndarray]], relevant: np.ndarray, lam: float, title: str = ""
+) -> Figure:
+    """How one query's two similarity vectors get a common scale, and are then mixed.
+
+    steps: name -> (N,) values for the query image and for the text, the last one being mixed; relevant: (N,) booleans.
+    The last panel has one dot per archive image; along a grey line the mixed score is the same.
+    """
+    figure, axes = plt.subplots(1, len(steps) + 1, figsize=(3.3 * (len(steps) + 1), 3.7), layout="constrained")
+    for ax, (name, (image, text)) in zip(axes, steps.items(), strict=False):
+        for values, color, label in [(image, NAMED["image"], "to the image"), (text, NAMED["text"], "to the text")]:
+            sns.histplot(x=values, bins=40, stat="density", element="step", alpha=0.35, color=color, label=label, ax=ax)
+        ax.set(title=name, ylabel="density" if ax is axes[0] else "")
+    axes[0].legend(loc="upper left", fontsize=9)
+    axes[0].set_ylim(top=axes[0].get_ylim()[1] * 1.35)  # room for the legend
+    grid = np.linspace(0, 1, 50)
+    axes[-1].contour(
+        grid, grid, (1 - lam) * grid[None, :] + lam * grid[:, None], levels=np.arange(0.1, 1, 0.1),
+        colors="0.7", linewidths=0.8,
+    )  # fmt: skip
+    axes[-1].scatter(image[~relevant], text[~relevant], s=7, color="0.6", label="other")
+    axes[-1].scatter(
+        image[relevant], text[relevant], s=26, color=RELEVANT, marker="D", edgecolor="white", label="relevant"
+    )
+    axes[-1].set(
+        title=f"mixed, lambda = {lam:g}", xlabel="to the image", ylabel="to the text", xlim=(0, 1), ylim=(0, 1)
+    )
+    axes[-1].legend(loc="lower left", fontsize=9)
+    return _done(figure, title)
+
+
+def lambda_curves(table: pd.DataFrame, chance: pd.Series | None = None, title: str = "") -> Figure:
+    """mAP against lambda, one panel per column of a summary table (index method, lambda).
+
+    Methods with a lambda are curves, a star at their best; those without are level lines; `chance` is dotted.
+    """
+    columns = min(4, len(table.columns))
+    rows = math.ceil(len(table.columns) / columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(max(3 * columns, 6), 2.7 * rows + 0.9), squeeze=False, layout="constrained"
+    )
+    colors = _colors(list(table.index.unique("method")))
+    dashes = ["--", "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (8, 3))]
+    for ax, column in zip(axes.flat, table.columns, strict=False):
+        for style, (method, color) in zip(itertools.cycle(dashes), colors.items(), strict=False):
+            values = table.loc[method, column]
+            if values.index.isna().all():
+                ax.axhline(values.iloc[0], color=color, linestyle=style, linewidth=1.5, label=method)
+            else:
+                ax.plot(values.index, values, color=color, marker=".", linewidth=2, label=method)
+                ax.plot(values.idxmax(), values.max(), "*", color=color, markersize=15, markeredgecolor="white")
+        if chance is not None:
+            ax.axhline(chance[column], color="0.3", linestyle=":", label="chance")
+        ax.set(title=column, ylim=(0, None), xlim=(-0.02, 1.02), xlabel="lambda")
+    for ax in axes.flat[len(table.columns) :]:
+        ax.axis("off")
+    figure.supylabel("mAP (%)", size=12)
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    return _done(figure, title)
+
+
+def heat_map(table: pd.DataFrame, title: str = "", label: str = "mAP (%)") -> Figure:
+    """A table as colours and whole numbers, one row a row."""
+    size = (0.75 * len(table.columns) + 4.2, 0.32 * len(table) + 1.4)
+    figure, ax = plt.subplots(figsize=size, layout="constrained")
+    sns.heatmap(
+        table, annot=True, fmt=".0f", cmap="cividis", vmin=0, linewidths=0.5, annot_kws={"size": 10},
+        cbar_kws={"label": label}, ax=ax,
+    )  # fmt: skip
+    ax.tick_params(axis="y", rotation=0)
+    ax.set_ylabel("")
+    return _done(figure, title)
+
+
+def attribute_bars(table: pd.DataFrame, chance: pd.Series | None = None, title: str = "") -> Figure:
+    """mAP per column of a summary table, one bar a method; a short line marks chance."""
+    names = [method if pd.isna(lam) else f"{method} {lam:g}" for method, lam in table.index]
+    long = table.set_axis(names).rename_axis("method").melt(ignore_index=False, var_name="attribute", value_name="mAP")
+    figure, ax = plt.subplots(figsize=(max(1.4 * len(table.columns), 6), 4), layout="constrained")
+    sns.barplot(long.reset_index(), x="attribute", y="mAP", hue="method", palette=_colors(names), ax=ax)
+    if chance is not None:
+        x = np.arange(len(table.columns))
+        ax.hlines(chance[table.columns], x - 0.4, x + 0.4, color="black", linestyle=":", label="chance")
+    ax.set(xlabel="", ylabel="mAP (%)")
+    handles = ax.get_legend_handles_labels()
+    ax.get_legend().remove()
+    figure.legend(
+        *handles, loc="outside lower center", ncols=7 if len(table.columns) > 4 else 4, frameon=False, fontsize=10
+    )
+    return _done(figure, title)
