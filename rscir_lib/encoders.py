@@ -105,7 +105,7 @@ def _normalised(features: torch.Tensor) -> np.ndarray:
 
 
 def load_encoder(
-    name: str,
+    name: str | Path,
     architecture: str | None = None,
     device: str = "auto",
     precision: str = "float32",
@@ -139,7 +139,7 @@ def load_encoder(
         folder = DEMO_FOLDER if name == "demo" else Path(name)
         if not (folder / CONFIG).is_file():
             known = ", ".join(("demo", *ENCODERS))
-            raise ValueError(f"unknown encoder {name!r}: one of {known}, or a folder with {CONFIG}")
+            raise ValueError(f"unknown encoder {str(name)!r}: one of {known}, or a folder with {CONFIG}")
         name = name if name == "demo" else folder.resolve().name
         architecture = _one_of(("small",), architecture or "small", f"architecture of {name}")
         model_name, weights, options, expected_sha256 = f"local-dir:{folder}", folder / WEIGHTS, {}, None
@@ -218,9 +218,10 @@ def _file_shapes(path: Path) -> dict[str, tuple[int, ...]]:
                 return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
         raise ValueError(
             f"{path} is refused: it must hold tensors only, as a saved state dict or safetensors "
-            f"(no pickled objects, no TorchScript). {str(error).splitlines()[0]}"
+            f"(no pickled objects, no TorchScript). {reason}"
         ) from error
     state = state.get("state_dict", state)  # open_clip unwraps these two forms itself when it loads
     return {key.removeprefix("module."): tuple(value.shape) for key, value in state.items()}

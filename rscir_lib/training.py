@@ -1,0 +1,314 @@
+"""The recipe: a small CLIP trained from any (image, captions) pairs, with open_clip's own pieces.
+
+    python -m rscir_lib.training demo                                    # SynthCom scenes -> data/demo_encoder
+    python -m rscir_lib.training adapt ROOT captions.json --out FOLDER   # an archive of your own
+
+The folder it writes loads by path wherever an encoder name is taken.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from tqdm.auto import tqdm, trange
+
+from rscir_lib.archive import Archive, read_archive, read_image
+from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
+from rscir_lib.features import extract_features, read_features
+from rscir_lib.synthcom import HELD_OUT, training_scene
+
+Encode = Callable[[list[str]], np.ndarray]
+
+SIZE = 64  # pixels the encoder sees
+POOL_SIZE = 80  # pixels kept per training image: room to zoom
+MODEL = {  # open_clip's ResNet form and text transformer; 11 MB in float16, 4.7 of them the token embedding
+    "embed_dim": 128,
+    "vision_cfg": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 24, "patch_size": None},
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 48, "heads": 2, "layers": 2},
+}
+PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+
+
+def train(
+    images: np.ndarray,
+    captions: Sequence[list[str]],
+    folder: Path,
+    steps: int,
+    batch_size: int = 256,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    card: str = "",
+) -> pd.Series:
+    """Train on pairs and write weights, config, loss curve and model card to `folder`.
+
+    Args:
+        images: (N, S, S, 3) uint8.
+        captions: N lists of texts; each step draws one per image.
+        folder: where the encoder goes; rewritten ten times on the way, so an interrupted run leaves a usable one.
+        card: what the data are and what the encoder can't do, for the model card.
+
+    Returns the loss of each step. Raises ValueError when images and captions don't pair up or the loss diverges.
+    """
+    if not 0 < len(images) == len(captions) or not all(captions):
+        raise ValueError(f"{len(images)} images for {len(captions)} caption lists; each image needs a caption")
+    torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+    texts = {text: row for row, text in enumerate(dict.fromkeys(t for group in captions for t in group))}
+    tokens = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])(list(texts))
+    counts = torch.tensor([len(group) for group in captions])
+    rows = torch.tensor([texts[text] for group in captions for text in group])
+    starts = counts.cumsum(0) - counts
+    seen = torch.zeros(MODEL["text_cfg"]["vocab_size"], 1).index_fill_(0, tokens.unique(), 1.0)
+
+    model = open_clip.CLIP(**MODEL).to(device, memory_format=torch.channels_last)
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=steps, pct_start=0.05, cycle_momentum=False
+    )
+    loss_function = open_clip.ClipLoss()
+    order, losses, started = torch.empty(0, dtype=torch.long), [], time.monotonic()
+    progress = trange(steps, desc="training", unit="step")
+    for step in progress:
+        while len(order) < min(batch_size, len(images)):
+            order = torch.cat([order, torch.randperm(len(images))])
+        batch, order = order[:batch_size], order[batch_size:]
+        picked = rows[starts[batch] + (torch.rand(len(batch)) * counts[batch]).long()]
+        pixels = torch.from_numpy(images[batch.numpy()]).to(device)
+        image, text, scale = model(augment(pixels), tokens[picked].to(device))
+        loss = loss_function(image, text, scale)
+        if not math.isfinite(loss.item()):
+            raise ValueError(f"the loss is {loss.item()} at step {step}: lower the learning rate")
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        model.logit_scale.data.clamp_(0, math.log(100))
+        losses.append(loss.item())
+        progress.set_postfix(loss=f"{losses[-1]:.2f}", refresh=False)
+        if (step + 1) % max(1, steps // 10) == 0 or step + 1 == steps:
+            _save(model, seen.to(device), folder / WEIGHTS)
+    facts = {
+        "pairs": f"{len(images)} images, {len(rows)} captions ({len(texts)} distinct)",
+        "steps": f"{steps} of {batch_size} pairs, AdamW, learning rate {learning_rate}, cosine, seed {seed}",
+        "time": f"{(time.monotonic() - started) / 60:.1f} min on {device}, {torch.get_num_threads()} threads",
+        "versions": ", ".join(f"{package} {version(package)}" for package in ("torch", "open_clip_torch")),
+        "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+    }
+    history = pd.Series(losses, name="loss")
+    _write_card(folder, card, facts, history)
+    return history
+
+
+def augment(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 (B, S, S, 3) -> normalised float32 (B, 3, SIZE, SIZE): flips, quarter turns, zoom, shift, light."""
+    n, device = len(pixels), pixels.device
+    angle = torch.randint(4, (n,), device=device) * (math.pi / 2)
+    zoom = 0.85 + 0.15 * torch.rand(n, device=device)
+    flip = torch.randint(2, (n,), device=device) * 2 - 1
+    shift = (1 - zoom)[:, None] * (torch.rand(n, 2, device=device) * 2 - 1)
+    turn = torch.stack([angle.cos() * flip, -angle.sin(), angle.sin() * flip, angle.cos()], 1).view(n, 2, 2)
+    theta = torch.cat([turn * zoom[:, None, None], shift[..., None]], 2)
+    grid = F.affine_grid(theta, [n, 3, SIZE, SIZE], align_corners=False)
+    image = F.grid_sample(pixels.permute(0, 3, 1, 2) / 255, grid, padding_mode="reflection", align_corners=False)
+    contrast, light = (torch.rand(2, n, 1, 1, 1, device=device) - 0.5) * 0.3
+    image = ((image - 0.5) * (1 + contrast) + 0.5 + light / 2).clamp(0, 1)
+    mean, std = (torch.tensor(PREPROCESS[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
+    return ((image - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def _save(model: torch.nn.Module, seen: torch.Tensor, path: Path) -> None:
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    # a word never seen carries nothing rather than the noise it began with
+    state["token_embedding.weight"] = (model.token_embedding.weight * seen).detach().cpu()
+    state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    save_file(state, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+
+
+def _write_card(folder: Path, card: str, facts: dict[str, str], losses: pd.Series) -> None:
+    smooth = losses.rolling(max(1, len(losses) // 50), min_periods=1).mean()
+    axes = smooth.plot(figsize=(6, 3), xlabel="step", ylabel="contrastive loss", title="Training loss, smoothed")
+    axes.figure.savefig(folder / "loss.png", dpi=100, bbox_inches="tight")
+    axes.figure.clear()
+    table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    (folder / "README.md").write_text(f"{card}\n\n| | |\n| --- | --- |\n{table}\n\n![loss](loss.png)\n")
+
+
+def thumbnails(pictures: Iterable[Image.Image], total: int) -> np.ndarray:
+    """RGB images -> (total, POOL_SIZE, POOL_SIZE, 3) uint8: all that training keeps of them."""
+    pool = np.empty((total, POOL_SIZE, POOL_SIZE, 3), np.uint8)
+    for slot, picture in zip(pool, pictures, strict=True):
+        slot[:] = picture.resize((POOL_SIZE, POOL_SIZE), Image.Resampling.BICUBIC)
+    return pool
+
+
+def zero_shot_accuracy(features: np.ndarray, labels: Sequence[str], encode_texts: Encode, prompts: dict) -> float:
+    """Share of images (N, d) whose own label has the nearest text.
+
+    prompts: label -> list of texts; the mean of their features stands for the label.
+    """
+    texts = np.stack([encode_texts(prompt).mean(axis=0) for prompt in prompts.values()])
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    predicted = np.array(list(prompts))[(features @ texts.T).argmax(axis=1)]
+    return float((predicted == np.asarray(labels)).mean())
+
+
+DEMO_CARD = """# The demo encoder
+
+A small CLIP in open_clip's terms, trained from scratch on *synthetic* aerial scenes only: `rscir_lib.synthcom` draws
+them on the fly, from a random stream that no benchmark uses, with captions in varied wording, bare values among them.
+
+What it can't do: real imagery; words outside the scenes' captions (their token rows are zero); a modality gap like real
+CLIP's. It is there so that every machine has an encoder that is trained, small and free to pass on (Apache-2.0).
+
+Combinations of attribute, class and value that it has never seen:
+
+{held_out}"""
+
+
+def demo(folder: Path = DEMO_FOLDER, scenes: int = 16_000, steps: int = 1_200, seed: int = 0) -> pd.Series:
+    """Train the demo encoder on `scenes` synthetic scenes; returns the loss of each step."""
+    draw = partial(training_scene, seed, size=128)
+    with ProcessPoolExecutor() as pool:
+        drawn = tqdm(pool.map(draw, range(scenes), chunksize=64), "drawing", scenes, unit="scene")
+        captions: list[list[str]] = []
+        pixels = thumbnails((captions.append(texts) or picture for picture, texts in drawn), scenes)
+    held_out = "\n".join(f"* {attribute}: {name}, {value}" for attribute, name, value in sorted(HELD_OUT))
+    return train(pixels, captions, folder, steps, seed=seed, card=DEMO_CARD.format(held_out=held_out))
+
+
+def spell(name: str, vocabulary: set[str]) -> str:
+    """A class name with its words apart, in the captions' own forms: "golfcourse" -> "golf course".
+
+    The fewest words of `vocabulary`, or their singulars, that make up the name; the name itself when none do.
+    """
+    forms = {word.removesuffix("s"): word for word in sorted(vocabulary)} | {word: word for word in vocabulary}
+    best: list[list[str] | None] = [[]] + [None] * len(name)
+    for end in range(1, len(name) + 1):
+        splits = [best[i] + [forms[name[i:end]]] for i in range(end) if best[i] is not None and name[i:end] in forms]
+        best[end] = min(splits, key=len, default=None)
+    return " ".join(best[-1] or [name])
+
+
+def read_captions(path: str | Path, archive: Archive) -> list[list[str]]:
+    """Captions of each image of an archive; none for an image that the file doesn't name.
+
+    The file: JSON, image name (with or without suffix) -> list of captions, as UCM-captions has it.
+    Raises ValueError when it is malformed or names no image of the archive.
+    """
+    try:
+        named = json.loads(Path(path).read_text(encoding="utf-8"))
+        captions = [named.get(name, named.get(Path(name).stem, [])) for name in archive.names]
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected JSON, image name -> list of captions ({error})") from error
+    if not any(captions):
+        raise ValueError(f"{path} names no image of {archive.root}, whose first is {archive.names[0]}")
+    return captions
+
+
+def split(archive: Archive, share: float = 0.8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Positions for training and held out, each sorted: `share` of every class trains."""
+    rng, classes, chosen = np.random.default_rng(seed), np.array(archive.classes), []
+    for name in np.unique(classes):
+        members = rng.permutation(np.flatnonzero(classes == name))
+        chosen.extend(members[: round(share * len(members))])
+    return np.sort(chosen), np.setdiff1d(np.arange(len(archive)), chosen)
+
+
+def phrases(captions: list[str], rng: np.random.Generator, count: int = 5) -> list[str]:
+    """`count` runs of one to four words out of an image's captions: queries are bare words, not sentences."""
+    found = []
+    for caption in rng.choice(captions, count):
+        words = caption.split()
+        start = rng.integers(len(words))
+        found.append(" ".join(words[start : start + rng.integers(1, 5)]))
+    return found
+
+
+def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int = 90, seed: int = 0) -> pd.Series:
+    """Train on 80 % of every class of an archive; return the zero-shot class accuracies on the rest.
+
+    No label is trained on. A class is asked for by its name, and by the captions of its training images.
+    Writes to `folder` the encoder and `train.csv`, `heldout.csv` in patternnet.csv's format.
+    """
+    archive = read_archive(root)
+    captions = read_captions(captions_file, archive)
+    train_on, held_out = split(archive, seed=seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    index = {name: number for number, name in enumerate(sorted(set(archive.classes)))}
+    for file, part in (("train.csv", train_on), ("heldout.csv", held_out)):
+        lines = [f"{archive.files[i]} {index[archive.classes[i]]} {archive.classes[i]}\n" for i in part]
+        (folder / file).write_text("".join(lines))
+    used = [i for i in train_on if captions[i]]
+    if len(used) < len(train_on):
+        tqdm.write(f"{len(train_on) - len(used)} training images have no caption and are left out")
+    with ThreadPoolExecutor() as pool:
+        images = tqdm(pool.map(read_image, map(archive.path, used)), "reading", len(used), unit="image")
+        pixels = thumbnails(images, len(used))
+    rng = np.random.default_rng(seed)
+    texts = [captions[i] + phrases(captions[i], rng) for i in used]
+    card = (
+        f"# Encoder adapted to {archive.name}\n\nA small CLIP trained from scratch on {len(used)} images and their "
+        f"captions. It knows the words of these captions and nothing else."
+    )
+    train(pixels, texts, folder, steps=max(epochs, epochs * len(used) // 256), seed=seed, card=card)
+
+    encoder, rest = load_encoder(folder), archive.subset(held_out)
+    features = read_features(extract_features(rest, encoder, folder / "features", overwrite=True)).feats
+    vocabulary = {word for i in used for caption in captions[i] for word in caption.lower().split()}
+    names = {name: [spell(name, vocabulary)] for name in index}
+    described = {name: sorted({c for i in used if archive.classes[i] == name for c in captions[i]}) for name in index}
+    accuracy = partial(zero_shot_accuracy, features, rest.classes, encoder.encode_texts)
+    return pd.Series(
+        {
+            "class by its name": accuracy(names),
+            "class by its training captions": accuracy(described),
+            "chance": 1 / len(index),
+        },
+        name="held-out accuracy",
+    )
+
+
+def main() -> None:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m rscir_lib.training")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("demo", help="the bundled encoder, from synthetic scenes")
+    command.add_argument("--out", type=Path, default=DEMO_FOLDER)
+    command.add_argument("--scenes", type=int, default=16_000)
+    command.add_argument("--steps", type=int, default=1_200)
+    command = commands.add_parser("adapt", help="an encoder for an archive with captions")
+    command.add_argument("root", help="dataset root with images/<class>/ or patternnet.csv")
+    command.add_argument("captions", help="JSON, image name -> list of captions")
+    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--epochs", type=int, default=90)
+    given = parser.parse_args()
+    if given.command == "demo":
+        demo(given.out, given.scenes, given.steps)
+    else:
+        print(adapt(given.root, given.captions, given.out, given.epochs).round(3))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The recipe, a few steps of it; and the artefacts it leaves."""
+
+import hashlib
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from rscir_lib.archive import read_archive
+from rscir_lib.encoders import DEMO_FOLDER, WEIGHTS, load_encoder
+from rscir_lib.synthcom import HELD_OUT
+from rscir_lib.training import adapt, demo, read_captions, spell, split, train, zero_shot_accuracy
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """Three classes that differ by colour alone, with captions for all images but one."""
+    rng, captions = np.random.default_rng(0), {}
+    for name, colour in {"redroof": (220, 30, 30), "greenfield": (30, 200, 30), "bluesea": (30, 30, 220)}.items():
+        folder = tmp_path / "archive" / "images" / name
+        folder.mkdir(parents=True)
+        for i in range(10):
+            pixels = np.clip(rng.normal(colour, 20, (40, 44, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{name}{i:03d}.jpg")
+            captions[f"{name}{i:03d}"] = [f"a {name[:-4]} {name[-4:]}".replace("blu esea", "blue sea")]
+    captions.popitem()
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps(captions))
+    return tmp_path / "archive", path
+
+
+def test_demo_recipe_leaves_an_encoder(tmp_path):
+    losses = demo(tmp_path / "out", scenes=24, steps=3)
+    assert len(losses) == 3
+    assert np.isfinite(losses).all()
+    encoder = load_encoder(tmp_path / "out", device="cpu")
+    np.testing.assert_allclose(np.linalg.norm(encoder.encode_texts(["oval", "two"]), axis=1), 1, atol=1e-5)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert encoder.provenance["weights_sha256"] in card
+    assert "synthetic" in card
+    assert all(f"* {attribute}: {name}, {value}" in card for attribute, name, value in HELD_OUT)
+    assert (tmp_path / "out" / "loss.png").stat().st_size > 0
+
+
+def test_same_seed_same_weights(tmp_path):
+    for folder in ("a", "b"):
+        demo(tmp_path / folder, scenes=8, steps=1)
+    digests = {hashlib.sha256((tmp_path / folder / WEIGHTS).read_bytes()).digest() for folder in ("a", "b")}
+    assert len(digests) == 1
+
+
+def test_words_never_seen_carry_nothing(tmp_path):
+    images = np.zeros((2, 80, 80, 3), np.uint8)
+    train(images, [["red"], ["green"]], tmp_path, steps=1, batch_size=2)
+    encoder = load_encoder(tmp_path, device="cpu")
+    np.testing.assert_array_equal(encoder.encode_texts(["giraffe"]), encoder.encode_texts(["elephant"]))
+    assert not np.array_equal(encoder.encode_texts(["red"]), encoder.encode_texts(["green"]))
+
+
+def test_images_and_captions_must_pair_up(tmp_path):
+    with pytest.raises(ValueError, match="2 images for 1 caption lists"):
+        train(np.zeros((2, 80, 80, 3), np.uint8), [["red"]], tmp_path, steps=1)
+    with pytest.raises(ValueError, match="each image needs a caption"):
+        train(np.zeros((2, 80, 80, 3), np.uint8), [["red"], []], tmp_path, steps=1)
+
+
+def test_adapt_learns_a_folder_of_images(colours, tmp_path):
+    root, captions = colours
+    accuracy = adapt(str(root), str(captions), tmp_path / "run", epochs=40)
+    assert accuracy["class by its training captions"] == 1
+    assert accuracy["chance"] == pytest.approx(1 / 3)
+    archive = read_archive(root)
+    train_files, held_out = (read_archive(root, tmp_path / "run" / f).files for f in ("train.csv", "heldout.csv"))
+    assert sorted(train_files + held_out) == sorted(archive.files)
+    assert len(held_out) == 6
+    assert load_encoder(tmp_path / "run", device="cpu").encode_texts(["red roof"]).shape == (1, 128)
+
+
+def test_split_is_by_class_and_by_seed(colours):
+    archive = read_archive(colours[0])
+    first, rest = split(archive)
+    assert pd.Series(archive.classes).iloc[first].value_counts().eq(8).all()
+    assert not set(first) & set(rest)
+    np.testing.assert_array_equal(first, split(archive)[0])
+    assert not np.array_equal(first, split(archive, seed=1)[0])
+
+
+def test_captions_are_checked(colours, tmp_path):
+    archive = read_archive(colours[0])
+    assert sum(not group for group in read_captions(colours[1], archive)) == 1
+    for content, message in (('["a"]', "expected JSON"), ("{", "expected JSON"), ("{}", "names no image")):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            read_captions(tmp_path / "bad.json", archive)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("golfcourse", "golf course"), ("freeway", "freeways"), ("mobilehomepark", "mobile homes park"), ("zoo", "zoo")],
+)
+def test_class_names_in_the_captions_words(name, words):
+    assert spell(name, {"golf", "course", "freeways", "mobile", "homes", "park", "o"}) == words
+
+
+def test_accuracy_by_hand():
+    texts = {"one": [1.0, 0.0], "two": [0.0, 1.0]}
+    features = np.array([[0.9, 0.1], [0.1, 0.9], [0.8, 0.2], [0.7, 0.3]], np.float32)
+
+    def encode_texts(prompts):
+        return np.array([texts[prompt] for prompt in prompts], np.float32)
+
+    accuracy = zero_shot_accuracy(
+        features, ["one", "two", "two", "one"], encode_texts, {"one": ["one"], "two": ["two"]}
+    )
+    assert accuracy == 0.75
+
+
+def test_bundled_demo_encoder_is_small_and_is_the_one_on_its_card():
+    assert sum(file.stat().st_size for file in DEMO_FOLDER.iterdir()) <= 12e6
+    digest = hashlib.sha256((DEMO_FOLDER / WEIGHTS).read_bytes()).hexdigest()
+    assert digest in (DEMO_FOLDER / "README.md").read_text()
+
+
+def test_adapt_on_real_imagery(ucm_root, tmp_path):
+    accuracy = adapt(str(ucm_root), str(ucm_root / "captions.json"), tmp_path / "run", epochs=2)
+    assert len(read_archive(ucm_root, tmp_path / "run" / "heldout.csv")) == 420
+    assert accuracy["class by its training captions"] > 2 * accuracy["chance"]
