@@ -42,8 +42,9 @@ class Features:
     def aligned(self, archive: Archive) -> np.ndarray:
         """The features in the archive's order, (len(archive), d) float32.
 
-        Files match by the archive's relative paths, whatever folders lie above; if none does, by file name.
-        Raises ValueError naming the first files that are missing, superfluous or ambiguous.
+        Files match by the archive's relative paths, whatever folders lie above; if none does, by file name. Features
+        of further images are left out, so that those of a whole archive serve a part of it.
+        Raises ValueError naming the first files that are missing or ambiguous.
         """
         if self.files == archive.files:
             return self.feats
@@ -52,10 +53,12 @@ class Features:
             rows = {tail: row for row, tail in enumerate(found)}
             if not rows.keys().isdisjoint(wanted):
                 break
+        asked = set(wanted)
         problems = {
             "without features": [tail for tail in wanted if tail not in rows],
-            "not in the archive": sorted(rows.keys() - set(wanted)),
-            "more than once": [tail for tails in (wanted, found) for tail, n in Counter(tails).items() if n > 1],
+            "more than once": [
+                tail for tails in (wanted, found) for tail, n in Counter(tails).items() if n > 1 and tail in asked
+            ],
         }
         if any(problems.values()):
             details = "; ".join(f"{len(t)} {what} ({', '.join(t[:3])})" for what, t in problems.items() if t)
@@ -330,8 +333,8 @@ def _read_pickle(path: Path) -> Features:
     if not isinstance(feats, np.ndarray) or feats.ndim != 2 or feats.dtype.kind != "f":
         found = f"{feats.dtype} {feats.shape}" if isinstance(feats, np.ndarray) else type(feats).__name__
         raise ValueError(f"{path}: feats must be an (N, d) array of floats, found {found}")
-    for key, value in (("labels", labels), ("paths", files)):
-        if not isinstance(value, list | tuple | np.ndarray) or not all(isinstance(v, str) for v in value):
+    for key, value, types in (("labels", labels, (str, int, np.integer)), ("paths", files, str)):
+        if not isinstance(value, list | tuple | np.ndarray) or not all(isinstance(v, types) for v in value):
             raise ValueError(f"{path}: {key} must be a list of strings")
         if len(value) != len(feats):
             raise ValueError(f"{path}: {len(feats)} rows of feats, but {len(value)} {key}")
