@@ -106,11 +106,15 @@ class Moments:
             scatter += centred.T @ centred
         return cls(mean, scatter / max(len(feats) - 1, 1))
 
+    def of_similarities(self, query: np.ndarray) -> tuple[float, float]:
+        """Mean and std, over the whole archive, of the similarities to a query feature (d,)."""
+        query = query.astype(np.float64)
+        return self.mean @ query, np.sqrt(max(query @ self.covariance @ query, 0.0))
+
     def normal_cdf(self, similarities: np.ndarray, query: np.ndarray) -> np.ndarray:
         """Phi of some (n,) similarities to a query feature (d,), standardised over the whole archive."""
-        query = query.astype(np.float64)
-        std = np.sqrt(max(query @ self.covariance @ query, 0.0))
-        return ndtr((similarities - self.mean @ query) / (std or 1.0))
+        mean, std = self.of_similarities(query)
+        return ndtr((similarities - mean) / (std or 1.0))
 
 
 def search(
@@ -129,15 +133,15 @@ def search(
     if not 0 <= lam <= 1:
         raise ValueError(f"lambda {lam} is outside [0, 1]")
     moments = moments or Moments.of(feats)
+    mean, std = np.transpose([moments.of_similarities(query) for query in (image, text)])
 
     def score(similarities: np.ndarray) -> np.ndarray:
-        s_image, s_text = similarities.T.astype(np.float64)
-        return (1 - lam) * moments.normal_cdf(s_image, image) + lam * moments.normal_cdf(s_text, text)
+        return ndtr((similarities - mean) / np.where(std > 0, std, 1)) @ [1 - lam, lam]
 
     queries = np.stack([image, text], axis=1)
-    rough = score(feats @ queries.astype(feats.dtype))
+    rough = score((feats @ queries.astype(feats.dtype)).astype(np.float64))
     few = min(4 * top, len(feats))
-    candidates = np.sort(np.argpartition(-rough, few - 1)[:few])
+    candidates = np.sort(np.argpartition(rough, -few)[-few:])
     exact = score(feats[candidates].astype(np.float64) @ queries.astype(np.float64))
     best = np.argsort(-exact, kind="stable")[:top]
     return candidates[best], exact[best]
