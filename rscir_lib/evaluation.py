@@ -22,8 +22,8 @@ PUBLISHED = Path(__file__).parents[1] / "data" / "published" / "patterncom_map.c
 
 # similarities of query images taken in one product, and scores ranked at a time: what a processor's cache holds, or
 # what keeps a GPU busy
-SCORES_AT_A_TIME = {"cpu": 2**21, "cuda": 2**27}
-RANKED_AT_A_TIME = {"cpu": 2**17, "cuda": 2**27}
+SCORES_AT_A_TIME = {"cpu": 2**21, "cuda": 2**25}
+RANKED_AT_A_TIME = {"cpu": 2**17, "cuda": 2**25}
 
 
 def evaluate(
