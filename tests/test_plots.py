@@ -1,0 +1,97 @@
+"""The figures: they show what they are given, and leave nothing open behind them."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from rscir_lib import plots
+
+TICK = "\N{CHECK MARK}"
+COLUMNS = ["Color", "Shape", "Avg"]
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Five small images of uneven sizes and modes, by position."""
+    for i, (mode, size) in enumerate(
+        [("RGB", (40, 40)), ("L", (30, 50)), ("RGB", (8, 5)), ("RGBA", (9, 9)), ("P", (7, 7))]
+    ):
+        Image.new(mode, size, 90).save(tmp_path / f"{i}.png")
+    return lambda position: Path(tmp_path / f"{position}.png")
+
+
+@pytest.fixture
+def table():
+    """A summary table: one method without lambda, one with three."""
+    index = pd.MultiIndex.from_tuples(
+        [("image", np.nan), ("weicom", 0.0), ("weicom", 0.5), ("weicom", 1.0)], names=["method", "lambda"]
+    )
+    return pd.DataFrame([[10, 20, 15], [10, 20, 15], [40, 30, 35], [5, 40, 22.5]], index, COLUMNS)
+
+
+@pytest.fixture(autouse=True)
+def no_figure_left_open():
+    yield
+    assert plt.get_fignums() == []
+
+
+def words(figure: Figure) -> list[str]:
+    """All texts of a figure's panels."""
+    return [text.get_text() for ax in figure.axes for text in ax.texts]
+
+
+def test_gallery_ticks_the_relevant_images(path, tmp_path):
+    figure = plots.gallery(path, 0, "oval", {"lambda 0": [0, 1, 2], "lambda 1": [3, 1]}, np.array([1, 3]), "title")
+    assert words(figure).count(TICK) == 3
+    assert [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()] == ["lambda 0", "lambda 1"]
+    assert figure.axes[0].get_xlabel() == "+ oval"
+    figure.savefig(tmp_path / "gallery.png")
+    assert Image.open(tmp_path / "gallery.png").width > 400
+
+
+def test_gallery_without_judgement_frames_nothing(path):
+    figure = plots.gallery(path, 0, "large", {"one row": [0, 1]})
+    assert TICK not in words(figure)
+    assert not any(spine.get_visible() for ax in figure.axes for spine in ax.spines.values())
+
+
+def test_query_sheet_has_a_row_an_example(path):
+    figure = plots.query_sheet(path, [(0, "two", [1, 2]), (3, "dense", [4])], [[1], [4]], "title")
+    assert words(figure) == ["+ two", TICK, "+ dense", TICK]
+    assert figure.get_suptitle() == "title"
+
+
+def test_histograms_name_mean_and_std():
+    figure = plots.similarity_histograms({"image-image": np.array([0.6, 0.7]), "image-text": np.array([0.1, 0.3])})
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert labels == ["image-image: mean 0.65, std 0.05", "image-text: mean 0.20, std 0.10"]
+
+
+def test_cdf_steps_marks_the_relevant_images():
+    values = np.linspace(0.1, 0.9, 12)
+    steps = {"similarity": (values, values[::-1]), "normal CDF": (values, values)}
+    figure = plots.cdf_steps(steps, values > 0.7, 0.3)
+    assert [ax.get_title() for ax in figure.axes] == ["similarity", "normal CDF", "mixed, lambda = 0.3"]
+    assert len(figure.axes[-1].collections[-1].get_offsets()) == (values > 0.7).sum()
+
+
+def test_lambda_curves_star_the_best_lambda(table):
+    figure = plots.lambda_curves(table, chance=pd.Series([1, 2, 1.5], COLUMNS))
+    stars = [line.get_xdata()[0] for ax in figure.axes for line in ax.lines if line.get_marker() == "*"]
+    assert stars == [0.5, 1.0, 0.5]
+    assert figure.legends[0].get_texts()[-1].get_text() == "chance"
+
+
+def test_attribute_bars_are_as_high_as_the_table(table):
+    figure = plots.attribute_bars(table, chance=pd.Series([1, 2, 1.5], COLUMNS))
+    heights = [bar.get_height() for container in figure.axes[0].containers for bar in container]
+    assert heights == table.to_numpy().ravel().tolist()
+
+
+def test_heat_map_writes_whole_numbers(table):
+    assert words(plots.heat_map(table.droplevel("lambda")))[:3] == ["10", "20", "15"]
