@@ -1,0 +1,448 @@
+"""Speed and memory: two ways to do the same thing, in one run, as ratios.
+
+    python -m rscir_lib.bench [--quick] [--out runs/bench]              # evaluator, extractor, one query
+    python -m rscir_lib.bench rehearse [--quick] [--out runs/rehearsal] # every step at PatternNet's size
+
+Features here are random around class centres, images are synthetic (`rscir_lib.synthcom`), weights are random except
+the demo encoder's: good for times and memory, not for retrieval quality.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from rscir_lib import synthcom
+from rscir_lib.archive import Archive, read_archive, read_image
+from rscir_lib.composition import Moments, search
+from rscir_lib.encoders import ENCODERS, Encoder, load_encoder
+from rscir_lib.evaluation import evaluate, summarize
+from rscir_lib.features import Features, extract_features, read_features
+from rscir_lib.metrics import METRICS
+from rscir_lib.patterncom import CLASSES, MERGES, Benchmark, read_patterncom
+
+PATTERNNET = 30_400  # images
+DIM = 768  # of ViT-L-14's features
+LAMBDAS = tuple(np.arange(11) / 10)
+# up to four classes an attribute, two to five values a class, as in PatternCom
+VALUES = {
+    "color": {"airplane": 5, "nursinghome": 4, "storagetank": 3, "tenniscourt": 5},
+    "context": {"bridge": 3, "overpass": 3, "airplane": 3, "swimmingpool": 4},
+    "density": {"denseresidential": 2, "sparseresidential": 2, "christmastreefarm": 2, "mobilehomepark": 3},
+    "existence": {"ferryterminal": 3, "harbor": 3, "parkinglot": 4, "parkingspace": 4},
+    "quantity": {"airplane": 4, "storagetank": 5, "swimmingpool": 3, "tenniscourt": 5},
+    "shape": {"closedroad": 4, "intersection": 4, "river": 3, "swimmingpool": 5},
+}
+
+
+class Report:
+    """Measurements: printed as they come, kept as rows of a table."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict] = []
+
+    def add(self, section: str, what: str, **values: float) -> None:
+        """One row; a value is seconds, mib (MiB of memory beyond the features), ratio, or what its name says."""
+        self.rows.append({"section": section, "what": what} | values)
+        print(f"{section:<10} {what:<46}", *(f"{key}={value:,.4g}" for key, value in values.items()), flush=True)
+
+
+def timed(function: Callable, *arguments, **options) -> tuple[float, object]:
+    """Seconds that a call took, and what it returned."""
+    start = time.perf_counter()
+    result = function(*arguments, **options)
+    return time.perf_counter() - start, result
+
+
+def peak_mib(who: str = "RUSAGE_SELF", reset: bool = False) -> float:
+    """Peak memory so far, in MiB, of this process or of its largest child ("RUSAGE_CHILDREN")."""
+    import resource  # not on Windows
+
+    if reset and Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: from here on
+    return resource.getrusage(getattr(resource, who)).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def machine() -> str:
+    """Processor, cores, GPU and versions, in one line."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "open_clip_torch", "numpy", "pandas"))
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return f"{cpu}, {os.cpu_count()} cores{load}; {gpu}; Python {platform.python_version()}, {versions}"
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+
+def random_features(classes: list[str] | tuple[str, ...], dim: int = DIM) -> np.ndarray:
+    """(N, dim) float32, L2-normalised: one direction that all share, one a class, and noise."""
+    rng = np.random.default_rng(0)
+    names, codes = np.unique(classes, return_inverse=True)
+    centres = rng.standard_normal((len(names), dim), np.float32) + 2 * rng.standard_normal(dim, np.float32)
+    feats = np.empty((len(codes), dim), np.float32)
+    for start in range(0, len(codes), 8192):
+        rows = codes[start : start + 8192]
+        feats[start : start + 8192] = unit(centres[rows] + 1.2 * rng.standard_normal((len(rows), dim), np.float32))
+    return feats
+
+
+def random_texts(texts: list[str], dim: int = DIM) -> np.ndarray:
+    """Stands in for a text encoder: n texts -> (n, dim)."""
+    return unit(np.random.default_rng(1).standard_normal((len(texts), dim), np.float32))
+
+
+def patterncom_shaped(images: int, labelled: float = 0.4) -> Benchmark:
+    """A benchmark over about `images` images in PatternNet's classes; that share of a class is labelled by each
+    attribute (all of it by density). Its files are written, read and removed; there are no images."""
+    rng = np.random.default_rng(0)
+    size = -(-images // len(CLASSES))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "PatternComShaped"
+        (root / "PatternCom").mkdir(parents=True)
+        files = [f"images/{name}/{name}{i}.jpg 0 {name}\n" for name in sorted(CLASSES) for i in range(size)]
+        (root / "patternnet.csv").write_text("".join(files))
+        for attribute, classes in VALUES.items():
+            lines = []
+            for name, values in classes.items():
+                rows = size if attribute == "density" else max(2 * values, round(labelled * size))
+                share = 0.4 ** np.arange(values)  # the first value is the most common, the last one rare
+                drawn = rng.choice(values, max(rows - 2 * values, 0), p=share / share.sum())
+                number = rng.permutation(size)  # each value at least twice
+                for i, value in zip(number, [*np.repeat(np.arange(values), 2), *drawn], strict=False):
+                    lines.append(f"{name}{i}.jpg,{attribute},value{value}\n")
+            (root / "PatternCom" / f"{attribute}.csv").write_text("".join(lines))
+        return read_patterncom(root)
+
+
+def some_queries(benchmark: Benchmark, number: int) -> Benchmark:
+    """The benchmark with so many of its queries, drawn at random."""
+    return replace(benchmark, queries=benchmark.queries.sample(min(number, len(benchmark.queries)), random_state=0))
+
+
+def plain_loop(benchmark: Benchmark, feats: np.ndarray, lam: float = 0.5) -> list[float]:
+    """AP of each composed query by WeiCom, the way a first script goes about it: two float32 products over the archive
+    a query, then Python over the whole ranked list to judge each image by its name, class and label."""
+    x = torch.from_numpy(feats)
+    texts = list(dict.fromkeys(benchmark.queries["text"]))
+    text_feats = dict(zip(texts, torch.from_numpy(random_texts(texts, feats.shape[1])), strict=True))
+    merged = {cls: name for merge in MERGES.values() for cls, name in merge.items()}
+    values = benchmark.labels.set_index(["attribute", "image"])["value"].to_dict()
+    classes = dict(zip(benchmark.archive.names, benchmark.archive.classes, strict=True))
+    results = []
+    for query in benchmark.queries.itertuples():
+        scores = 0
+        for weight, feature in ((1 - lam, x[query.position]), (lam, text_feats[query.text])):
+            s = x @ feature
+            scores = scores + weight * torch.special.ndtr((s - s.mean()) / s.std())
+        wanted = classes[query.image]
+        found, precisions = 0, []
+        for rank, i in enumerate(torch.argsort(scores, descending=True), 1):
+            name = os.path.basename(benchmark.archive.files[i])
+            if values.get((query.attribute, name)) == query.text:
+                cls = classes[name]
+                if merged.get(cls, cls) == merged.get(wanted, wanted):
+                    found += 1
+                    precisions.append(found / rank)
+        results.append(sum(precisions) / found if found else 0.0)
+    return results
+
+
+def evaluator_cost(images: int, queries: int, dim: int, lambdas: tuple[float, ...]) -> tuple[int, int, float, float]:
+    """Images, queries, seconds and peak MiB beyond the features, of `evaluate` on the CPU in a process of its own."""
+    benchmark = some_queries(patterncom_shaped(images), queries)
+    archive = benchmark.archive
+    features = Features(random_features(archive.classes, dim), archive.files, archive.classes, {})
+    methods = ("weicom",) if len(lambdas) == 1 else ("text", "image", "average", "weicom")
+    before = peak_mib(reset=True)
+    seconds, _ = timed(evaluate, benchmark, features, lambda t: random_texts(t, dim), methods, lambdas, "cpu", False)
+    return len(archive), len(benchmark.queries), seconds, peak_mib() - before
+
+
+def in_a_process(function: Callable, *arguments):
+    """The function's result, from a process of its own, so that its memory is too."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["rscir_lib.encoders", "rscir_lib.evaluation"])  # imported once
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def bench_evaluator(report: Report, quick: bool) -> None:
+    images, dim, sample = (760, 32, 5) if quick else (PATTERNNET, DIM, 40)
+    benchmark = patterncom_shaped(images)
+    archive = benchmark.archive
+    features = Features(random_features(archive.classes, dim), archive.files, archive.classes, {})
+    n = len(benchmark.queries)
+    positives = [len(target) for target in benchmark.targets]
+    print(f"evaluator  {len(archive)} x {dim}, {n} composed queries, {min(positives)} to {max(positives)} positives")
+
+    def run(device: str, benchmark: Benchmark = benchmark, **options) -> tuple[float, pd.DataFrame]:
+        return timed(evaluate, benchmark, features, lambda t: random_texts(t, dim), device=device, **options)
+
+    few = some_queries(benchmark, sample)
+    # the same texts get the same features in both
+    loop, ap = timed(plain_loop, few, features.feats)
+    _, rows = run("cpu", few, methods=["weicom"], progress=False)
+    report.add("evaluator", "a loop over queries, per query", seconds=loop / sample)
+    report.add("evaluator", "largest difference of their AP", difference=np.abs(rows["AP"] - ap).max())
+    one, _ = run("cpu", methods=["weicom"])
+    report.add("evaluator", "evaluate, weicom, per query", seconds=one / n, queries=n, ratio=loop / sample / (one / n))
+    every, on_cpu = run("cpu", lambdas=LAMBDAS)
+    report.add("evaluator", "evaluate, three baselines and eleven lambdas", seconds=every, queries=n)
+    *_, mib = in_a_process(evaluator_cost, images, n, dim, LAMBDAS)
+    report.add("evaluator", "the same, peak memory beyond the features", mib=mib)
+    if torch.cuda.is_available():
+        run("cuda", few)  # start-up
+        for what, options, cpu in (("weicom", {"methods": ["weicom"]}, one), ("all", {"lambdas": LAMBDAS}, every)):
+            seconds, on_gpu = run("cuda", **options)
+            report.add("evaluator", f"on the GPU, {what}", seconds=seconds, queries=n, ratio=cpu / seconds)
+        difference = np.abs(on_gpu[list(METRICS)].to_numpy() - on_cpu[list(METRICS)].to_numpy()).max()
+        report.add("evaluator", "largest difference of a metric from the CPU's", difference=difference)
+
+
+def bench_scaling(report: Report, quick: bool) -> None:
+    """weicom, one lambda: growing archives with a few queries, then more queries on one archive."""
+    dim = 32 if quick else DIM
+    sizes = [(n, 40) for n in (380, 760)] if quick else [(10**k, 100) for k in (3, 4, 5, 6)]
+    numbers = [(760, n) for n in (20, 60)] if quick else [(PATTERNNET, n) for n in (100, 1_000, 10_000)]
+    for what, points in (("archive size", sizes), ("number of queries", numbers)):
+        for point in points:
+            images, queries, seconds, mib = in_a_process(evaluator_cost, *point, dim, (0.5,))
+            report.add("scaling", what, images=images, queries=queries, seconds=seconds, mib=mib)
+
+
+def scaling_figure(table: pd.DataFrame) -> Figure:
+    """Time and memory of `evaluate` against archive size and number of queries, on log axes."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots(2, 2, sharex="col", sharey="row")
+    columns = {"archive size": ("images", "queries"), "number of queries": ("queries", "images")}
+    for column, (what, (x, fixed)) in zip(axes.T, columns.items(), strict=True):
+        rows = table[(table["section"] == "scaling") & (table["what"] == what)]
+        for ax, y, label in zip(column, ("seconds", "mib"), ("seconds", "MiB beyond the features"), strict=True):
+            ax.plot(rows[x], rows[y].clip(lower=1e-3), "o-")
+            ax.set(xscale="log", yscale="log")
+            ax.grid(alpha=0.3)
+            if what == "archive size":
+                ax.set_ylabel(label)
+        column[0].set_title(f"{rows[fixed].iloc[0]:,.0f} {fixed}")
+        column[1].set_xlabel(x)
+    figure.suptitle("WeiCom, one lambda, CPU; random features")
+    return figure
+
+
+@contextmanager
+def random_weights(architecture: str):
+    """A models root with random weights of an architecture, in the two file formats of WeiCom's authors."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        first = Path(folder) / ENCODERS["clip"].file.format(architecture=architecture)
+        torch.save(open_clip.create_model(architecture).state_dict(), first)
+        shutil.copyfile(first, Path(folder) / ENCODERS["remoteclip"].file.format(architecture=architecture))
+        yield folder
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of the best of some large matrix products: the chip's peak, as far as torch reaches it."""
+    n = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(n, n, device=device, dtype=dtype)
+
+    def product() -> None:
+        a @ a
+        synchronize(device)
+
+    product()
+    return 2 * n**3 / min(timed(product)[0] for _ in range(10))
+
+
+def image_flops(encoder: Encoder) -> int:
+    """FLOPs of the image tower for one image (autograd on, so that no fused layer hides its own)."""
+    image = encoder.preprocess(Image.new("RGB", (256, 256)))[None]
+    dtype = next(encoder.model.parameters()).dtype
+    with FlopCounterMode(display=False) as counter:
+        encoder.model.encode_image(image.to(encoder.device, dtype))
+    return counter.get_total_flops()
+
+
+def plain_extraction(archive: Archive, encoder: Encoder, batch_size: int = 64) -> np.ndarray:
+    """Features in one process, batch after batch: decode, then encode."""
+    batches = []
+    for start in range(0, len(archive), batch_size):
+        paths = [archive.path(i) for i in range(start, min(start + batch_size, len(archive)))]
+        batches.append(encoder.encode_images(torch.stack([encoder.preprocess(read_image(path)) for path in paths])))
+    return np.concatenate(batches)
+
+
+def bench_throughput(report: Report, archive: Archive, encoder: Encoder, note: str) -> None:
+    """Images a second of `extract_features` against the plain loop, and the share of the chip's peak it reaches."""
+    label = f"{note}, {encoder.precision}"
+    encoder.encode_images(torch.stack([encoder.preprocess(read_image(archive.path(0)))] * 2))  # start-up
+    plain, before = timed(plain_extraction, archive, encoder)
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, _ = timed(extract_features, archive, encoder, folder)
+        after = read_features(folder, archive, encoder).feats
+    parameter = next(encoder.model.parameters())
+    share = image_flops(encoder) * len(archive) / seconds / peak_flops(encoder.device, parameter.dtype)
+    values = {"images": len(archive), "seconds": seconds, "images_per_second": len(archive) / seconds}
+    report.add("extractor", label, **values, ratio=plain / seconds, share_of_peak=share)
+    report.add("extractor", "  largest difference from the plain loop's", difference=np.abs(before - after).max())
+
+
+def bench_extractor(report: Report, quick: bool, out: Path, demo: str) -> None:
+    gpu = torch.cuda.is_available()
+    archive = read_archive(synthcom.draw_synthcom(out / "synthcom", images_per_class=2 if quick else 36))
+    benchmark = read_patterncom(archive.root)
+    scores = {}
+    for precision in ("float32", "bfloat16", "float16")[: 2 if quick else 3]:
+        encoder = load_encoder(demo, precision=precision)
+        if precision == "float32":
+            bench_throughput(report, archive, encoder, "demo")
+        with tempfile.TemporaryDirectory() as folder:
+            features = read_features(extract_features(archive, encoder, folder))
+            rows = evaluate(benchmark, features, encoder.encode_texts, ["image", "weicom"], progress=False)
+        scores[precision] = summarize(rows)["Avg"].droplevel("lambda")
+        for method, value in scores[precision].items():
+            difference = value - scores["float32"][method]
+            report.add("precision", f"demo, {precision}, {method}, Avg mAP", mAP=value, difference=difference)
+    # many images where a GPU takes them, few where a processor does
+    runs = [("ViT-L-14", 0, ("float32", "bfloat16", "float16"))] if gpu else [("ViT-B-32", 96, ("float32",))]
+    if not gpu:
+        print("extractor  ViT-L-14 is skipped: no GPU here")
+    for architecture, few, precisions in [] if quick else runs:
+        with random_weights(architecture) as models:
+            for precision in precisions:
+                encoder = load_encoder("clip", architecture, precision=precision, models_root=models)
+                some = archive.subset(range(few or len(archive)))
+                bench_throughput(report, some, encoder, f"{architecture}, random weights")
+
+
+def bench_search(report: Report, quick: bool, demo: str) -> None:
+    """Top 20 of one WeiCom query, without and with encoding its text (the image's feature is stored)."""
+    encoder = load_encoder(demo, device="cpu")
+    for images in (760,) if quick else (PATTERNNET, 1_000_000):
+        feats = random_features(np.arange(images) % len(CLASSES), DIM)
+        texts = random_texts(["many"] * 8)
+        seconds, moments = timed(Moments.of, feats)
+        report.add("query", "moments, once an archive", images=images, seconds=seconds)
+
+        def ask(i: int, encode: bool, feats=feats, texts=texts, moments=moments) -> None:
+            if encode:
+                encoder.encode_texts([f"{i} cars"])
+            search(feats, feats[i * 97 % len(feats)], texts[i % len(texts)], 0.5, moments=moments)
+
+        for encode in (False, True):
+            ask(0, encode)
+            seconds = [timed(ask, i, encode)[0] for i in range(10 if quick else 100)]
+            median, slow = np.percentile(seconds, [50, 99])
+            what = "text in, top 20 out" + (", text encoded by demo" if encode else "")
+            report.add("query", what, images=images, seconds=median, seconds_p99=slow)
+        # what any search must do: read the features once
+        reading = min(timed(np.max, feats)[0] for _ in range(3))
+        report.add("query", "reading the features once", images=images, seconds=reading)
+
+
+def bench(out: Path, quick: bool, demo: str) -> None:
+    report = Report()
+    print(machine())
+    if not torch.cuda.is_available():
+        print("GPU parts are skipped: torch finds no CUDA device")
+    bench_evaluator(report, quick)
+    bench_search(report, quick, demo)
+    bench_extractor(report, quick, out, demo)
+    bench_scaling(report, quick)
+    table = pd.DataFrame(report.rows).assign(machine=machine())
+    table.to_csv(out / "bench.csv", index=False)
+    scaling_figure(table).savefig(out / "scaling.png", dpi=120)
+    print(f"written: {out / 'bench.csv'}, {out / 'scaling.png'}")
+
+
+def rehearse(out: Path, quick: bool, demo: str) -> None:
+    """Draw, extract and evaluate at PatternNet's size; then the real architectures in the authors' file formats."""
+    report = Report()
+    print(machine())
+
+    def step(what: str, function: Callable, *arguments, **options):
+        peak_mib(reset=True)
+        seconds, result = timed(function, *arguments, **options)
+        report.add("rehearsal", what, seconds=seconds, mib=peak_mib(), mib_of_a_worker=peak_mib("RUSAGE_CHILDREN"))
+        return result
+
+    per_class = 2 if quick else PATTERNNET // len(synthcom.CLASSES)
+    root = step("draw SynthCom (synthetic)", synthcom.draw_synthcom, out / "synthcom", images_per_class=per_class)
+    benchmark = step("read the benchmark", read_patterncom, root)
+    encoder = load_encoder(demo)
+    folder = step("extract, demo", extract_features, benchmark.archive, encoder, out / "features")
+    features = read_features(folder, benchmark.archive, encoder)
+    rows = step(
+        "evaluate, four methods, eleven lambdas", evaluate, benchmark, features, encoder.encode_texts, lambdas=LAMBDAS
+    )
+    attributes = benchmark.queries["attribute"].nunique()
+    print(f"{len(benchmark.archive)} images, {len(benchmark.queries)} composed queries, {attributes} attributes")
+    print(summarize(rows).round(2).to_string())
+
+    images = [read_image(benchmark.archive.path(i)) for i in range(4 if quick else 32)]
+    for architecture in ("RN50",) if quick else ("ViT-L-14", "ViT-B-32", "RN50"):
+        with random_weights(architecture) as models:
+            feats = {}
+            for name in ("clip", "remoteclip"):
+                encoder = step(
+                    f"load {name} {architecture}", load_encoder, name, architecture, "cpu", models_root=models
+                )
+                batch = torch.stack([encoder.preprocess(image) for image in images])
+                feats[name] = step(f"encode {len(images)} images, CPU", encoder.encode_images, batch)
+            if not np.array_equal(feats["clip"], feats["remoteclip"]):
+                raise RuntimeError(f"{architecture}: the same weights in the two file formats give other features")
+            if not torch.cuda.is_available():
+                print(f"{architecture} on the GPU is skipped: torch finds no CUDA device")
+                continue
+            encoder = load_encoder("clip", architecture, "cuda", models_root=models)
+            cosine = (step("encode, GPU", encoder.encode_images, batch) * feats["clip"]).sum(axis=1).min()
+            report.add("rehearsal", f"{architecture}: least cosine, CPU and GPU", cosine=cosine)
+            if cosine <= 0.9999:
+                raise RuntimeError(f"{architecture}: CPU and GPU features differ, cosine {cosine:.6f}")
+    pd.DataFrame(report.rows).assign(machine=machine()).to_csv(out / "rehearsal.csv", index=False)
+    print(f"written: {out / 'rehearsal.csv'}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m rscir_lib.bench", description=__doc__.split("\n")[0])
+    parser.add_argument("command", nargs="?", default="bench", choices=("bench", "rehearse"))
+    parser.add_argument("--quick", action="store_true", help="small sizes, in seconds: does everything still run?")
+    parser.add_argument("--out", type=Path, help="folder of tables and figure; runs/bench or runs/rehearsal without it")
+    parser.add_argument("--encoder", default="demo", help="in place of the demo encoder, a folder of an adapted one")
+    arguments = parser.parse_args(argv)
+    run, folder = {"bench": (bench, "bench"), "rehearse": (rehearse, "rehearsal")}[arguments.command]
+    out = arguments.out or Path("runs") / (folder + "-quick" * arguments.quick)
+    out.mkdir(parents=True, exist_ok=True)
+    run(out, arguments.quick, arguments.encoder)
+
+
+if __name__ == "__main__":
+    main()
