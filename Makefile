@@ -61,11 +61,11 @@ bench: $(READY) ## speed and memory, as ratios, and the scaling figure (ARGS=--q
 rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes and random weights
 	$(RUN) rscir_lib.bench rehearse $(ARGS)
 
-results: $(READY) ## the synthetic benchmark's tables: methods x attributes, held-out combinations, zero-shot
+results: $(READY) ## methods x attributes with chance and intervals (ARGS="--seed 1", ARGS="ROOT --encoder ...")
 	$(RUN) rscir_lib.results $(ARGS)
 
 reproduce: $(READY) ## the published tables beside ours (DATASET_ROOT=.../PatternNet ENCODER=clip)
-	$(RUN) rscir_lib.workbook --published DATASET_ROOT=$(DATASET_ROOT) ENCODER=$(ENCODER) $(ARGS)
+	$(RUN) rscir_lib.workbook DATASET_ROOT=$(DATASET_ROOT) ENCODER=$(ENCODER) $(SHOW) $(ARGS)
 
 fetch: $(READY) ## download PatternNet, PatternCom and checkpoints into DATASET_ROOT
 	$(RUN) rscir_lib.fetch $(DATASET_ROOT) $(ARGS)
@@ -73,8 +73,9 @@ fetch: $(READY) ## download PatternNet, PatternCom and checkpoints into DATASET_
 demo-encoder: $(READY) ## train the bundled encoder again, on synthetic scenes
 	$(RUN) rscir_lib.training demo $(ARGS)
 
-adapt: $(READY) ## train an encoder on your own images and captions (ARGS="IMAGES CAPTIONS --out FOLDER")
-	$(RUN) rscir_lib.training adapt $(ARGS)
+adapt: $(READY) ## train an encoder on your own archive (IMAGES=folder CAPTIONS=json OUT=folder), then its tables
+	$(RUN) rscir_lib.training adapt $(IMAGES) $(CAPTIONS) --out $(OUT) $(ARGS)
+	$(RUN) rscir_lib.results $(IMAGES) --encoder $(OUT) --listing $(OUT)/heldout.csv
 
 refresh: $(READY) ## run the notebooks in place and keep the result tables that nbval checks
 	$(RUN) rscir_lib.workbook --refresh
