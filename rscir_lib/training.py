@@ -180,7 +180,8 @@ A small CLIP in open_clip's terms, trained from scratch on *synthetic* aerial sc
 them on the fly, from a random stream that no benchmark uses, with captions in varied wording, bare values among them.
 
 What it can't do: real imagery; words outside the scenes' captions (their token rows are zero); a modality gap like real
-CLIP's. It is there so that every machine has an encoder that is trained, small and free to pass on (Apache-2.0).
+CLIP's. It composes weakly: for the combinations below, text alone finds next to nothing, and only a small lambda helps,
+since it has also learned which values a class never had. It is there so that every machine has an encoder that is trained, small and free to pass on (Apache-2.0).
 
 Combinations of attribute, class and value that it has never seen:
 
