@@ -181,7 +181,8 @@ them on the fly, from a random stream that no benchmark uses, with captions in v
 
 What it can't do: real imagery; words outside the scenes' captions (their token rows are zero); a modality gap like real
 CLIP's. It composes weakly: for the combinations below, text alone finds next to nothing, and only a small lambda helps,
-since it has also learned which values a class never had. It is there so that every machine has an encoder that is trained, small and free to pass on (Apache-2.0).
+since it has also learned which values a class never had. It is there so that every machine has an encoder that is
+trained, small and free to pass on (Apache-2.0).
 
 Combinations of attribute, class and value that it has never seen:
 

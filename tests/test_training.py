@@ -124,6 +124,6 @@ def test_bundled_demo_encoder_is_small_and_is_the_one_on_its_card():
 
 
 def test_adapt_on_real_imagery(ucm_root, tmp_path):
-    accuracy = adapt(str(ucm_root), str(ucm_root / "captions.json"), tmp_path / "run", epochs=2)
+    accuracy = adapt(str(ucm_root), str(ucm_root / "captions.json"), tmp_path / "run", epochs=8)
     assert len(read_archive(ucm_root, tmp_path / "run" / "heldout.csv")) == 420
     assert accuracy["class by its training captions"] > 2 * accuracy["chance"]
