@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -170,14 +171,14 @@ def plain_loop(benchmark: Benchmark, feats: np.ndarray, lam: float = 0.5) -> lis
     return results
 
 
-def evaluator_cost(images: int, queries: int, dim: int, lambdas: tuple[float, ...]) -> tuple[int, int, float, float]:
-    """Images, queries, seconds and peak MiB beyond the features, of `evaluate` on the CPU in a process of its own."""
+def evaluator_cost(images: int, queries: int, dim: int) -> tuple[int, int, float, float]:
+    """Images, queries, seconds and peak MiB beyond the features, of `evaluate` by weicom with one lambda on the CPU."""
     benchmark = some_queries(patterncom_shaped(images), queries)
     archive = benchmark.archive
     features = Features(random_features(archive.classes, dim), archive.files, archive.classes, {})
-    methods = ("weicom",) if len(lambdas) == 1 else ("text", "image", "average", "weicom")
+    encode = partial(random_texts, dim=dim)
     before = peak_mib(reset=True)
-    seconds, _ = timed(evaluate, benchmark, features, lambda t: random_texts(t, dim), methods, lambdas, "cpu", False)
+    seconds, _ = timed(evaluate, benchmark, features, encode, ["weicom"], device="cpu", progress=False)
     return len(archive), len(benchmark.queries), seconds, peak_mib() - before
 
 
@@ -199,7 +200,7 @@ def bench_evaluator(report: Report, quick: bool) -> None:
     print(f"evaluator  {len(archive)} x {dim}, {n} composed queries, {min(positives)} to {max(positives)} positives")
 
     def run(device: str, benchmark: Benchmark = benchmark, **options) -> tuple[float, pd.DataFrame]:
-        return timed(evaluate, benchmark, features, lambda t: random_texts(t, dim), device=device, **options)
+        return timed(evaluate, benchmark, features, partial(random_texts, dim=dim), device=device, **options)
 
     few = some_queries(benchmark, sample)
     # the same texts get the same features in both
@@ -209,10 +210,10 @@ def bench_evaluator(report: Report, quick: bool) -> None:
     report.add("evaluator", "largest difference of their AP", difference=np.abs(rows["AP"] - ap).max())
     one, _ = run("cpu", methods=["weicom"])
     report.add("evaluator", "evaluate, weicom, per query", seconds=one / n, queries=n, ratio=loop / sample / (one / n))
+    before = peak_mib(reset=True)
     every, on_cpu = run("cpu", lambdas=LAMBDAS)
-    report.add("evaluator", "evaluate, three baselines and eleven lambdas", seconds=every, queries=n)
-    *_, mib = in_a_process(evaluator_cost, images, n, dim, LAMBDAS)
-    report.add("evaluator", "the same, peak memory beyond the features", mib=mib)
+    mib = peak_mib() - before  # beyond the features
+    report.add("evaluator", "evaluate, three baselines and eleven lambdas", seconds=every, queries=n, mib=mib)
     if torch.cuda.is_available():
         run("cuda", few)  # start-up
         for what, options, cpu in (("weicom", {"methods": ["weicom"]}, one), ("all", {"lambdas": LAMBDAS}, every)):
@@ -229,7 +230,7 @@ def bench_scaling(report: Report, quick: bool) -> None:
     numbers = [(760, n) for n in (20, 60)] if quick else [(PATTERNNET, n) for n in (100, 1_000, 10_000)]
     for what, points in (("archive size", sizes), ("number of queries", numbers)):
         for point in points:
-            images, queries, seconds, mib = in_a_process(evaluator_cost, *point, dim, (0.5,))
+            images, queries, seconds, mib = in_a_process(evaluator_cost, *point, dim)
             report.add("scaling", what, images=images, queries=queries, seconds=seconds, mib=mib)
 
 
@@ -382,7 +383,7 @@ def bench(out: Path, quick: bool, demo: str) -> None:
     print(f"written: {out / 'bench.csv'}, {out / 'scaling.png'}")
 
 
-def rehearse(out: Path, quick: bool, demo: str) -> None:
+def rehearse(out: Path, quick: bool, demo: str, images: int = PATTERNNET) -> None:
     """Draw, extract and evaluate at PatternNet's size; then the real architectures in the authors' file formats."""
     report = Report()
     print(machine())
@@ -393,7 +394,7 @@ def rehearse(out: Path, quick: bool, demo: str) -> None:
         report.add("rehearsal", what, seconds=seconds, mib=peak_mib(), mib_of_a_worker=peak_mib("RUSAGE_CHILDREN"))
         return result
 
-    per_class = 2 if quick else PATTERNNET // len(synthcom.CLASSES)
+    per_class = 2 if quick else images // len(synthcom.CLASSES)
     root = step("draw SynthCom (synthetic)", synthcom.draw_synthcom, out / "synthcom", images_per_class=per_class)
     benchmark = step("read the benchmark", read_patterncom, root)
     encoder = load_encoder(demo)
@@ -406,7 +407,7 @@ def rehearse(out: Path, quick: bool, demo: str) -> None:
     print(f"{len(benchmark.archive)} images, {len(benchmark.queries)} composed queries, {attributes} attributes")
     print(summarize(rows).round(2).to_string())
 
-    images = [read_image(benchmark.archive.path(i)) for i in range(4 if quick else 32)]
+    pictures = [read_image(benchmark.archive.path(i)) for i in range(4 if quick else 32)]
     for architecture in ("RN50",) if quick else ("ViT-L-14", "ViT-B-32", "RN50"):
         with random_weights(architecture) as models:
             feats = {}
@@ -414,8 +415,8 @@ def rehearse(out: Path, quick: bool, demo: str) -> None:
                 encoder = step(
                     f"load {name} {architecture}", load_encoder, name, architecture, "cpu", models_root=models
                 )
-                batch = torch.stack([encoder.preprocess(image) for image in images])
-                feats[name] = step(f"encode {len(images)} images, CPU", encoder.encode_images, batch)
+                batch = torch.stack([encoder.preprocess(image) for image in pictures])
+                feats[name] = step(f"encode {len(pictures)} images, CPU", encoder.encode_images, batch)
             if not np.array_equal(feats["clip"], feats["remoteclip"]):
                 raise RuntimeError(f"{architecture}: the same weights in the two file formats give other features")
             if not torch.cuda.is_available():
@@ -436,12 +437,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("command", nargs="?", default="bench", choices=("bench", "rehearse"))
     parser.add_argument("--quick", action="store_true", help="small sizes, in seconds: does everything still run?")
     parser.add_argument("--out", type=Path, help="folder of tables and figure; runs/bench or runs/rehearsal without it")
+    parser.add_argument("--images", type=int, default=PATTERNNET, help="of the rehearsal")
     parser.add_argument("--encoder", default="demo", help="in place of the demo encoder, a folder of an adapted one")
     arguments = parser.parse_args(argv)
-    run, folder = {"bench": (bench, "bench"), "rehearse": (rehearse, "rehearsal")}[arguments.command]
+    folder = {"bench": "bench", "rehearse": "rehearsal"}[arguments.command]
     out = arguments.out or Path("runs") / (folder + "-quick" * arguments.quick)
     out.mkdir(parents=True, exist_ok=True)
-    run(out, arguments.quick, arguments.encoder)
+    if arguments.command == "bench":
+        bench(out, arguments.quick, arguments.encoder)
+    else:
+        rehearse(out, arguments.quick, arguments.encoder, arguments.images)
 
 
 if __name__ == "__main__":
