@@ -58,7 +58,7 @@ def query_sheet(
     relevant: Sequence[Sequence[int]],
     title: str = "",
 ) -> Figure:
-    """Composed queries, one a row: the query image, its text, and some images, framed in green where they answer it.
+    """Queries, one a row: the query image, a text beside it, and some images, framed in green where they answer it.
 
     path: where the image at an archive position lies. examples: position of the query image, text, positions of the
     images to show. relevant: for each example the positions of its relevant images.
@@ -71,8 +71,8 @@ def query_sheet(
     for row, (query, text, shown), right in zip(axes, examples, relevant, strict=True):
         _show(row[0], path(query))
         row[0].set_anchor("W")
-        words = textwrap.fill(f"+ {text}", 14)
-        row[0].text(1.05, 0.5, words, transform=row[0].transAxes, va="center", size=13, weight="bold")
+        words = textwrap.fill(text, 16, break_long_words=False)
+        row[0].text(1.05, 0.5, words, transform=row[0].transAxes, va="center", size=12, weight="bold")
         for ax, position in zip(row[1:], shown, strict=False):
             _show(ax, path(position), position in right)
         for ax in row[1 + len(shown) :]:

@@ -159,7 +159,7 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
     try:
         papermill.execute_notebook(
             str(notebook), str(copy), parameters, kernel_name="python3", language="python", cwd=str(NOTEBOOKS),
-            execution_timeout=timeout, extra_arguments=["--log-level=ERROR"], progress_bar=sys.stderr.isatty(),
+            execution_timeout=timeout, extra_arguments=["--log-level=CRITICAL"], progress_bar=sys.stderr.isatty(),
         )  # fmt: skip
     except PapermillExecutionError as error:
         where = f"{notebook.stem}, cell [{error.exec_count}]"

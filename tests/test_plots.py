@@ -61,7 +61,7 @@ def test_gallery_without_judgement_frames_nothing(path):
 
 
 def test_query_sheet_has_a_row_an_example(path):
-    figure = plots.query_sheet(path, [(0, "two", [1, 2]), (3, "dense", [4])], [[1], [4]], "title")
+    figure = plots.query_sheet(path, [(0, "+ two", [1, 2]), (3, "+ dense", [4])], [[1], [4]], "title")
     assert words(figure) == ["+ two", TICK, "+ dense", TICK]
     assert figure.get_suptitle() == "title"
 
