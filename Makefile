@@ -65,7 +65,7 @@ results: $(READY) ## methods x attributes with chance and intervals (ARGS="--see
 	$(RUN) rscir_lib.results $(ARGS)
 
 reproduce: $(READY) ## the published tables beside ours (DATASET_ROOT=.../PatternNet ENCODER=clip)
-	$(RUN) rscir_lib.workbook DATASET_ROOT=$(DATASET_ROOT) ENCODER=$(ENCODER) $(SHOW) $(ARGS)
+	$(RUN) rscir_lib.workbook DATASET_ROOT=$(DATASET_ROOT) ENCODER=$(ENCODER) $(ARGS) --published
 
 fetch: $(READY) ## download PatternNet, PatternCom and checkpoints into DATASET_ROOT
 	$(RUN) rscir_lib.fetch $(DATASET_ROOT) $(ARGS)
