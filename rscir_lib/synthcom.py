@@ -977,7 +977,8 @@ def draw_synthcom(root: str | Path, seed: int = 0, images_per_class: int = 36, w
         raise ValueError(f"{root} holds {found or 'images that are not SynthCom'}, not {facts}: choose another folder")
     for name in CLASSES:
         (root / "images" / name).mkdir(parents=True, exist_ok=True)
-    _write(marker, lambda part: part.write_text(json.dumps(facts, indent=2) + "\n"))
+    if found is None:
+        _write(marker, lambda part: part.write_text(json.dumps(facts, indent=2) + "\n"))
 
     digits = max(3, len(str(images_per_class)))
     names = {

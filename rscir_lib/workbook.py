@@ -120,7 +120,8 @@ def resolve_parameters(notebooks: list[Path], given: dict[str, object]) -> dict[
 
 def _inputs(parameters: dict[str, object], run: Path) -> Iterator[Path]:
     """Every file that a notebook may read: data set, encoder, features, what its parameters point at."""
-    roots = [dataset_root(parameters.get("DATASET_ROOT", "")), run / "features", ROOT / "data" / "published"]
+    roots = [dataset_root(parameters.get("DATASET_ROOT", "")), ROOT / "data" / "published"]
+    roots += [run / "features"] if "FEATURES" in parameters else []  # 01 needs none, 02 makes them
     roots += [ROOT / "data" / "demo_encoder"] if parameters.get("ENCODER") == "demo" else []
     roots += [Path(value) for value in parameters.values() if isinstance(value, str) and value.startswith("/")]
     for root in roots:

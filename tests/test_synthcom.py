@@ -147,7 +147,9 @@ def test_resumes_and_leaves_the_rest_alone(tmp_path):
 
 def test_complete_folder_is_not_drawn_again(root, monkeypatch):
     monkeypatch.setattr(synthcom, "paint", lambda *_: pytest.fail("drew a scene that was there"))
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     assert draw_synthcom(root, seed=3, images_per_class=PER_CLASS, workers=1) == root
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
 def test_refuses_another_seed_size_or_archive(root, tmp_path):

@@ -125,6 +125,8 @@ def test_what_stands_is_skipped(run, notebooks, capsys):
     assert table.read_text() == "4"
     table.unlink()
     assert outcome("SIZE=4") == "ran"
+    (table.parents[1] / "features" / "features.npy").write_text("made by a later notebook")
+    assert outcome("SIZE=4") == "stands"
     (notebooks / "data" / "labels.csv").write_text("another")
     assert outcome("SIZE=4") == "ran"
 
