@@ -53,7 +53,7 @@ format: $(READY) ## put code and notebooks in shape
 	$(RUN) nbstripout --keep-count --keep-id $(NOTEBOOKS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	$(RUN) jupyterlab --notebook-dir=. notebooks
+	$(RUN) jupyterlab --notebook-dir=. $(ARGS) notebooks
 
 bench: $(READY) ## speed and memory, as ratios, and the scaling figure (ARGS=--quick for a small one)
 	$(RUN) rscir_lib.bench $(ARGS)
