@@ -130,13 +130,13 @@ def load_encoder(
         entry = ENCODERS[name]
         architecture = _one_of(entry.models, architecture or entry.default, f"architecture of {name}")
         model_name = entry.models[architecture]
-        weights = Path(models_root or "models") / entry.file.format(architecture=architecture)
+        weights = Path(models_root or "models").expanduser() / entry.file.format(architecture=architecture)
         mean, std = entry.stats.get(architecture, (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
         options = {"pretrained": str(weights), "force_preprocess_cfg": {"mean": mean, "std": std}}
         advice = f"run `make fetch`, or put it there by hand ({entry.source})"
         expected_sha256 = entry.sha256.get(architecture)
     else:
-        folder = DEMO_FOLDER if name == "demo" else Path(name)
+        folder = DEMO_FOLDER if name == "demo" else Path(name).expanduser()
         if not (folder / CONFIG).is_file():
             known = ", ".join(("demo", *ENCODERS))
             raise ValueError(f"unknown encoder {str(name)!r}: one of {known}, or a folder with {CONFIG}")

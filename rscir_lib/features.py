@@ -190,7 +190,7 @@ def read_features(path: str | Path, archive: Archive | None = None, encoder: "En
     Raises FileNotFoundError for an absent or unfinished store; ValueError for another archive or encoder, showing
     both fingerprints, for a damaged file, and for a pickle of anything but arrays, lists and strings.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix == ".pkl":
         return _read_pickle(path)
     store, npy = path / "features.json", path / "features.npy"
