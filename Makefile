@@ -14,6 +14,7 @@ RUN := $(BIN)/python -m
 READY := $(VENV)/.ready
 UV := $(shell grep -o '^uv==[0-9.]*' requirements.lock)
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+NBSTRIPOUT := nbstripout --keep-count --keep-id --extra-keys=metadata.language_info.version $(NOTEBOOKS)
 # trust what the system trusts, such as an institute's proxy
 export UV_SYSTEM_CERTS ?= 1
 
@@ -45,15 +46,15 @@ test: $(READY) lint ## lint, the library's tests, the notebooks through papermil
 lint: $(READY) ## ruff on code and notebooks; notebooks committed clean
 	$(RUN) ruff check
 	$(RUN) ruff format --check
-	$(RUN) nbstripout --verify --keep-count --keep-id $(NOTEBOOKS)
+	$(RUN) $(NBSTRIPOUT) --verify
 
 format: $(READY) ## put code and notebooks in shape
 	$(RUN) ruff check --fix
 	$(RUN) ruff format
-	$(RUN) nbstripout --keep-count --keep-id $(NOTEBOOKS)
+	$(RUN) $(NBSTRIPOUT)
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	$(RUN) jupyterlab --notebook-dir=. $(ARGS) notebooks
+	$(RUN) jupyterlab $(ARGS) notebooks
 
 bench: $(READY) ## speed and memory, as ratios, and the scaling figure (ARGS=--quick for a small one)
 	$(RUN) rscir_lib.bench $(ARGS)

@@ -36,7 +36,12 @@ def report(
     best = summarize(rows).loc["weicom"]["Avg"].idxmax()
     echo(_against_average(rows, best))
     if (archive.root / "synthcom.json").exists():
-        asked = zip(benchmark.queries["attribute"], _classes(benchmark), benchmark.queries["text"], strict=True)
+        asked = zip(
+            benchmark.queries["attribute"],
+            [archive.classes[i] for i in benchmark.queries["position"]],
+            benchmark.queries["text"],
+            strict=True,
+        )
         unseen = benchmark.queries.index[[key in HELD_OUT for key in asked]]
         echo(f"\nQueries for combinations never seen in training alone ({len(unseen)}), mAP in %\n")
         held_out = rows[rows.index.isin(unseen)]
@@ -63,10 +68,6 @@ def _against_average(rows: pd.DataFrame, lam: float) -> str:
         f"weicom at lambda {lam:.1f} minus average: {difference:+.1f} points of Avg, "
         f"95 % bootstrap interval {low:+.1f} to {high:+.1f}"
     )
-
-
-def _classes(benchmark: Benchmark) -> list[str]:
-    return [benchmark.archive.classes[i] for i in benchmark.queries["position"]]
 
 
 def _zero_shot(benchmark: Benchmark, feats: np.ndarray, encoder: Encoder) -> pd.DataFrame:
