@@ -47,15 +47,11 @@ def mix(image: torch.Tensor, text: torch.Tensor, lam: float) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Method:
-    """score = combine(prepare(image), prepare(text), lambda): `prepare` runs once a modality, `combine` per lambda.
-
-    uses: "image" or "text" for a method that looks at one modality alone, which is then ranked only once.
-    """
+    """score = combine(prepare(image), prepare(text), lambda): `prepare` runs once a modality, `combine` per lambda."""
 
     combine: Combine
     prepare: Prepare = raw
     has_lambda: bool = False
-    uses: str = "both"
 
     def score(self, image: torch.Tensor, text: torch.Tensor, lam: float = float("nan")) -> torch.Tensor:
         """Scores (..., N), higher is better, from similarities (..., N); lam in [0, 1] where the method has one."""
@@ -63,8 +59,8 @@ class Method:
 
 
 METHODS: dict[str, Method] = {
-    "text": Method(lambda image, text, lam: text, uses="text"),
-    "image": Method(lambda image, text, lam: image, uses="image"),
+    "text": Method(lambda image, text, lam: text),
+    "image": Method(lambda image, text, lam: image),
     "average": Method(lambda image, text, lam: (image + text) / 2),
     "weicom": Method(mix, normal_cdf, has_lambda=True),
     # the steps that WeiCom adds, one by one

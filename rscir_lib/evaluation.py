@@ -1,9 +1,11 @@
 """Benchmark x features x methods -> one row per composed query -> tables (protocol, Metrics)."""
 
 import hashlib
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,7 @@ PUBLISHED = Path(__file__).parents[1] / "data" / "published" / "patterncom_map.c
 # similarities of query images taken in one product, and scores ranked at a time: what a processor's cache holds, or
 # what keeps a GPU busy
 SCORES_AT_A_TIME = {"cpu": 2**21, "cuda": 2**25}
-RANKED_AT_A_TIME = {"cpu": 2**17, "cuda": 2**25}
-FEW_TIES = 16  # in a ranking: to count those again is faster than to sort again
+RANKED_AT_A_TIME = {"cpu": 2**16, "cuda": 2**25}
 
 
 def evaluate(
@@ -64,7 +65,6 @@ def evaluate(
         return {prepare: prepare(s) for prepare in {raw, *(get_method(name).prepare for name, _ in jobs)}}
 
     text_scores = prepared(t)
-    text_order = _sort(text_scores[raw])
     images, image_of = np.unique(queries["position"], return_inverse=True)
     text_of = queries["text"].map({text: i for i, text in enumerate(texts)}).to_numpy()
     target_of = queries["target"].to_numpy()
@@ -73,34 +73,26 @@ def evaluate(
     rows = max(16, SCORES_AT_A_TIME[device] // len(x))
     part = max(1, RANKED_AT_A_TIME[device] // len(x))
 
-    def rank(start: int) -> int:
-        """Fills in the results of the query images from `start` on, and returns how many queries these were."""
+    def rank(start: int) -> tuple[np.ndarray, np.ndarray]:
+        """The queries of the query images from `start` on, and their metrics (jobs, queries, metrics)."""
         image_scores = prepared(x[images[start : start + rows]])
-        image_order = _sort(image_scores[raw])
         chunk = np.flatnonzero((image_of >= start) & (image_of < start + rows))
         for (text, target), block in _groups(chunk, part, text_of, target_of):
             relevant, of = targets[target], torch.from_numpy(image_of[block] - start).to(device)
+            image_rows = {prepare: scores[of] for prepare, scores in image_scores.items()}
             ranks = np.empty((len(jobs), len(block), len(relevant)), np.int64)
             for ranks_of_job, (name, lam) in zip(ranks, jobs, strict=True):
                 method = get_method(name)
-                if method.uses == "text":
-                    ranks_of_job[:] = _ranks(text_scores[raw][[text]], text_order[[text]], relevant)
-                elif method.uses == "image":
-                    ranks_of_job[:] = _ranks(image_scores[raw][of], image_order[of], relevant)
-                else:
-                    prepare = method.prepare
-                    scores = method.combine(image_scores[prepare][of], text_scores[prepare][[text]], lam)
-                    ranks_of_job[:] = _ranks(scores, _sort(scores), relevant)
+                scores = method.combine(image_rows[method.prepare], text_scores[method.prepare][[text]], lam)
+                ranks_of_job[:] = _ranks(scores, relevant)
             flat = ranks.reshape(len(jobs) * len(block), len(relevant))
             results[:, block] = retrieval_metrics(flat).reshape(len(jobs), len(block), len(METRICS))
-        return len(chunk)
+        return chunk, results[:, chunk]
 
-    with (
-        tqdm(total=len(queries), desc="evaluate", unit=" queries", disable=not progress) as bar,
-        _workers(device) as pool,
-    ):
-        for done in pool.map(rank, range(0, len(images), rows)):
-            bar.update(done)
+    with tqdm(total=len(queries), desc="evaluate", unit=" queries", disable=not progress) as bar:
+        for chunk, metrics in _mapped(rank, range(0, len(images), rows), device):
+            results[:, chunk] = metrics
+            bar.update(len(chunk))
 
     n_relevant = np.array([len(target) for target in targets])[target_of]
     tables = [
@@ -157,16 +149,29 @@ def _first_of_equals(feats: np.ndarray) -> np.ndarray | None:
     return same if len(first) < len(feats) else None
 
 
-@contextmanager
-def _workers(device: str) -> Iterator[ThreadPoolExecutor]:
-    """A worker a core, of one thread each: they never wait for each other. One worker keeps a GPU busy."""
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        with ThreadPoolExecutor(threads if device == "cpu" else 1) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads)
+def _mapped(function: Callable, items: Sequence, device: str) -> Iterator:
+    """The function's results, in order: from a process a core where a CPU has more than one item to do.
+
+    Threads would wait for Python's lock. The processes are forked, so that they share the features, and know the
+    methods that a notebook has added; where the system can't, this process does it all.
+    """
+    workers = min(torch.get_num_threads(), len(items)) if device == "cpu" and sys.platform == "linux" else 1
+    if workers == 1:
+        yield from map(function, items)
+        return
+    with ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (function,)) as pool:
+        yield from pool.map(_work, items)
+
+
+def _start_worker(function: Callable) -> None:
+    global _function
+    _function = function
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that waits for the results
+
+
+def _work(item: object) -> object:
+    return _function(item)
 
 
 def _groups(chunk: np.ndarray, size: int, *keys: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
@@ -177,38 +182,47 @@ def _groups(chunk: np.ndarray, size: int, *keys: np.ndarray) -> Iterator[tuple[t
             yield key, group.to_numpy()[start : start + size]
 
 
-def _sort(scores: torch.Tensor) -> torch.Tensor:
-    """Scores (B, N) rounded to float32, each row ascending. On the CPU by numpy, faster than torch."""
-    keys = scores.float()
-    if keys.device.type == "cpu":
-        return torch.from_numpy(np.sort(keys.numpy(), axis=1))
-    return keys.sort(dim=1).values
+def _ranks(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
+    """Ranks (B, R) >= 1, ascending, of the R relevant positions in B rankings (B, N) by descending float64 score, ties
+    by archive order."""
+    if scores.device.type == "cpu":
+        return np.stack([_ranks_by_bins(row, relevant) for row in scores.numpy()])
+    return _ranks_by_sorting(scores, relevant)
 
 
-def _ranks(scores: torch.Tensor, ordered: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
-    """Ranks (B, R) >= 1, ascending, of the R relevant positions in B rankings by descending float64 score.
+def _ranks_by_sorting(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
+    """All of every ranking is sorted: what a GPU does best."""
+    is_relevant = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
+    is_relevant[torch.from_numpy(relevant).to(scores.device)] = True
+    order = scores.sort(dim=1, descending=True, stable=True).indices
+    ranks = is_relevant[order].nonzero()[:, 1] + 1
+    return ranks.view(len(scores), len(relevant)).cpu().numpy()
 
-    One sort of the scores and a binary search per relevant image. Rounding to float32 keeps the order, so that half as
-    many bits decide all ranks but those of images that share their rounded score: these are counted again in float64,
-    ties by archive order.
+
+def _ranks_by_bins(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Only the images near a relevant one are sorted, those in the same of many bins of equal width; the others are
+    counted, bin by bin. On a processor several times faster than to sort them all.
+
+    Scores become bins by float arithmetic that never reverses an order, so that the ranks are exact.
     """
-    keys = scores[:, torch.from_numpy(relevant).to(scores.device)].float()
-    not_above = torch.searchsorted(ordered, keys, right=True)
-    ranks = (scores.shape[1] - not_above + 1).cpu().numpy()
-    tied = (ordered.gather(1, (not_above - 2).clamp(min=0)) == keys) & (not_above > 1)
-    if tied.any():
-        tied = tied.cpu().numpy()
-        for row in np.flatnonzero(tied.any(axis=1)):
-            exact, columns = scores[row].cpu().numpy(), np.flatnonzero(tied[row])
-            if len(columns) > FEW_TIES:
-                order = np.argsort(-exact, kind="stable")
-                ranks[row] = np.flatnonzero(np.isin(order, relevant)) + 1
-                continue
-            for column in columns:
-                image = relevant[column]
-                above = np.count_nonzero(exact > exact[image])
-                ranks[row, column] = 1 + above + np.count_nonzero(exact[:image] == exact[image])
-    return np.sort(ranks, axis=1)
+    if not len(relevant):
+        return np.empty(0, np.int64)
+    bins = len(scores) // 2 + 1  # few images near each relevant one, and few bins to add up
+    low, high = scores[relevant].min(), scores.max()
+    scale = bins / max(high - low, 1e-9)
+    bin_of = (scores * scale + (1.5 - low * scale)).astype(np.intp)
+    np.maximum(bin_of, 0, out=bin_of)  # below every relevant one: never counted
+    wanted = np.zeros(bins + 3, bool)
+    wanted[bin_of[relevant]] = True
+    near = np.flatnonzero(wanted[bin_of])
+    near = near[np.argsort(-scores[near], kind="stable")]
+    is_relevant = np.zeros(len(scores), bool)
+    is_relevant[relevant] = True
+    counts = np.bincount(bin_of, minlength=len(wanted))
+    counts[wanted] = 0
+    up_to = np.cumsum(counts)
+    ranks = np.arange(1, len(near) + 1) + (up_to[-1] - up_to[bin_of[near]])
+    return ranks[is_relevant[near]]
 
 
 def summarize(rows: pd.DataFrame, per: pd.Series | None = None, rounding: str | None = None) -> pd.DataFrame:

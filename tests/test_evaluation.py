@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import oracle
-from rscir_lib import evaluation
+from rscir_lib import composition, evaluation
+from rscir_lib.composition import Method
 from rscir_lib.evaluation import (
     BASELINES,
     COLUMNS,
@@ -120,6 +122,22 @@ def run(case, **options):
     return evaluate(benchmark, features, text_encoder(16), progress=False, **options)
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.one_of(st.integers(-3, 3), st.floats(-1e6, 1e6), st.floats(0.5, 0.5 + 1e-12)), min_size=1, max_size=60),
+    st.data(),
+)
+def test_both_ways_to_rank(scores, data):
+    """Any float64 scores, equal and nearly equal ones too: best first, ties by position."""
+    relevant = data.draw(st.lists(st.integers(0, len(scores) - 1), unique=True).map(sorted))
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+    expected = [rank for rank, i in enumerate(order, 1) if i in relevant]
+    scores, relevant = np.array(scores, np.float64), np.array(relevant, np.int64)
+    assert evaluation._ranks_by_bins(scores, relevant).tolist() == expected
+    by_sorting = evaluation._ranks_by_sorting(torch.from_numpy(np.stack([scores, scores])), relevant)
+    assert by_sorting.tolist() == [expected, expected]
+
+
 def test_contract(case):
     rows = run(case, methods=["image", "text", "average", "weicom"], lambdas=[0.3, 0.5])
     assert list(rows.columns) == COLUMNS
@@ -158,6 +176,24 @@ def test_chunks_and_feature_order_change_nothing(case, monkeypatch):
         {},
     )
     pd.testing.assert_frame_equal(run((benchmark, permuted), lambdas=[0.4]), rows)
+
+
+def test_an_added_method_is_known_to_every_process(case, monkeypatch):
+    monkeypatch.setitem(composition.METHODS, "mine", Method(lambda image, text, lam: image + text))
+    monkeypatch.setitem(evaluation.SCORES_AT_A_TIME, "cpu", 7 * 300)
+    rows = run(case, methods=["sum", "mine"])
+    mine, expected = (rows.query("method == @name")[list(METRICS)] for name in ("mine", "sum"))
+    pd.testing.assert_frame_equal(mine, expected)
+
+
+def test_an_error_comes_back_from_a_process(case, monkeypatch):
+    def fail(image, text, lam):
+        raise ValueError("what went wrong")
+
+    monkeypatch.setitem(composition.METHODS, "mine", Method(fail))
+    monkeypatch.setitem(evaluation.SCORES_AT_A_TIME, "cpu", 7 * 300)
+    with pytest.raises(ValueError, match="what went wrong"):
+        run(case, methods=["mine"])
 
 
 def test_summary_rounds_as_the_authors_do(case):
