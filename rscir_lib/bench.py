@@ -11,12 +11,12 @@ import argparse
 import os
 import platform
 import shutil
-import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pandas as pd
+import psutil
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -61,7 +62,7 @@ class Report:
         self.rows: list[dict] = []
 
     def add(self, section: str, what: str, **values: float) -> None:
-        """One row; a value is seconds, mib (MiB of memory beyond the features), ratio, or what its name says."""
+        """One row; a value is seconds, mib (MiB beyond what was held before), ratio, or what its name says."""
         self.rows.append({"section": section, "what": what} | values)
         print(f"{section:<10} {what:<46}", *(f"{key}={value:,.4g}" for key, value in values.items()), flush=True)
 
@@ -73,13 +74,35 @@ def timed(function: Callable, *arguments, **options) -> tuple[float, object]:
     return time.perf_counter() - start, result
 
 
-def peak_mib(who: str = "RUSAGE_SELF", reset: bool = False) -> float:
-    """Peak memory so far, in MiB, of this process or of its largest child ("RUSAGE_CHILDREN")."""
-    import resource  # not on Windows
+def memory_mib() -> float:
+    """Memory of this process and its children, in MiB; what they share counts once."""
+    total, this = 0, psutil.Process()
+    for process in (this, *this.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            info = process.memory_full_info()
+            total += getattr(info, "pss", info.uss)  # pss on Linux alone
+    return total / 2**20
 
-    if reset and Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: from here on
-    return resource.getrusage(getattr(resource, who)).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+def measured(function: Callable, *arguments, **options) -> tuple[float, float, object]:
+    """Seconds that a call took, the most MiB it held beyond what was held before (sampled), and what it returned."""
+    before, done, samples = memory_mib(), threading.Event(), []
+
+    def watch() -> None:
+        pause = 0.0
+        while not done.wait(pause):
+            seconds, mib = timed(memory_mib)
+            samples.append(mib)
+            pause = 20 * seconds  # so that watching costs little
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        seconds, result = timed(function, *arguments, **options)
+    finally:
+        done.set()
+        watcher.join()
+    return seconds, max([*samples, memory_mib()]) - before, result
 
 
 def machine() -> str:
@@ -177,9 +200,8 @@ def evaluator_cost(images: int, queries: int, dim: int) -> tuple[int, int, float
     archive = benchmark.archive
     features = Features(random_features(archive.classes, dim), archive.files, archive.classes, {})
     encode = partial(random_texts, dim=dim)
-    before = peak_mib(reset=True)
-    seconds, _ = timed(evaluate, benchmark, features, encode, ["weicom"], device="cpu", progress=False)
-    return len(archive), len(benchmark.queries), seconds, peak_mib() - before
+    seconds, mib, _ = measured(evaluate, benchmark, features, encode, ["weicom"], device="cpu", progress=False)
+    return len(archive), len(benchmark.queries), seconds, mib
 
 
 def in_a_process(function: Callable, *arguments):
@@ -199,25 +221,23 @@ def bench_evaluator(report: Report, quick: bool) -> None:
     positives = [len(target) for target in benchmark.targets]
     print(f"evaluator  {len(archive)} x {dim}, {n} composed queries, {min(positives)} to {max(positives)} positives")
 
-    def run(device: str, benchmark: Benchmark = benchmark, **options) -> tuple[float, pd.DataFrame]:
-        return timed(evaluate, benchmark, features, partial(random_texts, dim=dim), device=device, **options)
+    def run(device: str, benchmark: Benchmark = benchmark, **options) -> tuple[float, float, pd.DataFrame]:
+        return measured(evaluate, benchmark, features, partial(random_texts, dim=dim), device=device, **options)
 
     few = some_queries(benchmark, sample)
     # the same texts get the same features in both
     loop, ap = timed(plain_loop, few, features.feats)
-    _, rows = run("cpu", few, methods=["weicom"], progress=False)
+    *_, rows = run("cpu", few, methods=["weicom"], progress=False)
     report.add("evaluator", "a loop over queries, per query", seconds=loop / sample)
     report.add("evaluator", "largest difference of their AP", difference=np.abs(rows["AP"] - ap).max())
-    one, _ = run("cpu", methods=["weicom"])
+    one, *_ = run("cpu", methods=["weicom"])
     report.add("evaluator", "evaluate, weicom, per query", seconds=one / n, queries=n, ratio=loop / sample / (one / n))
-    before = peak_mib(reset=True)
-    every, on_cpu = run("cpu", lambdas=LAMBDAS)
-    mib = peak_mib() - before  # beyond the features
+    every, mib, on_cpu = run("cpu", lambdas=LAMBDAS)
     report.add("evaluator", "evaluate, three baselines and eleven lambdas", seconds=every, queries=n, mib=mib)
     if torch.cuda.is_available():
         run("cuda", few)  # start-up
         for what, options, cpu in (("weicom", {"methods": ["weicom"]}, one), ("all", {"lambdas": LAMBDAS}, every)):
-            seconds, on_gpu = run("cuda", **options)
+            seconds, _, on_gpu = run("cuda", **options)
             report.add("evaluator", f"on the GPU, {what}", seconds=seconds, queries=n, ratio=cpu / seconds)
         difference = np.abs(on_gpu[list(METRICS)].to_numpy() - on_cpu[list(METRICS)].to_numpy()).max()
         report.add("evaluator", "largest difference of a metric from the CPU's", difference=difference)
@@ -345,23 +365,26 @@ def bench_extractor(report: Report, quick: bool, out: Path, demo: str) -> None:
 
 def bench_search(report: Report, quick: bool, demo: str) -> None:
     """Top 20 of one WeiCom query, without and with encoding its text (the image's feature is stored)."""
-    encoder = load_encoder(demo, device="cpu")
+    encoders = {"demo": load_encoder(demo, device="cpu")}
+    if not quick:
+        with random_weights("ViT-L-14") as models:
+            encoders["ViT-L-14, random weights"] = load_encoder("clip", "ViT-L-14", "cpu", models_root=models)
     for images in (760,) if quick else (PATTERNNET, 1_000_000):
         feats = random_features(np.arange(images) % len(CLASSES), DIM)
         texts = random_texts(["many"] * 8)
         seconds, moments = timed(Moments.of, feats)
         report.add("query", "moments, once an archive", images=images, seconds=seconds)
 
-        def ask(i: int, encode: bool, feats=feats, texts=texts, moments=moments) -> None:
-            if encode:
+        def ask(i: int, encoder: Encoder | None, feats=feats, texts=texts, moments=moments) -> None:
+            if encoder:
                 encoder.encode_texts([f"{i} cars"])
             search(feats, feats[i * 97 % len(feats)], texts[i % len(texts)], 0.5, moments=moments)
 
-        for encode in (False, True):
-            ask(0, encode)
-            seconds = [timed(ask, i, encode)[0] for i in range(10 if quick else 100)]
+        for name, encoder in {"": None, **encoders}.items():
+            ask(0, encoder)
+            seconds = [timed(ask, i, encoder)[0] for i in range(10 if quick else 100)]
             median, slow = np.percentile(seconds, [50, 99])
-            what = "text in, top 20 out" + (", text encoded by demo" if encode else "")
+            what = "text in, top 20 out" + (f", encoded by {name}" if encoder else "")
             report.add("query", what, images=images, seconds=median, seconds_p99=slow)
         # what any search must do: read the features once
         reading = min(timed(np.max, feats)[0] for _ in range(3))
@@ -389,9 +412,8 @@ def rehearse(out: Path, quick: bool, demo: str, images: int = PATTERNNET) -> Non
     print(machine())
 
     def step(what: str, function: Callable, *arguments, **options):
-        peak_mib(reset=True)
-        seconds, result = timed(function, *arguments, **options)
-        report.add("rehearsal", what, seconds=seconds, mib=peak_mib(), mib_of_a_worker=peak_mib("RUSAGE_CHILDREN"))
+        seconds, mib, result = measured(function, *arguments, **options)
+        report.add("rehearsal", what, seconds=seconds, mib=mib)
         return result
 
     per_class = 2 if quick else images // len(synthcom.CLASSES)

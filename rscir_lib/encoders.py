@@ -79,7 +79,8 @@ class Encoder:
     def encode_images(self, batch: torch.Tensor) -> np.ndarray:
         """Features of preprocessed images (B, 3, H, W) -> (B, dim)."""
         dtype = open_clip.get_input_dtype(PRECISIONS[self.precision])
-        return _normalised(self.model.encode_image(batch.to(self.device, dtype)))
+        batch = batch.to(self.device, non_blocking=True).to(dtype)  # in this order, pinned memory is copied as it is
+        return _normalised(self.model.encode_image(batch))
 
     @torch.inference_mode()
     def encode_texts(self, texts: list[str], batch_size: int = 256) -> np.ndarray:

@@ -1,11 +1,7 @@
 """Benchmark x features x methods -> one row per composed query -> tables (protocol, Metrics)."""
 
 import hashlib
-import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +12,7 @@ from tqdm.auto import tqdm
 from rscir_lib.composition import get_method, raw
 from rscir_lib.features import Features
 from rscir_lib.metrics import METRICS, chance_ap, retrieval_metrics
+from rscir_lib.parallel import parallel_map
 from rscir_lib.patterncom import ATTRIBUTES, Benchmark
 
 BASELINES = ("text", "image", "average")
@@ -90,7 +87,7 @@ def evaluate(
         return chunk, results[:, chunk]
 
     with tqdm(total=len(queries), desc="evaluate", unit=" queries", disable=not progress) as bar:
-        for chunk, metrics in _mapped(rank, range(0, len(images), rows), device):
+        for chunk, metrics in parallel_map(rank, range(0, len(images), rows), 1 if device == "cuda" else None):
             results[:, chunk] = metrics
             bar.update(len(chunk))
 
@@ -147,31 +144,6 @@ def _first_of_equals(feats: np.ndarray) -> np.ndarray | None:
     rows = (hashlib.blake2b((row + np.float32(0)).tobytes(), digest_size=16).digest() for row in feats)  # -0 is 0
     same = np.fromiter((first.setdefault(row, i) for i, row in enumerate(rows)), np.int64, len(feats))
     return same if len(first) < len(feats) else None
-
-
-def _mapped(function: Callable, items: Sequence, device: str) -> Iterator:
-    """The function's results, in order: from a process a core where a CPU has more than one item to do.
-
-    Threads would wait for Python's lock. The processes are forked, so that they share the features, and know the
-    methods that a notebook has added; where the system can't, this process does it all.
-    """
-    workers = min(torch.get_num_threads(), len(items)) if device == "cpu" and sys.platform == "linux" else 1
-    if workers == 1:
-        yield from map(function, items)
-        return
-    with ProcessPoolExecutor(workers, get_context("fork"), _start_worker, (function,)) as pool:
-        yield from pool.map(_work, items)
-
-
-def _start_worker(function: Callable) -> None:
-    global _function
-    _function = function
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that waits for the results
-
-
-def _work(item: object) -> object:
-    return _function(item)
 
 
 def _groups(chunk: np.ndarray, size: int, *keys: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -68,8 +69,11 @@ def expected(archive):
 # --- extraction
 
 
-@pytest.mark.parametrize(("batch_size", "workers"), [(1, 0), (7, 0), (64, None), (4, 2)])
-def test_extract(archive, expected, tmp_path, batch_size, workers):
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (7, 1), (64, None), (4, 2), (None, None)])
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
+@pytest.mark.filterwarnings("ignore:.pin_memory")
+def test_extract(archive, expected, tmp_path, monkeypatch, batch_size, workers, device):
+    monkeypatch.setattr(FakeEncoder, "device", torch.device(device))  # which the fake one never asks for
     folder = extract_features(archive, FakeEncoder(), tmp_path / "store", batch_size, workers)
     read = read_features(folder, archive, FakeEncoder())
     np.testing.assert_allclose(read.aligned(archive), expected, atol=1e-6)
@@ -79,6 +83,25 @@ def test_extract(archive, expected, tmp_path, batch_size, workers):
     assert read.provenance["weights_sha256"] == "aaa"
     assert read.provenance["archive_fingerprint"] == archive.fingerprint
     assert sorted(p.name for p in folder.iterdir()) == ["features.json", "features.npy"]
+
+
+@pytest.mark.filterwarnings("ignore:.pin_memory")
+def test_batches_that_do_not_fit_into_memory_are_halved(archive, expected, tmp_path):
+    class SmallGpu(FakeEncoder):
+        device, sizes = torch.device("cuda"), ()
+
+        def encode_images(self, batch):
+            self.sizes += (len(batch),)
+            if len(batch) > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().encode_images(batch)
+
+    encoder = SmallGpu()
+    folder = extract_features(archive, encoder, tmp_path / "store", batch_size=12, workers=1)
+    np.testing.assert_allclose(read_features(folder).feats, expected, atol=1e-6)
+    assert {12, 6, 3} <= set(encoder.sizes)
+    with pytest.raises(torch.OutOfMemoryError):
+        features._encoded(Mock(encode_images=Mock(side_effect=torch.OutOfMemoryError("even one"))), torch.zeros(4, 1))
 
 
 def test_workers_can_be_spawned(archive):
@@ -91,9 +114,9 @@ def test_workers_can_be_spawned(archive):
 def test_complete_store_is_skipped_unless_overwritten(archive, tmp_path):
     extract_features(archive, FakeEncoder(), tmp_path / "store")
     again = FakeEncoder()
-    extract_features(archive, again, tmp_path / "store")
+    extract_features(archive, again, tmp_path / "store", workers=1)
     assert again.seen == 0
-    extract_features(archive, again, tmp_path / "store", overwrite=True)
+    extract_features(archive, again, tmp_path / "store", workers=1, overwrite=True)
     assert again.seen == len(archive)
 
 
@@ -106,7 +129,7 @@ def test_unreadable_image_is_named_and_the_rest_continues(archive, expected, tmp
         read_features(tmp_path / "store")
     bad.write_bytes(whole)
     encoder = FakeEncoder()
-    extract_features(archive, encoder, tmp_path / "store", batch_size=4)
+    extract_features(archive, encoder, tmp_path / "store", batch_size=4, workers=1)
     assert encoder.seen == len(archive) - 16  # four batches were kept
     np.testing.assert_allclose(read_features(tmp_path / "store").feats, expected, atol=1e-6)
 
@@ -131,7 +154,7 @@ def test_killed_extraction_continues(archive, expected, tmp_path, monkeypatch):
     child.join()
     assert not (store / "features.json").exists()
     encoder = FakeEncoder()
-    extract_features(archive, encoder, store)
+    extract_features(archive, encoder, store, workers=1)
     assert 0 < encoder.seen < len(archive)
     np.testing.assert_allclose(read_features(store).feats, expected, atol=1e-6)
 
