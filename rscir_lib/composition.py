@@ -42,6 +42,8 @@ def normal_cdf(s: torch.Tensor) -> torch.Tensor:
 
 def mix(image: torch.Tensor, text: torch.Tensor, lam: float) -> torch.Tensor:
     """(1 - lambda) image + lambda text: lambda 0 is image alone, 1 text alone."""
+    if lam == 1:
+        return text  # which may be one row for many images: it is ranked once
     return (1 - lam) * image + lam * text
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from rscir_lib.composition import get_method, raw
+from rscir_lib.composition import get_method
 from rscir_lib.features import Features
 from rscir_lib.metrics import METRICS, chance_ap, retrieval_metrics
 from rscir_lib.parallel import parallel_map
@@ -21,8 +21,8 @@ PUBLISHED = Path(__file__).parents[1] / "data" / "published" / "patterncom_map.c
 
 # similarities of query images taken in one product, and scores ranked at a time: what a processor's cache holds, or
 # what keeps a GPU busy
-SCORES_AT_A_TIME = {"cpu": 2**21, "cuda": 2**25}
-RANKED_AT_A_TIME = {"cpu": 2**16, "cuda": 2**25}
+SCORES_AT_A_TIME = {"cpu": 2**22, "cuda": 2**25}
+RANKED_AT_A_TIME = {"cpu": 2**18, "cuda": 2**25}
 
 
 def evaluate(
@@ -59,13 +59,12 @@ def evaluate(
         s = query_feats @ x.T
         # equal features get equal scores, however the product was blocked: ties stay ties
         s = s if same is None else s[:, same]
-        return {prepare: prepare(s) for prepare in {raw, *(get_method(name).prepare for name, _ in jobs)}}
+        return {prepare: prepare(s) for prepare in {get_method(name).prepare for name, _ in jobs}}
 
     text_scores = prepared(t)
     images, image_of = np.unique(queries["position"], return_inverse=True)
     text_of = queries["text"].map({text: i for i, text in enumerate(texts)}).to_numpy()
     target_of = queries["target"].to_numpy()
-    results = np.empty((len(jobs), len(queries), len(METRICS)))
 
     rows = max(16, SCORES_AT_A_TIME[device] // len(x))
     part = max(1, RANKED_AT_A_TIME[device] // len(x))
@@ -74,18 +73,21 @@ def evaluate(
         """The queries of the query images from `start` on, and their metrics (jobs, queries, metrics)."""
         image_scores = prepared(x[images[start : start + rows]])
         chunk = np.flatnonzero((image_of >= start) & (image_of < start + rows))
-        for (text, target), block in _groups(chunk, part, text_of, target_of):
-            relevant, of = targets[target], torch.from_numpy(image_of[block] - start).to(device)
+        metrics = np.empty((len(jobs), len(chunk), len(METRICS)))
+        for (text, target), block in _groups(part, text_of[chunk], target_of[chunk]):
+            relevant, of = targets[target], torch.from_numpy(image_of[chunk[block]] - start).to(device)
             image_rows = {prepare: scores[of] for prepare, scores in image_scores.items()}
+            text_row = {prepare: scores[text : text + 1] for prepare, scores in text_scores.items()}
             ranks = np.empty((len(jobs), len(block), len(relevant)), np.int64)
             for ranks_of_job, (name, lam) in zip(ranks, jobs, strict=True):
                 method = get_method(name)
-                scores = method.combine(image_rows[method.prepare], text_scores[method.prepare][[text]], lam)
+                scores = method.combine(image_rows[method.prepare], text_row[method.prepare], lam)
                 ranks_of_job[:] = _ranks(scores, relevant)
             flat = ranks.reshape(len(jobs) * len(block), len(relevant))
-            results[:, block] = retrieval_metrics(flat).reshape(len(jobs), len(block), len(METRICS))
-        return chunk, results[:, chunk]
+            metrics[:, block] = retrieval_metrics(flat).reshape(len(jobs), len(block), len(METRICS))
+        return chunk, metrics
 
+    results = np.empty((len(jobs), len(queries), len(METRICS)))
     with tqdm(total=len(queries), desc="evaluate", unit=" queries", disable=not progress) as bar:
         for chunk, metrics in parallel_map(rank, range(0, len(images), rows), 1 if device == "cuda" else None):
             results[:, chunk] = metrics
@@ -146,12 +148,12 @@ def _first_of_equals(feats: np.ndarray) -> np.ndarray | None:
     return same if len(first) < len(feats) else None
 
 
-def _groups(chunk: np.ndarray, size: int, *keys: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-    """Splits query numbers into groups of at most `size` that agree in every key."""
-    frame = pd.DataFrame({i: key[chunk] for i, key in enumerate(keys)}, index=chunk)
-    for key, group in frame.groupby(list(frame.columns)).groups.items():
+def _groups(size: int, *keys: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """Splits positions into groups of at most `size` that agree in every key."""
+    frame = pd.DataFrame(dict(enumerate(keys)))
+    for key, group in frame.groupby(list(frame.columns)).indices.items():
         for start in range(0, len(group), size):
-            yield key, group.to_numpy()[start : start + size]
+            yield key, group[start : start + size]
 
 
 def _ranks(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
@@ -172,24 +174,24 @@ def _ranks_by_sorting(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
 
 
 def _ranks_by_bins(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Only the images near a relevant one are sorted, those in the same of many bins of equal width; the others are
-    counted, bin by bin. On a processor several times faster than to sort them all.
+    """Only the images near a relevant one are sorted, those in the same of many bins of equal width; those in higher
+    bins are counted, and those below every relevant one left out. On a processor several times faster than to sort.
 
     Scores become bins by float arithmetic that never reverses an order, so that the ranks are exact.
     """
     if not len(relevant):
         return np.empty(0, np.int64)
-    bins = len(scores) // 2 + 1  # few images near each relevant one, and few bins to add up
     low, high = scores[relevant].min(), scores.max()
-    scale = bins / max(high - low, 1e-9)
-    bin_of = (scores * scale + (1.5 - low * scale)).astype(np.intp)
-    np.maximum(bin_of, 0, out=bin_of)  # below every relevant one: never counted
-    wanted = np.zeros(bins + 3, bool)
-    wanted[bin_of[relevant]] = True
-    near = np.flatnonzero(wanted[bin_of])
-    near = near[np.argsort(-scores[near], kind="stable")]
     is_relevant = np.zeros(len(scores), bool)
     is_relevant[relevant] = True
+    kept = np.flatnonzero(scores >= low)
+    scores, is_relevant = scores[kept], is_relevant[kept]
+    bins = len(kept) // 2 + 1  # few images near each relevant one, and few bins to add up
+    bin_of = ((scores - low) * (bins / max(high - low, 1e-9))).astype(np.intp)
+    wanted = np.zeros(bins + 2, bool)
+    wanted[bin_of[is_relevant]] = True
+    near = np.flatnonzero(wanted[bin_of])
+    near = near[np.argsort(-scores[near], kind="stable")]
     counts = np.bincount(bin_of, minlength=len(wanted))
     counts[wanted] = 0
     up_to = np.cumsum(counts)
