@@ -23,6 +23,7 @@ PUBLISHED = Path(__file__).parents[1] / "data" / "published" / "patterncom_map.c
 # what keeps a GPU busy
 SCORES_AT_A_TIME = {"cpu": 2**22, "cuda": 2**25}
 RANKED_AT_A_TIME = {"cpu": 2**18, "cuda": 2**25}
+COMPARED_AT_A_TIME = 2**30  # on a GPU, a byte each
 
 
 def evaluate(
@@ -161,16 +162,20 @@ def _ranks(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
     by archive order."""
     if scores.device.type == "cpu":
         return np.stack([_ranks_by_bins(row, relevant) for row in scores.numpy()])
-    return _ranks_by_sorting(scores, relevant)
+    return _ranks_by_counting(scores, relevant)
 
 
-def _ranks_by_sorting(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
-    """All of every ranking is sorted: what a GPU does best."""
-    is_relevant = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
-    is_relevant[torch.from_numpy(relevant).to(scores.device)] = True
-    order = scores.sort(dim=1, descending=True, stable=True).indices
-    ranks = is_relevant[order].nonzero()[:, 1] + 1
-    return ranks.view(len(scores), len(relevant)).cpu().numpy()
+def _ranks_by_counting(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
+    """Every score is compared with every relevant one: more work than to sort, but such as a GPU does at once."""
+    at, position = (torch.as_tensor(p, device=scores.device) for p in (relevant, np.arange(scores.shape[1])))
+    ranks = []
+    for rows in scores.split(max(1, COMPARED_AT_A_TIME // max(1, len(at) * len(position)))):
+        score, of_relevant = rows[:, None, :], rows[:, at, None]
+        before = (score > of_relevant).sum(dim=2)
+        if ((score >= of_relevant).sum(dim=2) - before > 1).any():  # than itself: there are ties
+            before += ((score == of_relevant) & (position < at[:, None])).sum(dim=2)
+        ranks.append(before + 1)
+    return torch.cat(ranks).sort(dim=1).values.cpu().numpy()
 
 
 def _ranks_by_bins(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:

@@ -134,8 +134,8 @@ def test_both_ways_to_rank(scores, data):
     expected = [rank for rank, i in enumerate(order, 1) if i in relevant]
     scores, relevant = np.array(scores, np.float64), np.array(relevant, np.int64)
     assert evaluation._ranks_by_bins(scores, relevant).tolist() == expected
-    by_sorting = evaluation._ranks_by_sorting(torch.from_numpy(np.stack([scores, scores])), relevant)
-    assert by_sorting.tolist() == [expected, expected]
+    by_counting = evaluation._ranks_by_counting(torch.from_numpy(np.stack([scores, scores])), relevant)
+    assert by_counting.tolist() == [expected, expected]
 
 
 def test_contract(case):
@@ -176,6 +176,19 @@ def test_chunks_and_feature_order_change_nothing(case, monkeypatch):
         {},
     )
     pd.testing.assert_frame_equal(run((benchmark, permuted), lambdas=[0.4]), rows)
+
+
+def test_a_gpus_way_to_rank_changes_nothing(case, monkeypatch):
+    rows = run(case, lambdas=[0.4, 1])
+    monkeypatch.setattr(evaluation, "_ranks", evaluation._ranks_by_counting)
+    monkeypatch.setattr(evaluation, "COMPARED_AT_A_TIME", 300 * 20)
+    pd.testing.assert_frame_equal(run(case, lambdas=[0.4, 1]), rows)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_a_gpu_changes_nothing(case):
+    rows = run(case, lambdas=[0.4], device="cpu")
+    pd.testing.assert_frame_equal(run(case, lambdas=[0.4], device="cuda"), rows)
 
 
 def test_an_added_method_is_known_to_every_process(case, monkeypatch):
