@@ -52,12 +52,13 @@ def evaluate(
         raise ValueError(f"{benchmark.archive.root}: no composed query to evaluate; benchmark.warnings says why")
     feats = features.aligned(benchmark.archive)
     same = _first_of_equals(feats)
-    x = torch.from_numpy(feats).to(device, torch.float64)
+    x = torch.from_numpy(feats).to(device)
     texts = list(dict.fromkeys(queries["text"]))
-    t = torch.from_numpy(_encoded(encode_texts, texts, x.shape[1])).to(device, torch.float64)
+    t = torch.from_numpy(_encoded(encode_texts, texts, x.shape[1])).to(device)
 
     def prepared(query_feats: torch.Tensor) -> dict[Callable, torch.Tensor]:
-        s = query_feats @ x.T
+        # in parts, for a whole archive in float64 is a lot of memory
+        s = torch.cat([query_feats.double() @ part.double().T for part in x.split(2**15)], dim=1)
         # equal features get equal scores, however the product was blocked: ties stay ties
         s = s if same is None else s[:, same]
         return {prepare: prepare(s) for prepare in {get_method(name).prepare for name, _ in jobs}}
