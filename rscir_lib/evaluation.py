@@ -57,8 +57,10 @@ def evaluate(
     t = torch.from_numpy(_encoded(encode_texts, texts, x.shape[1])).to(device)
 
     def prepared(query_feats: torch.Tensor) -> dict[Callable, torch.Tensor]:
-        # in parts, for a whole archive in float64 is a lot of memory
-        s = torch.cat([query_feats.double() @ part.double().T for part in x.split(2**15)], dim=1)
+        query_feats = query_feats.double()
+        s = query_feats.new_empty(len(query_feats), len(x))
+        for part, out in zip(x.split(2**10), s.split(2**10, dim=1), strict=True):  # all of it in float64 is too much
+            torch.mm(query_feats, part.double().T, out=out)
         # equal features get equal scores, however the product was blocked: ties stay ties
         s = s if same is None else s[:, same]
         return {prepare: prepare(s) for prepare in {get_method(name).prepare for name, _ in jobs}}
