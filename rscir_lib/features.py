@@ -189,7 +189,9 @@ def _encoded_batches(
         return
     if workers is None:  # to start them takes as long as some hundred images
         workers = min(MOST_WORKERS, os.cpu_count() or 1) if len(images) > 500 else 1
-    loader = DataLoader(images, batch_size or 128, num_workers=workers - (workers == 1), pin_memory=device == "cuda")
+    loader = DataLoader(
+        images, batch_size or 128, num_workers=workers if workers > 1 else 0, pin_memory=device == "cuda"
+    )
     # while one batch is computed, the next is on its way to the GPU and the last one back: it never waits
     with ThreadPoolExecutor(2 if device == "cuda" else 1) as pool:
         coming = deque()
