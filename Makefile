@@ -78,10 +78,11 @@ adapt: $(READY) ## train an encoder on your own archive (IMAGES=folder CAPTIONS=
 	$(RUN) rscir_lib.training adapt $(IMAGES) $(CAPTIONS) --out $(OUT) $(ARGS)
 	$(RUN) rscir_lib.results $(IMAGES) --encoder $(OUT) --listing $(OUT)/heldout.csv
 
-figures: workbook ## put the README's figures into figures/
+figures: workbook ## put the README's figures into figures/ (scaling.png after make bench)
 	$(BIN)/python -c "from rscir_lib.synthcom import contact_sheet; contact_sheet('data/synthcom').savefig('figures/synthcom.png', dpi=80)"
 	cp runs/synthcom_demo/figures/06_gallery_color.png figures/gallery.png
 	cp runs/synthcom_demo/figures/05_lambda_curves.png figures/lambda.png
+	test ! -f runs/bench/scaling.png || cp runs/bench/scaling.png figures/scaling.png
 	$(BIN)/python -c "import glob; from PIL import Image; [Image.open(p).convert('RGB').quantize(256).save(p, optimize=True) for p in glob.glob('figures/*.png')]"
 
 refresh: $(READY) ## run the notebooks in place and keep the result tables that nbval checks
