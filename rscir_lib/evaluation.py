@@ -43,7 +43,8 @@ def evaluate(
 
     Returns one row per composed query x method (x lambda) with the columns `COLUMNS`, metrics in [0, 1]; the index is
     the row of the query in `benchmark.queries`. Ranks are those of float64 similarities, ties by archive order.
-    Raises ValueError for an unknown method, a lambda outside [0, 1], features or texts that do not fit.
+    Raises ValueError for an unknown method, a lambda outside [0, 1], features or texts that do not fit, and for
+    features or scores that are not finite.
     """
     jobs = _jobs(methods, lambdas)
     device = _resolve(device)
@@ -51,6 +52,8 @@ def evaluate(
     if queries.empty:
         raise ValueError(f"{benchmark.archive.root}: no composed query to evaluate; benchmark.warnings says why")
     feats = features.aligned(benchmark.archive)
+    if (bad := np.flatnonzero(~np.isfinite(feats.sum(axis=1)))).size:
+        raise ValueError(f"the features of {benchmark.archive.files[bad[0]]} are not finite; extract them again")
     same = _first_of_equals(feats)
     x = torch.from_numpy(feats).to(device)
     texts = list(dict.fromkeys(queries["text"]))
@@ -86,6 +89,8 @@ def evaluate(
             for ranks_of_job, (name, lam) in zip(ranks, jobs, strict=True):
                 method = get_method(name)
                 scores = method.combine(image_rows[method.prepare], text_row[method.prepare], lam)
+                if not scores.sum().isfinite():
+                    raise ValueError(f"method {name!r} gives scores that are not finite")
                 ranks_of_job[:] = _ranks(scores, relevant)
             flat = ranks.reshape(len(jobs) * len(block), len(relevant))
             metrics[:, block] = retrieval_metrics(flat).reshape(len(jobs), len(block), len(METRICS))

@@ -199,6 +199,18 @@ def test_an_added_method_is_known_to_every_process(case, monkeypatch):
     pd.testing.assert_frame_equal(mine, expected)
 
 
+def test_what_is_not_finite_is_named(case, monkeypatch):
+    benchmark, features = case
+    feats = features.feats.copy()
+    feats[7, 3] = np.nan
+    with pytest.raises(ValueError, match=f"features of {benchmark.archive.files[7]} are not finite"):
+        run((benchmark, make_features(benchmark.archive, feats)))
+    for value in (np.nan, np.inf, -np.inf):
+        monkeypatch.setitem(composition.METHODS, "mine", Method(lambda image, text, lam, value=value: image + value))
+        with pytest.raises(ValueError, match="method 'mine' gives scores that are not finite"):
+            run(case, methods=["mine"])
+
+
 def test_an_error_comes_back_from_a_process(case, monkeypatch):
     def fail(image, text, lam):
         raise ValueError("what went wrong")
