@@ -16,27 +16,25 @@ MOST_WORKERS = 16  # each needs memory for its item
 def parallel_map(function: Callable, items: Sequence, workers: int | None = None) -> Iterator:
     """The results of `function(item)`, in order.
 
-    workers: processes, each with its share of torch's threads; None for one a thread, 1 for none but this one.
+    workers: processes, each of one thread; None for one a thread of torch's here, 1 for none but this one.
 
     Threads would wait for Python's lock, and a process of one thread loses nothing to the others. The processes are
     forked, so that they share what is in memory, and know what a notebook has defined; where the system can't do that
     safely (only Linux can), this process does all the work. An error in one of them is raised here.
     """
-    threads = torch.get_num_threads()
-    wanted = min(threads if workers is None else workers, MOST_WORKERS, len(items))
+    wanted = min(torch.get_num_threads() if workers is None else workers, MOST_WORKERS, len(items))
     workers = wanted if sys.platform == "linux" else 1
     if workers <= 1:
         yield from map(function, items)
         return
-    start = (function, max(1, threads // workers))
-    with ProcessPoolExecutor(workers, get_context("fork"), _start, start) as pool:
+    with ProcessPoolExecutor(workers, get_context("fork"), _start, (function,)) as pool:
         yield from pool.map(_work, items)
 
 
-def _start(function: Callable, threads: int) -> None:
+def _start(function: Callable) -> None:
     global _function
     _function = function
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # a forked process that asks OpenMP for more, where its parent has, waits forever
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt ends this process without a word
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
