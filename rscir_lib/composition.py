@@ -107,7 +107,8 @@ class Moments:
     def of_similarities(self, query: np.ndarray) -> tuple[float, float]:
         """Mean and std, over the whole archive, of the similarities to a query feature (d,)."""
         query = query.astype(np.float64)
-        return self.mean @ query, np.sqrt(max(query @ self.covariance @ query, 0.0))
+        projected = (torch.from_numpy(self.covariance) @ torch.from_numpy(query)).numpy()
+        return self.mean @ query, np.sqrt(max(query @ projected, 0.0))
 
     def normal_cdf(self, similarities: np.ndarray, query: np.ndarray) -> np.ndarray:
         """Phi of some (n,) similarities to a query feature (d,), standardised over the whole archive."""
@@ -134,12 +135,13 @@ def search(
     mean, std = np.transpose([moments.of_similarities(query) for query in (image, text)])
 
     def score(similarities: np.ndarray) -> np.ndarray:
-        return ndtr((similarities - mean) / np.where(std > 0, std, 1)) @ [1 - lam, lam]
+        return mix(*ndtr((similarities - mean) / np.where(std > 0, std, 1)).T, lam)
 
-    queries = np.stack([image, text], axis=1)
-    rough = score((feats @ queries.astype(feats.dtype)).astype(np.float64))
+    queries = np.stack([image, text])
+    # torch's products, here and in Moments: numpy's threads would fight with those of an encoder
+    rough = score((torch.from_numpy(feats) @ torch.from_numpy(queries.astype(feats.dtype)).T).double().numpy())
     few = min(4 * top, len(feats))
     candidates = np.sort(np.argpartition(rough, -few)[-few:])
-    exact = score(feats[candidates].astype(np.float64) @ queries.astype(np.float64))
+    exact = score(feats[candidates].astype(np.float64) @ queries.T.astype(np.float64))
     best = np.argsort(-exact, kind="stable")[:top]
     return candidates[best], exact[best]

@@ -75,11 +75,15 @@ class Encoder:
     model: torch.nn.Module = field(repr=False)
     tokenizer: Callable = field(repr=False)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the towers' products; some small weights stay float32 whatever it is."""
+        return getattr(torch, self.precision)
+
     @torch.inference_mode()
     def encode_images(self, batch: torch.Tensor) -> np.ndarray:
         """Features of preprocessed images (B, 3, H, W) -> (B, dim)."""
-        dtype = open_clip.get_input_dtype(PRECISIONS[self.precision])
-        batch = batch.to(self.device, non_blocking=True).to(dtype)  # in this order, pinned memory is copied as it is
+        batch = batch.to(self.device, non_blocking=True).to(self.dtype)  # so pinned memory is copied as it is
         return _normalised(self.model.encode_image(batch))
 
     @torch.inference_mode()
@@ -157,6 +161,7 @@ def load_encoder(
     if device == "auto":
         accelerators = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         device = next((kind for kind, present in accelerators.items() if present), "cpu")
+    torch.backends.cudnn.allow_tf32 = False  # or a GPU rounds a convolution's float32 to 10 bits
     model = open_clip.create_model(model_name, precision=PRECISIONS[precision], device=device, **options).eval()
     config = PreprocessCfg(**model.visual.preprocess_cfg)
     quick_gelu = open_clip.get_model_config(model_name).get("quick_gelu", False)

@@ -164,6 +164,12 @@ def test_features_do_not_depend_on_the_batch(demo):
     np.testing.assert_allclose(demo.encode_texts(texts, batch_size=2), alone, atol=1e-5)
 
 
+def test_float32_is_not_rounded_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    load_encoder("demo", device="cpu")
+    assert not torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_low_precision_stays_close(demo, precision):
     low = load_encoder("demo", device="cpu", precision=precision)
