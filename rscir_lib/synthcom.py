@@ -7,7 +7,6 @@ Benchmark and training scenes come from disjoint streams; training scenes never 
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm.auto import tqdm
 
+from rscir_lib.parallel import parallel_map
 from rscir_lib.patterncom import ATTRIBUTES, read_patterncom
 
 VERSION = 1  # of the drawing; same seed and number: same pixels, with the pinned numpy and Pillow
@@ -992,23 +992,14 @@ def draw_synthcom(root: str | Path, seed: int = 0, images_per_class: int = 36, w
         for (name, number), file in names.items()
         if file not in there
     ]
-    _run(jobs, workers or os.cpu_count() or 1)
+    chunks = [jobs[start : start + 16] for start in range(0, len(jobs), 16)]
+    with tqdm(total=len(jobs), desc="SynthCom (synthetic)", unit="image", disable=not jobs) as bar:
+        for done in parallel_map(_draw, chunks, workers):
+            bar.update(done)
     tables = [root / "patternnet.csv", *(root / "PatternCom" / f"{attribute}.csv" for attribute in ATTRIBUTES)]
     if not all(table.exists() for table in tables):
         _write_tables(root, seed, names)
     return root
-
-
-def _run(jobs: list, workers: int):
-    chunks = [jobs[start : start + 16] for start in range(0, len(jobs), 16)]
-    with tqdm(total=len(jobs), desc="SynthCom (synthetic)", unit="image", disable=not jobs) as bar:
-        if workers == 1 or len(chunks) < 2:
-            for chunk in chunks:
-                bar.update(_draw(chunk))
-        else:
-            with ProcessPoolExecutor(workers) as pool:
-                for done in pool.map(_draw, chunks):
-                    bar.update(done)
 
 
 def _write_tables(root: Path, seed: int, names: dict[tuple[str, int], str]):

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ from tqdm.auto import tqdm, trange
 from rscir_lib.archive import Archive, read_archive, read_image
 from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
 from rscir_lib.features import extract_features, read_features
+from rscir_lib.parallel import parallel_map
 from rscir_lib.synthcom import HELD_OUT, training_scene
 
 Encode = Callable[[list[str]], np.ndarray]
@@ -192,10 +193,9 @@ Combinations of attribute, class and value that it has never seen:
 def demo(folder: Path = DEMO_FOLDER, scenes: int = 16_000, steps: int = 1_200, seed: int = 0) -> pd.Series:
     """Train the demo encoder on `scenes` synthetic scenes; returns the loss of each step."""
     draw = partial(training_scene, seed, size=128)
-    with ProcessPoolExecutor() as pool:
-        drawn = tqdm(pool.map(draw, range(scenes), chunksize=64), "drawing", scenes, unit="scene")
-        captions: list[list[str]] = []
-        pixels = thumbnails((captions.append(texts) or picture for picture, texts in drawn), scenes)
+    drawn = tqdm(parallel_map(draw, range(scenes)), "drawing", scenes, unit="scene")
+    captions: list[list[str]] = []
+    pixels = thumbnails((captions.append(texts) or picture for picture, texts in drawn), scenes)
     held_out = "\n".join(f"* {attribute}: {name}, {value}" for attribute, name, value in sorted(HELD_OUT))
     return train(pixels, captions, folder, steps, seed=seed, card=DEMO_CARD.format(held_out=held_out))
 
