@@ -217,13 +217,16 @@ def read_captions(path: str | Path, archive: Archive) -> list[list[str]]:
     """Captions of each image of an archive; none for an image that the file doesn't name.
 
     The file: JSON, image name (with or without suffix) -> list of captions, as UCM-captions has it.
-    Raises ValueError when it is malformed or names no image of the archive.
+    Raises ValueError when it is malformed, has a blank caption, or names no image of the archive.
     """
     try:
         named = json.loads(Path(path).read_text(encoding="utf-8"))
         captions = [named.get(name, named.get(Path(name).stem, [])) for name in archive.names]
     except (json.JSONDecodeError, AttributeError) as error:
         raise ValueError(f"{path}: expected JSON, image name -> list of captions ({error})") from error
+    for name, texts in zip(archive.names, captions, strict=True):
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ValueError(f"{path}: {name} needs a list of captions, none of them blank, found {texts!r}")
     if not any(captions):
         raise ValueError(f"{path} names no image of {archive.root}, whose first is {archive.names[0]}")
     return captions

@@ -90,7 +90,14 @@ def test_split_is_by_class_and_by_seed(colours):
 def test_captions_are_checked(colours, tmp_path):
     archive = read_archive(colours[0])
     assert sum(not group for group in read_captions(colours[1], archive)) == 1
-    for content, message in (('["a"]', "expected JSON"), ("{", "expected JSON"), ("{}", "names no image")):
+    image = archive.names[0]
+    for content, message in (
+        ('["a"]', "expected JSON"),
+        ("{", "expected JSON"),
+        ("{}", "names no image"),
+        (json.dumps({image: ["sea", " "]}), f"{image} needs a list of captions"),
+        (json.dumps({image: "sea"}), "found 'sea'"),
+    ):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(ValueError, match=message):
             read_captions(tmp_path / "bad.json", archive)
