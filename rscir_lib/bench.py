@@ -333,31 +333,39 @@ def plain_extraction(archive: Archive, encoder: Encoder, batch_size: int = 64) -
     return np.concatenate(batches)
 
 
-def bench_throughput(report: Report, archive: Archive, encoder: Encoder, note: str) -> None:
-    """Images a second of `extract_features` against the plain loop, and the share of the chip's peak it reaches."""
-    label = f"{note}, {encoder.precision}"
-    encoder.encode_images(torch.stack([encoder.preprocess(read_image(archive.path(0)))] * 2))  # start-up
-    peak = peak_flops(encoder.device, encoder.dtype)
+def bench_throughput(
+    report: Report, archive: Archive, load: Callable[..., Encoder], precisions: tuple[str, ...], note: str
+) -> None:
+    """Images a second of `extract_features` by each precision, the share of the chip's peak that it reaches, and the
+    ratio to the plain loop in float32."""
+    start = archive.subset([0])  # a first call takes longer
+    encoder = load(precision="float32")
+    plain_extraction(start, encoder)
     plain, before = timed(plain_extraction, archive, encoder)
-    with tempfile.TemporaryDirectory() as folder:
-        seconds, _ = timed(extract_features, archive, encoder, folder)
-        after = read_features(folder, archive, encoder).feats
-    peak = max(peak, peak_flops(encoder.device, encoder.dtype))  # before and after: a shared machine's speed varies
-    share = image_flops(encoder) * len(archive) / seconds / peak
-    values = {"images": len(archive), "seconds": seconds, "images_per_second": len(archive) / seconds}
-    report.add("extractor", label, **values, ratio=plain / seconds, share_of_peak=share)
-    report.add("extractor", "  largest difference from the plain loop's", difference=np.abs(before - after).max())
+    for precision in precisions:
+        encoder = load(precision=precision)
+        plain_extraction(start, encoder)
+        peak = peak_flops(encoder.device, encoder.dtype)
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, _ = timed(extract_features, archive, encoder, folder)
+            after = read_features(folder, archive, encoder).feats
+        peak = max(peak, peak_flops(encoder.device, encoder.dtype))  # and after: a shared machine's speed varies
+        share = image_flops(encoder) * len(archive) / seconds / peak
+        values = {"images": len(archive), "seconds": seconds, "images_per_second": len(archive) / seconds}
+        report.add("extractor", f"{note}, {precision}", **values, ratio=plain / seconds, share_of_peak=share)
+        report.add("extractor", "  largest difference from the plain loop's", difference=np.abs(before - after).max())
 
 
 def bench_extractor(report: Report, quick: bool, out: Path, demo: str) -> None:
     gpu = torch.cuda.is_available()
+    precisions = ("float32", "bfloat16", "float16")[: 3 if gpu else 2]  # float16 crawls on a processor
     per_class = 2 if quick else 144 if gpu else 36
     archive = read_archive(synthcom.draw_synthcom(out / f"synthcom_{per_class}", images_per_class=per_class))
+    bench_throughput(report, archive, partial(load_encoder, demo), precisions, "demo")
     benchmark = read_patterncom(archive.root)
     scores = {}
-    for precision in ("float32", "bfloat16", "float16")[: 3 if gpu else 2]:  # float16 crawls on a processor
+    for precision in precisions:
         encoder = load_encoder(demo, precision=precision)
-        bench_throughput(report, archive, encoder, "demo")
         with tempfile.TemporaryDirectory() as folder:
             features = read_features(extract_features(archive, encoder, folder))
             rows = evaluate(benchmark, features, encoder.encode_texts, ["image", "weicom"], progress=False)
@@ -365,16 +373,15 @@ def bench_extractor(report: Report, quick: bool, out: Path, demo: str) -> None:
         for method, value in scores[precision].items():
             difference = value - scores["float32"][method]
             report.add("precision", f"demo, {precision}, {method}, Avg mAP", mAP=value, difference=difference)
+    if quick:
+        return
     # many images where a GPU takes them, few where a processor does
-    runs = [("ViT-L-14", 0, ("float32", "bfloat16", "float16"))] if gpu else [("ViT-B-32", 256, ("float32",))]
+    architecture, few = ("ViT-L-14", len(archive)) if gpu else ("ViT-B-32", 256)
     if not gpu:
         print("extractor  ViT-L-14 is skipped: no GPU here")
-    for architecture, few, precisions in [] if quick else runs:
-        with random_weights(architecture) as models:
-            for precision in precisions:
-                encoder = load_encoder("clip", architecture, precision=precision, models_root=models)
-                some = archive.subset(range(few or len(archive)))
-                bench_throughput(report, some, encoder, f"{architecture}, random weights")
+    with random_weights(architecture) as models:
+        load = partial(load_encoder, "clip", architecture, models_root=models)
+        bench_throughput(report, archive.subset(range(few)), load, precisions, f"{architecture}, random weights")
 
 
 def bench_search(report: Report, quick: bool, demo: str) -> None:
