@@ -33,7 +33,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from rscir_lib import synthcom
-from rscir_lib.archive import Archive, read_archive, read_image
+from rscir_lib.archive import Archive, read_image
 from rscir_lib.composition import Moments, search
 from rscir_lib.encoders import ENCODERS, Encoder, load_encoder
 from rscir_lib.evaluation import evaluate, summarize
@@ -199,7 +199,7 @@ def evaluator_cost(images: int, queries: int, dim: int) -> tuple[int, int, float
     features = Features(random_features(archive.classes, dim), archive.files, archive.classes, {})
     encode = partial(random_texts, dim=dim)
     run = partial(evaluate, benchmark, features, encode, ["weicom"], device="cpu", progress=False)
-    # apart, for to watch a short run takes its share of it; memory first, for a run leaves some to the next one
+    # apart, since watching memory slows a short run; memory first, since the first run leaves some to the second
     _, mib, _ = measured(run)
     seconds, _ = timed(run)
     return len(archive), len(benchmark.queries), seconds, mib
@@ -335,9 +335,10 @@ def plain_extraction(archive: Archive, encoder: Encoder, batch_size: int = 64) -
 
 def bench_throughput(
     report: Report, archive: Archive, load: Callable[..., Encoder], precisions: tuple[str, ...], note: str
-) -> None:
+) -> dict[str, Features]:
     """Images a second of `extract_features` by each precision, the share of the chip's peak that it reaches, and the
-    ratio to the plain loop in float32."""
+    ratio to the plain loop in float32. Returns the features by precision."""
+    features = {}
     start = archive.subset([0])  # a first call takes longer
     encoder = load(precision="float32")
     plain_extraction(start, encoder)
@@ -348,27 +349,26 @@ def bench_throughput(
         peak = peak_flops(encoder.device, encoder.dtype)
         with tempfile.TemporaryDirectory() as folder:
             seconds, _ = timed(extract_features, archive, encoder, folder)
-            after = read_features(folder, archive, encoder).feats
+            features[precision] = read_features(folder, archive, encoder)
         peak = max(peak, peak_flops(encoder.device, encoder.dtype))  # and after: a shared machine's speed varies
         share = image_flops(encoder) * len(archive) / seconds / peak
         values = {"images": len(archive), "seconds": seconds, "images_per_second": len(archive) / seconds}
         report.add("extractor", f"{note}, {precision}", **values, ratio=plain / seconds, share_of_peak=share)
-        report.add("extractor", "  largest difference from the plain loop's", difference=np.abs(before - after).max())
+        difference = np.abs(before - features[precision].feats).max()
+        report.add("extractor", "  largest difference from the plain loop's", difference=difference)
+    return features
 
 
 def bench_extractor(report: Report, quick: bool, out: Path, demo: str) -> None:
     gpu = torch.cuda.is_available()
     precisions = ("float32", "bfloat16", "float16")[: 3 if gpu else 2]  # float16 crawls on a processor
     per_class = 2 if quick else 144 if gpu else 36
-    archive = read_archive(synthcom.draw_synthcom(out / f"synthcom_{per_class}", images_per_class=per_class))
-    bench_throughput(report, archive, partial(load_encoder, demo), precisions, "demo")
-    benchmark = read_patterncom(archive.root)
+    benchmark = read_patterncom(synthcom.draw_synthcom(out / f"synthcom_{per_class}", images_per_class=per_class))
+    archive, load = benchmark.archive, partial(load_encoder, demo)
     scores = {}
-    for precision in precisions:
-        encoder = load_encoder(demo, precision=precision)
-        with tempfile.TemporaryDirectory() as folder:
-            features = read_features(extract_features(archive, encoder, folder))
-            rows = evaluate(benchmark, features, encoder.encode_texts, ["image", "weicom"], progress=False)
+    for precision, features in bench_throughput(report, archive, load, precisions, "demo").items():
+        encode_texts = load(precision=precision).encode_texts
+        rows = evaluate(benchmark, features, encode_texts, ["image", "weicom"], progress=False)
         scores[precision] = summarize(rows)["Avg"].droplevel("lambda")
         for method, value in scores[precision].items():
             difference = value - scores["float32"][method]

@@ -962,7 +962,7 @@ def draw_synthcom(root: str | Path, seed: int = 0, images_per_class: int = 36, w
 
     Writes ``images/<class>/<class>NNN.jpg`` (256 x 256 RGB), ``patternnet.csv``, ``PatternCom/<attribute>.csv`` and
     the marker ``synthcom.json``. What is there already is kept, so an interrupted call resumes. A scene depends on
-    (seed, class, number) alone, not on ``images_per_class`` or ``workers`` (default: one per core).
+    (seed, class, number) alone, not on ``images_per_class`` or ``workers`` (as in `parallel_map`).
     Raises ValueError for impossible numbers and for a folder that holds something else.
     """
     if images_per_class < 1 or seed < 0 or (workers is not None and workers < 1):
