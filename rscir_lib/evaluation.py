@@ -9,11 +9,12 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from rscir_lib.benchmark import Benchmark
 from rscir_lib.composition import get_method
 from rscir_lib.features import Features
 from rscir_lib.metrics import METRICS, chance_ap, retrieval_metrics
 from rscir_lib.parallel import parallel_map
-from rscir_lib.patterncom import ATTRIBUTES, Benchmark
+from rscir_lib.patterncom import ATTRIBUTES
 
 BASELINES = ("text", "image", "average")
 COLUMNS = ["attribute", "image", "text", "method", "lambda", "n_relevant", *METRICS]

@@ -1,12 +1,12 @@
 """The benchmark: attribute labels become composed queries, each with its relevant images (PROTOCOL.md, PatternCom)."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from rscir_lib.archive import Archive, class_of, read_archive, read_lines
+from rscir_lib.archive import class_of, read_archive, read_lines
+from rscir_lib.benchmark import Benchmark, Report
 
 ATTRIBUTES = ("color", "context", "density", "existence", "quantity", "shape")
 
@@ -37,71 +37,6 @@ FIRST_RELEASE_MERGES = MERGES | {
 }
 PROTOCOLS = ("released", "first-release")
 
-MIN_LABELLED = 2  # a multi-label makes queries in a class where it is present and absent at least this often
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Composed queries over an archive.
-
-    queries: one row per composed query, columns attribute, group, image (file name), value (the image's own), text
-        (the value asked for), position (of the image in the archive), target (index into `targets`).
-    targets: ascending archive positions of the relevant images, shared by the queries that have the same ones.
-    labels: the labelled rows, columns attribute, image, group, value, position.
-    warnings: the validation report, columns file, line, value, problem; what was tolerated, and how.
-    """
-
-    archive: Archive
-    protocol: str
-    queries: pd.DataFrame
-    targets: tuple[np.ndarray, ...]
-    labels: pd.DataFrame
-    warnings: pd.DataFrame
-
-    def composition(self) -> pd.DataFrame:
-        """Per attribute and group: labelled rows, values, composed queries, positives a query (min, median, max)."""
-        positives = np.array([len(target) for target in self.targets])[self.queries["target"]]
-        queries = self.queries.assign(positives=positives).groupby(["attribute", "group"], sort=False)
-        labels = self.labels.groupby(["attribute", "group"], sort=False)
-        return pd.DataFrame(
-            {
-                "labelled": labels.size(),
-                "values": labels["value"].unique().map(", ".join),
-                "queries": queries.size(),
-                "positives min": queries["positives"].min(),
-                "median": queries["positives"].median(),
-                "max": queries["positives"].max(),
-            }
-        ).reindex(labels.size().index)
-
-
-class _Report:
-    """Collects what a reader tolerates."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, int | None, str, str]] = []
-
-    def add(self, file: str, line: int | None, value: str, problem: str) -> None:
-        self.rows.append((file, line, value, problem))
-
-    def table(self) -> pd.DataFrame:
-        return pd.DataFrame(self.rows, columns=["file", "line", "value", "problem"]).astype({"line": "Int64"})
-
-
-def read_benchmark(root: str | Path, listing: str | Path | None = None, protocol: str = "released") -> Benchmark:
-    """The benchmark that a dataset root holds: `PatternCom/*.csv`, or `multilabels.tsv` (existence queries only).
-
-    A benchmark of another format is one more reader that returns a `Benchmark`, and one more line here.
-    """
-    if (Path(root).expanduser() / "PatternCom").is_dir():
-        return read_patterncom(root, protocol=protocol, listing=listing)
-    if (Path(root).expanduser() / "multilabels.tsv").is_file():
-        return read_multilabels(root, listing=listing)
-    raise FileNotFoundError(
-        f"{root}: no benchmark here. Expected PatternCom/<attribute>.csv or multilabels.tsv; "
-        "`make fetch DATASET_ROOT=...` gets PatternCom"
-    )
-
 
 def read_patterncom(
     root: str | Path,
@@ -126,7 +61,7 @@ def read_patterncom(
     if unknown:
         raise ValueError(f"unknown attributes {sorted(unknown)}; choose from {', '.join(ATTRIBUTES)}")
     archive = read_archive(root, listing)
-    report = _Report()
+    report = Report()
     for cls in sorted(set(archive.classes) - CLASSES):
         report.add("archive", None, cls, "not one of PatternNet's 38 classes; no merge applies to it")
     positions = _positions(archive.names)
@@ -170,7 +105,7 @@ def _positions(names: tuple[str, ...]) -> dict[str, int]:
 
 
 def _read_labels(
-    path: Path, attribute: str, positions: dict[str, int], whole: dict[str, int], report: _Report
+    path: Path, attribute: str, positions: dict[str, int], whole: dict[str, int], report: Report
 ) -> pd.DataFrame:
     """The rows of one attribute file: line, image, value, position. `whole`: positions in the unrestricted archive."""
     rows, outside = [], 0
@@ -198,7 +133,7 @@ def _read_labels(
     return pd.DataFrame(rows, columns=["line", "image", "value", "position"])
 
 
-def _check_rows(rows: pd.DataFrame, file: str, report: _Report) -> None:
+def _check_rows(rows: pd.DataFrame, file: str, report: Report) -> None:
     for row in rows[rows["image"].duplicated()].itertuples():
         values = rows.loc[rows["image"] == row.image, "value"].unique()
         problem = (
@@ -237,53 +172,3 @@ def _compose(rows: pd.DataFrame, targets: list[np.ndarray]) -> pd.DataFrame:
     keys = zip(queries["judged"], queries["text"], strict=True)
     queries["target"] = np.fromiter((index.get(key, nothing) for key in keys), np.int64, len(queries))
     return queries[["attribute", "group", "image", "value", "text", "position", "target"]]
-
-
-def read_multilabels(root: str | Path, listing: str | Path | None = None) -> Benchmark:
-    """Existence queries from complete human multi-labels: "this image, but with *cars*".
-
-    `root/multilabels.tsv` has a header (image, then one column a label) and a row of 0/1 per image, named without
-    suffix. Where a label is present and absent at least `MIN_LABELLED` times in a class, each image of the class
-    without it is paired with the label's name as text; relevant are the images of the class that have it. This is not
-    PatternCom: its existence labels name one value an image, these say of every label whether it is there.
-
-    Raises ValueError (file, line, value) for a malformed row or an image of the archive without labels.
-    """
-    archive = read_archive(root, listing)
-    path = archive.root / "multilabels.tsv"
-    (_, header), *lines = read_lines(path)
-    words = [word.replace("-", " ") for word in header.split("\t")[1:]]
-    flags: dict[str, np.ndarray] = {}
-    for number, line in lines:
-        stem, *values = line.split("\t")
-        if len(values) != len(words) or not set(values) <= {"0", "1"}:
-            raise ValueError(f"{path}, line {number}: expected an image and {len(words)} values 0 or 1, found {line!r}")
-        flags[stem] = np.array(values) == "1"
-    stems = [Path(name).stem for name in archive.names]
-    missing = [stem for stem in stems if stem not in flags]
-    if missing:
-        raise ValueError(f"{path}: no row for image {missing[0]!r} ({len(missing)} images of the archive have none)")
-    present = np.array([flags[stem] for stem in stems])
-
-    classes = np.array(archive.classes)
-    queries, targets, labels = [], [], []
-    for cls in dict.fromkeys(archive.classes):
-        members = np.flatnonzero(classes == cls)
-        for word, has in zip(words, present[members].T, strict=True):
-            if min(has.sum(), (~has).sum()) < MIN_LABELLED:
-                continue
-            labels += [("existence", archive.names[i], cls, word, i) for i in members[has]]
-            queries += [
-                ("existence", cls, archive.names[i], f"no {word}", word, i, len(targets)) for i in members[~has]
-            ]
-            targets.append(members[has])
-    if not queries:
-        raise ValueError(f"{path}: no label varies within a class of this archive, so there is nothing to ask")
-    return Benchmark(
-        archive,
-        "multi-label",
-        pd.DataFrame(queries, columns=["attribute", "group", "image", "value", "text", "position", "target"]),
-        tuple(targets),
-        pd.DataFrame(labels, columns=["attribute", "image", "group", "value", "position"]),
-        _Report().table(),
-    )

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rscir_lib.benchmark import Benchmark, read_benchmark
 from rscir_lib.encoders import Encoder, load_encoder
 from rscir_lib.evaluation import BASELINES, bootstrap_difference, chance, evaluate, summarize
 from rscir_lib.features import extract_features, read_features
-from rscir_lib.patterncom import Benchmark, read_benchmark
+from rscir_lib.runs import dataset_root, run_folder
 from rscir_lib.synthcom import CLASS_WORDS, HELD_OUT, draw_synthcom
 from rscir_lib.training import zero_shot_accuracy
-from rscir_lib.workbook import dataset_root, run_folder
 
 LAMBDAS = tuple(np.arange(11) / 10)
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracle
-from rscir_lib.composition import METHODS, Moments, get_method, normal_cdf, search, zscore
+from rscir_lib.composition import METHODS, Moments, get_method, normal_cdf, zscore
 from rscir_lib.metrics import METRICS, chance_ap, retrieval_metrics
+from rscir_lib.search import search
 
 seeds = st.integers(0, 2**32)
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from rscir_lib import features
+from rscir_lib import features, pickles
 from rscir_lib.archive import read_archive
 from rscir_lib.features import Features, extract_features, read_features
 
@@ -412,7 +412,7 @@ def test_damaged_pickle_never_does_more_than_refuse(tmp_path_factory, data):
 )
 def test_pickle_round_trip(feats, protocol):
     stored = content(len(feats)) | {"feats": feats}
-    read = features._Unpickler(io.BytesIO(pickle.dumps(stored, protocol))).load()
+    read = pickles._Unpickler(io.BytesIO(pickle.dumps(stored, protocol))).load()
     np.testing.assert_array_equal(getattr(read["feats"], "array", read["feats"]), feats)
     assert (read["labels"], read["paths"]) == (stored["labels"], stored["paths"])
 

@@ -13,13 +13,14 @@ import pandas as pd
 import pytest
 import torch
 
-from rscir_lib import plots, workbook
+from rscir_lib import plots, runs, workbook
 from rscir_lib.archive import read_image
-from rscir_lib.composition import Moments, search
+from rscir_lib.benchmark import read_benchmark
+from rscir_lib.composition import Moments
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import BASELINES, chance, compare_published, evaluate, summarize
 from rscir_lib.features import read_features
-from rscir_lib.patterncom import read_benchmark
+from rscir_lib.search import search
 from rscir_lib.synthcom import draw_synthcom
 
 NOTEBOOKS = sorted(workbook.NOTEBOOKS.glob("*.ipynb"))
@@ -105,7 +106,7 @@ def run(number: str, **given: object) -> Path:
     """The run folder of one executed notebook."""
     ((notebook, parameters),) = workbook.resolve_parameters(workbook.select_notebooks([number]), given).items()
     workbook.run_notebook(notebook, parameters, timeout=600)
-    return workbook.run_of(parameters)
+    return runs.run_of(parameters)
 
 
 @pytest.fixture(scope="module")

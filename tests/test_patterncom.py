@@ -5,7 +5,9 @@ import pytest
 
 import oracle
 from rscir_lib.archive import class_of, read_archive, read_image
-from rscir_lib.patterncom import read_benchmark, read_multilabels, read_patterncom
+from rscir_lib.benchmark import read_benchmark
+from rscir_lib.multilabels import read_multilabels
+from rscir_lib.patterncom import read_patterncom
 
 
 def write(root, images, **attributes):

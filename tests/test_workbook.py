@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 
-from rscir_lib import workbook
+from rscir_lib import runs, workbook
 
 PARAMETERS = """\
 OUTPUT_ROOT = ""  # where the run folder goes
@@ -42,7 +42,7 @@ def run(notebooks):
 
 def test_run_folders_differ_where_runs_differ(tmp_path):
     names = [
-        workbook.run_folder(str(tmp_path), *rest).name
+        runs.run_folder(str(tmp_path), *rest).name
         for rest in [
             (),
             ("", "demo", "RN50"),
@@ -60,16 +60,16 @@ def test_run_folders_differ_where_runs_differ(tmp_path):
 
 
 def test_run_folder_is_not_shared_by_datasets_of_one_name(tmp_path):
-    workbook.run_folder(str(tmp_path), "/a/PatternNet", "clip")
+    runs.run_folder(str(tmp_path), "/a/PatternNet", "clip")
     with pytest.raises(ValueError, match=r"holds another run .*/a/PatternNet.*OUTPUT_ROOT"):
-        workbook.run_folder(str(tmp_path), "/b/PatternNet", "clip")
+        runs.run_folder(str(tmp_path), "/b/PatternNet", "clip")
 
 
 def test_paths_count_from_the_project(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert workbook.dataset_root() == workbook.ROOT / "data" / "synthcom"
-    assert workbook.from_root("data/x") == workbook.ROOT / "data" / "x"
-    assert workbook.from_root("") is None
+    assert runs.dataset_root() == runs.ROOT / "data" / "synthcom"
+    assert runs.from_root("data/x") == runs.ROOT / "data" / "x"
+    assert runs.from_root("") is None
 
 
 def test_select_by_beginning_in_order(notebooks):

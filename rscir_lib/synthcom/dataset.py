@@ -1,0 +1,117 @@
+"""The benchmark on disk."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from tqdm.auto import tqdm
+
+from rscir_lib.parallel import parallel_map
+from rscir_lib.patterncom import ATTRIBUTES, read_patterncom
+from rscir_lib.synthcom.canvas import SIZE
+from rscir_lib.synthcom.classes import CLASSES
+from rscir_lib.synthcom.scenes import describe, paint
+
+VERSION = 1  # of the drawing; same seed and number: same pixels, with the pinned numpy and Pillow
+
+
+def _write(path: Path, save: Callable[[Path], object]):
+    """Under a temporary name first: a file that is there is complete."""
+    part = path.with_name(path.name + ".part")
+    save(part)
+    os.replace(part, path)
+
+
+def _draw(jobs: list[tuple[Path, int, int, str]]) -> int:
+    for path, seed, number, name in jobs:
+        image = paint(describe(seed, number, name))
+        _write(path, lambda part, image=image: image.save(part, "JPEG", quality=92))
+    return len(jobs)
+
+
+def draw_synthcom(root: str | Path, seed: int = 0, images_per_class: int = 36, workers: int | None = None) -> Path:
+    """Write the synthetic benchmark in PatternNet's and PatternCom's layout under ``root`` and return it.
+
+    Writes ``images/<class>/<class>NNN.jpg`` (256 x 256 RGB), ``patternnet.csv``, ``PatternCom/<attribute>.csv`` and
+    the marker ``synthcom.json``. What is there already is kept, so an interrupted call resumes. A scene depends on
+    (seed, class, number) alone, not on ``images_per_class`` or ``workers`` (as in `parallel_map`).
+    Raises ValueError for impossible numbers and for a folder that holds something else.
+    """
+    if images_per_class < 1 or seed < 0 or (workers is not None and workers < 1):
+        raise ValueError(
+            f"images_per_class {images_per_class} and workers {workers} must be at least 1, seed {seed} at least 0"
+        )
+    root = Path(root).expanduser()
+    marker = root / "synthcom.json"
+    facts = {"synthetic": True, "version": VERSION, "seed": seed, "images_per_class": images_per_class, "size": SIZE}
+    found = json.loads(marker.read_text()) if marker.exists() else None
+    if found != facts and (found is not None or (root / "images").exists()):
+        raise ValueError(f"{root} holds {found or 'images that are not SynthCom'}, not {facts}: choose another folder")
+    for name in CLASSES:
+        (root / "images" / name).mkdir(parents=True, exist_ok=True)
+    if found is None:
+        _write(marker, lambda part: part.write_text(json.dumps(facts, indent=2) + "\n"))
+
+    digits = max(3, len(str(images_per_class)))
+    names = {
+        (name, number): f"{name}{number:0{digits}d}.jpg"
+        for name in sorted(CLASSES)
+        for number in range(1, images_per_class + 1)
+    }
+    there = {file for name in CLASSES for file in os.listdir(root / "images" / name)}
+    jobs = [
+        (root / "images" / name / file, seed, number, name)
+        for (name, number), file in names.items()
+        if file not in there
+    ]
+    chunks = [jobs[start : start + 16] for start in range(0, len(jobs), 16)]
+    with tqdm(total=len(jobs), desc="SynthCom (synthetic)", unit="image", disable=not jobs) as bar:
+        for done in parallel_map(_draw, chunks, workers):
+            bar.update(done)
+    tables = [root / "patternnet.csv", *(root / "PatternCom" / f"{attribute}.csv" for attribute in ATTRIBUTES)]
+    if not all(table.exists() for table in tables):
+        _write_tables(root, seed, names)
+    return root
+
+
+def _write_tables(root: Path, seed: int, names: dict[tuple[str, int], str]):
+    """The attribute files and patternnet.csv, from the descriptions alone."""
+    listing, rows = [], {attribute: [] for attribute in ATTRIBUTES}
+    for (name, number), file in names.items():
+        listing.append(f"images/{name}/{file} {sorted(CLASSES).index(name)} {name}\n")
+        scene = describe(seed, number, name)
+        for attribute, value in scene.values.items() if scene.listed else ():
+            rows[attribute].append(f"{file},{attribute},{value}\n")
+    (root / "PatternCom").mkdir(exist_ok=True)
+    for attribute, lines in rows.items():
+        _write(root / "PatternCom" / f"{attribute}.csv", lambda part, lines=lines: part.write_text("".join(lines)))
+    _write(root / "patternnet.csv", lambda part: part.write_text("".join(listing)))
+
+
+def contact_sheet(root: str | Path) -> Figure:
+    """One synthetic scene per labelled class and value of a folder that ``draw_synthcom`` wrote, by attribute."""
+    benchmark = read_patterncom(root)
+    archive = benchmark.archive
+    labels = benchmark.labels.assign(name=[archive.classes[i] for i in benchmark.labels["position"]])
+    rows = list(labels.drop_duplicates(["attribute", "name", "value"]).groupby(["attribute", "name"]))
+    width = max(len(cells) for _, cells in rows)
+    blocks = -(-len(rows) // 3)
+    figure, axes = plt.subplots(blocks, 3 * width, figsize=(4.2 * width, 1.65 * blocks), layout="constrained")
+    for ax in axes.flat:
+        ax.axis("off")
+    columns = [axes[:, start : start + width] for start in range(0, 3 * width, width)]
+    for line, ((attribute, name), cells) in zip(np.concatenate(columns), rows, strict=False):
+        title = f"{attribute}: {name}\n"  # over the row's first scene
+        for ax, (value, position) in zip(line, cells[["value", "position"]].sort_values("value").values, strict=False):
+            with Image.open(archive.path(position)) as image:
+                ax.imshow(image)
+            ax.set_title(title + value, fontsize=9, loc="left")
+            title = ""
+    figure.suptitle("SynthCom (synthetic): a scene for each attribute, class and value")
+    plt.close(figure)  # else a notebook shows it twice
+    return figure
