@@ -30,7 +30,9 @@ def archive(tmp_path):
     for name in ("a", "b"):
         (tmp_path / "data" / "images" / name).mkdir(parents=True)
         for number in range(3):
-            Image.new("RGB", (9, 5), (40 * number, 0, 0)).save(tmp_path / "data" / "images" / name / f"{name}{number}.png")
+            Image.new("RGB", (9, 5), (40 * number, 0, 0)).save(
+                tmp_path / "data" / "images" / name / f"{name}{number}.png"
+            )
     return read_archive(tmp_path / "data")
 
 
@@ -102,7 +104,9 @@ def test_values_that_patterncom_could_not_hold_are_refused(archive, tmp_path, va
 
 def test_proposals_ask_for_the_least_sure_first(archive, tmp_path):
     feats = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1], [0.96, 0.28], [1, 0]])
-    table = propose(feats, lambda texts: np.eye(2)[: len(texts)], {"smooth": "a smooth place", "rough": "a rough place"})
+    table = propose(
+        feats, lambda texts: np.eye(2)[: len(texts)], {"smooth": "a smooth place", "rough": "a rough place"}
+    )
     assert table["position"].tolist() == [1, 2, 4, 0, 3, 5]  # margins 0.2, 0.2, 0.68, 1, 1, 1; ties by archive order
     assert table["proposed"].tolist() == ["smooth", "rough", "smooth", "smooth", "rough", "smooth"]
     session = Session(archive, VALUES, tmp_path / "ann.csv", table)

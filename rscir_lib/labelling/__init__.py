@@ -1,4 +1,4 @@
-"""Labels of one's own: proposals, a widget to answer them by keyboard, journals of several people, PatternCom's file."""
+"""Labels of one's own: proposals, a widget answered by keyboard, journals of several people, PatternCom's file."""
 
 from rscir_lib.labelling.journal import (
     agreement,

@@ -85,7 +85,9 @@ def merge_journals(journals: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, 
         if len(counts) and 2 * counts.iloc[0] > counts.sum():
             labels.append((image, counts.index[0]))
         else:
-            left.append((image, ", ".join(f"{value} {count}" for value, count in counts.items()) or "nobody could tell"))
+            left.append(
+                (image, ", ".join(f"{value} {count}" for value, count in counts.items()) or "nobody could tell")
+            )
     return pd.DataFrame(labels, columns=["image", "value"]), pd.DataFrame(left, columns=["image", "said"])
 
 

@@ -54,7 +54,9 @@ class Session:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise ValueError(f"{self.path} is open in another session; close that one, or label as PERSON 'b'") from None
+            raise ValueError(
+                f"{self.path} is open in another session; close that one, or label as PERSON 'b'"
+            ) from None
         if proposals is None:
             proposals = pd.DataFrame({"position": np.arange(len(archive)), "proposed": "", "margin": np.nan})
         names = ImageNames(archive)
@@ -74,7 +76,7 @@ class Session:
     @property
     def labels(self) -> pd.DataFrame:
         """What was said so far, columns image, value, proposed, in the order of the answers."""
-        return pd.DataFrame([(image, *row) for image, row in self._said.items()], columns=HEADER, dtype=str)
+        return _table(self._said)
 
     @property
     def left(self) -> list[str]:
@@ -87,17 +89,20 @@ class Session:
             raise ValueError(f"value {value!r}: choose one of {', '.join(self.values)}")
         if image not in self.proposals.index:
             raise ValueError(f"image {image!r} is not among those to label")
-        self._said.pop(image, None)
-        self._said[image] = (value, self.proposals.at[image, "proposed"])
-        write_journal(self.path, self.labels)
+        others = {name: said for name, said in self._said.items() if name != image}
+        self._save(others | {image: (value, self.proposals.at[image, "proposed"])})
 
     def undo(self) -> str | None:
         """Take the last answer back, on disk too; returns its image, None when there is nothing to take back."""
         if not self._said:
             return None
-        image, _ = self._said.popitem()
-        write_journal(self.path, self.labels)
+        *others, (image, _) = self._said.items()
+        self._save(dict(others))
         return image
+
+    def _save(self, said: dict[str, tuple[str, str]]) -> None:
+        write_journal(self.path, _table(said))  # first: what could not be written was not said
+        self._said = said
 
     def picture(self, image: str, side: int = 384) -> str:
         """An image as a data URI, its longer side `side` pixels."""
@@ -107,3 +112,7 @@ class Session:
         data = io.BytesIO()
         picture.save(data, "JPEG", quality=88)
         return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _table(said: dict[str, tuple[str, str]]) -> pd.DataFrame:
+    return pd.DataFrame([(image, *row) for image, row in said.items()], columns=HEADER, dtype=str)

@@ -53,7 +53,9 @@ class Labeller(anywidget.AnyWidget):
             for image, row in zip(left, rows.itertuples(), strict=False)
         ]
         with self.hold_sync():
-            self.queue = [item | {"margin": None if item["margin"] != item["margin"] else item["margin"]} for item in queue]
+            self.queue = [
+                item | {"margin": None if item["margin"] != item["margin"] else item["margin"]} for item in queue
+            ]
             self.counts = self.session.labels["value"].value_counts().to_dict()
             self.left = len(left)
 
