@@ -60,9 +60,11 @@ class Session:
         if proposals is None:
             proposals = pd.DataFrame({"position": np.arange(len(archive)), "proposed": "", "margin": np.nan})
         names = ImageNames(archive)
-        self.proposals = proposals.assign(image=[names.name(i) for i in proposals["position"]]).set_index("image")
+        self.proposals = proposals.assign(
+            image=[names.name(archive.files[i]) for i in proposals["position"]]
+        ).set_index("image")
         said = read_journal(self.path)
-        known = {names.name(i) for i in range(len(archive))}
+        known = {names.name(file) for file in archive.files}
         for column, allowed in (("image", known), ("value", {*values, ""})):
             if (strange := said.loc[~said[column].isin(allowed), column]).size:
                 self.close()
