@@ -66,10 +66,13 @@ def test_query_outside_the_archive(tmp_path):
 
 
 def test_images_are_named_by_as_much_of_the_path_as_it_takes(tmp_path):
-    names = ImageNames(Archive(tmp_path, ("a/x.jpg", "b/x.jpg", "x.jpg", "b/y.jpg"), ("",) * 4))
-    assert [names.find(said) for said in ("a/x.jpg", "b/x.jpg", "./x.jpg", "y.jpg", "b/y.jpg")] == [0, 1, 2, 3, 3]
-    assert [names.name(i) for i in range(4)] == ["a/x.jpg", "b/x.jpg", "x.jpg", "y.jpg"]
-    assert "y" not in names
-    with pytest.raises(ValueError, match=r"several images named 'x\.jpg'; say which by its path: 'a/x\.jpg', 'b/x"):
-        names.find("x.jpg")
-    assert ImageNames(Archive(tmp_path, ("a/x.jpg",), ("",)), suffixless=True).find("a/x") == 0
+    files = ("a/x.jpg", "b/x.jpg", "x.jpg", "b/y.jpg")
+    names = ImageNames(Archive(tmp_path, files, ("",) * 4))
+    said = ("a/x.jpg", "b/x.jpg", "./x.jpg", "y.jpg", "b/y.jpg")
+    assert [names.position(names.find(image, "")) for image in said] == [0, 1, 2, 3, 3]
+    assert [names.name(file) for file in files] == ["a/x.jpg", "b/x.jpg", "x.jpg", "y.jpg"]
+    with pytest.raises(ValueError, match=r"f, line 1: .*several images named 'x\.jpg'; say which: 'a/x\.jpg' or 'b/x"):
+        names.find("x.jpg", "f, line 1")
+    with pytest.raises(ValueError, match=r"image 'y' is not in the archive; correct the name"):
+        names.find("y", "")
+    assert ImageNames(Archive(tmp_path, files, ("",) * 4), suffixless=True).find("y", "") == "b/y.jpg"
