@@ -89,6 +89,12 @@ def browser():
         browser.close()
 
 
+def press(page, key: str) -> None:
+    """A key, once there is a picture to answer for: a person looks first."""
+    page.locator(".rscir-labeller img:visible").wait_for(timeout=60_000)
+    page.keyboard.press(key)
+
+
 def wait_for(page, count: int) -> None:
     page.locator(".rscir-labeller .status:visible", has_text=re.compile(f"^{count} answered")).wait_for(timeout=20_000)
 
@@ -101,7 +107,9 @@ def run_all(page, address: str):
     page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
     stage = page.locator(".rscir-labeller .stage").last
     stage.wait_for(timeout=120_000)
-    stage.focus()
+    running = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.textContent.includes('*'))"
+    page.wait_for_function(f"!{running}", timeout=60_000)  # the last cell takes the focus when it is done
+    stage.click()
     return stage
 
 
@@ -113,13 +121,13 @@ def test_thirty_images_by_keyboard_one_undone_and_the_page_reloaded(run, lab, br
     run_all(page, lab)
     first = page.locator(".rscir-labeller .caption").inner_text()
     for number in range(15):
-        page.keyboard.press("123"[number % 3])
+        press(page, "123"[number % 3])
     wait_for(page, 15)
     page.keyboard.press("u")
     wait_for(page, 14)
     assert len(read_journal(journal)) == 14
-    page.keyboard.press("0")
-    page.keyboard.press("Enter")  # takes the proposal
+    press(page, "0")
+    press(page, "Enter")  # takes the proposal
     wait_for(page, 16)
     kept = journal.read_text()
 
@@ -127,7 +135,7 @@ def test_thirty_images_by_keyboard_one_undone_and_the_page_reloaded(run, lab, br
     wait_for(page, 16)
     assert journal.read_text() == kept
     for _ in range(14):
-        page.keyboard.press("2")
+        press(page, "2")
     wait_for(page, 30)
     said = read_journal(journal)
     assert len(said) == said["image"].nunique() == 30
