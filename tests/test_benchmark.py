@@ -59,9 +59,9 @@ def test_without_moves_every_position(tmp_path):
 
 def test_sides_are_told_apart(tmp_path):
     """What the text asks for, another value, no label, not known, and the query image itself."""
-    labels = pd.DataFrame(
-        [("shape", n, "c", v, i) for n, v, i in [("a", "oval", 0), ("c", "round", 2), ("f", "oval", 5)]]
-    )
+    labelled = [("a", "oval", 0), ("c", "round", 2), ("f", "oval", 5)]
+    labels = pd.DataFrame([("shape", image, "c", value, i) for image, value, i in labelled])
+    labels.columns = ["attribute", "image", "group", "value", "position"]
     queries = made(tmp_path).queries.assign(unknown=[0, -1])
     benchmark = made(tmp_path, queries=queries, labels=labels, unknowns=(np.array([1]),))
     sides = [side.rpartition(": ")[::2] for side in benchmark.sides(0)]
