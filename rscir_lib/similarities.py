@@ -7,6 +7,7 @@ never across queries, and it never reverses an order.
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 
 import numpy as np
 import torch
@@ -71,6 +72,12 @@ def mix(image: torch.Tensor, text: torch.Tensor, lam: float) -> torch.Tensor:
     if lam == 1:
         return text  # which may be one row for many images: it is ranked once
     return (1 - lam) * image + lam * text
+
+
+def check_lambda(lam: float) -> None:
+    """Raises ValueError unless it is a number in [0, 1]."""
+    if isinstance(lam, bool) or not isinstance(lam, Real) or not 0 <= lam <= 1:
+        raise ValueError(f"lambda {lam!r} is outside [0, 1]; 0 is image alone, 1 text alone")
 
 
 def best_first(scores: np.ndarray, top: int) -> np.ndarray:
