@@ -8,7 +8,6 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,11 +41,6 @@ def _done(figure: Figure, title: str, description: str, **place: float) -> Figur
     # where a notebook keeps an image's alternative text, and nbconvert looks for it
     figure._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": figure.description}})
     return figure
-
-
-def save(figure: Figure, file: str | Path | BinaryIO) -> None:
-    """Write a figure as PNG, its description inside."""
-    figure.savefig(file, format="png", metadata={"Description": getattr(figure, "description", "")})
 
 
 Read = Callable[[int], Image.Image]  # the picture at an archive position: archive.read
@@ -187,8 +181,8 @@ def cdf_steps(
         for name, (image, text) in steps.items()
     )
     description = (
-        f"Histograms of one query's similarities, mean and std ({spreads}), and both scales against each other, mixed at "
-        f"lambda {lam:g}; {int(relevant.sum())} of {len(relevant)} images are relevant."
+        f"Histograms of one query's similarities, mean and std ({spreads}), and both scales against each other, mixed "
+        f"at lambda {lam:g}; {int(relevant.sum())} of {len(relevant)} images are relevant."
     )
     return _done(figure, title, description)
 

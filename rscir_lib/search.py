@@ -117,9 +117,10 @@ class Hits:
     """The answers to one question, best first.
 
     table: a row a hit: rank, position, file, class, score, cosine_image and cosine_text (similarities to the query, in
-        [-1, 1]), normal_image and normal_text (the same as shares of a normal distribution over the archive, in (0, 1)),
-        footprint (a GeoJSON polygon in longitude and latitude, or None).
-    image: the query picture, where there is one. question: image, text, method, lambda, archive and encoder, in words.
+        [-1, 1]), normal_image and normal_text (the same as shares of a normal distribution over the archive, in
+        (0, 1)), footprint (a GeoJSON polygon in longitude and latitude, or None).
+    image: the query picture, where there is one. question: image, text, method,
+        lambda and archive, in words. read: archive position -> picture. unknown_words: of the text, to the encoder.
     """
 
     table: pd.DataFrame
@@ -134,7 +135,7 @@ class Hits:
     @property
     def title(self) -> str:
         """The question in a line."""
-        return ", ".join(f"{value}" if key == "method" else f"{key} {value}" for key, value in self.question.items())
+        return ", ".join(f"{key} {value}" for key, value in self.question.items() if value not in ("", None))
 
     def gallery(self) -> "Figure":
         """The query on the left, the hits on the right."""
@@ -238,8 +239,23 @@ class Searcher:
         positions, scores = top_k(self.database, of_image, of_text, lam, top, method, scorer)
         question = {"image": name, "text": text, "method": method.name, "lambda": lam if method.has_lambda else None}
         question["archive"] = self.archive.name if self.archive else self.features.provenance.get("archive", "")
+        if isinstance(method, TwoSimilarities) and method.shown:
+            scores = self._shown(method, positions, of_image, of_text, lam)
         table = self._table(positions, scores, of_image if name else None, of_text if text else None)
         return Hits(table, picture, question, self.archive.read if self.archive else None, self._unknown_words(text))
+
+    def _shown(
+        self, method: TwoSimilarities, positions: np.ndarray, image: np.ndarray, text: np.ndarray, lam: float
+    ) -> np.ndarray:
+        """The scores on the scale that people read."""
+        hits = self.database.feats[positions].astype(np.float64)
+        scaled = [
+            method.shown(
+                torch.from_numpy(hits @ query.astype(np.float64)), self.database.moments.of_similarities(query)
+            )
+            for query in (image, text)
+        ]
+        return method.combine(*scaled, lam).numpy()
 
     def _image(self, image: Query) -> tuple[Image.Image | None, str, np.ndarray]:
         """Picture, name and feature (d,) of a query image."""
@@ -287,13 +303,12 @@ class Searcher:
 
     def _unknown_words(self, text: str) -> tuple[str, ...]:
         """Words that the encoder has never seen, where it can tell; with a warning."""
-        unknown = tuple(getattr(self._encoder or self.encoder, "unknown_words", lambda text: ())(text)) if text else ()
+        if not text or not hasattr(self.encoder, "unknown_words"):
+            return ()
+        unknown = tuple(self.encoder.unknown_words(text))
         if unknown:
-            warnings.warn(
-                f"the encoder {self.encoder.name!r} has never seen {', '.join(map(repr, unknown))}: it ranks by the "
-                "rest, or by noise",
-                stacklevel=3,
-            )
+            words = ", ".join(map(repr, unknown))
+            warnings.warn(f"encoder {self.encoder.name!r} has never seen {words}: expect noise", stacklevel=4)
         return unknown
 
 
@@ -322,50 +337,49 @@ def search(
 
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
 :root { color-scheme: light dark }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
 ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem; padding: 0 }
-li { list-style: none } img { width: 100%; border-radius: 4px } .query img { width: 14rem } .query b { font-size: 1.4rem }
-small { display: block; overflow-wrap: anywhere; opacity: .8 }
+li { list-style: none }
+img { width: 100%; border-radius: 4px }
+.query img { width: 14rem }
+small { display: block; overflow-wrap: anywhere }
 """
 
 
 def _page(hits: Hits) -> str:
+    read = hits._reader
+
     def picture(image: Image.Image, alt: str) -> str:
         return f'<img src="{data_uri(image)}" alt="{html.escape(alt)}">'
 
-    text, read = html.escape(str(hits.question["text"])), hits._reader
-    query = picture(hits.image, f"query image {hits.question['image']}") if hits.image else ""
-    unknown = (
-        f"<p>The encoder has never seen: {html.escape(', '.join(hits.unknown_words))}</p>" if hits.unknown_words else ""
-    )
-    items = []
-    for row in hits.table.itertuples():
-        cls = hits.table.at[row.Index, "class"]
-        facts = [
-            f"{row.rank}. {cls}".strip(". ") if cls else f"{row.rank}.",
-            f"score {row.score:.4g}",
-            f"picture {row.cosine_image:.3f} ({row.normal_image:.1%})" if row.cosine_image == row.cosine_image else "",
-            f"words {row.cosine_text:.3f} ({row.normal_text:.1%})" if row.cosine_text == row.cosine_text else "",
-            row.file,
-        ]
-        alt = f"rank {row.rank}: {row.file}" + (f", class {cls}" if cls else "")
-        lines = "".join(f"<small>{html.escape(fact)}</small>" for fact in facts if fact)
-        items.append(f"<li>{picture(read(row.position), alt)}{lines}</li>")
+    def item(row: dict) -> str:
+        facts = [f"{row['rank']}. {row['class']}", f"score {row['score']:.4g}"]
+        for name, modality in (("picture", "image"), ("words", "text")):
+            if not np.isnan(row[f"cosine_{modality}"]):
+                facts.append(f"{name} {row[f'cosine_{modality}']:.3f} ({row[f'normal_{modality}']:.1%})")
+        lines = "".join(f"<small>{html.escape(fact)}</small>" for fact in (*facts, row["file"]))
+        alt = f"hit {row['rank']}: {row['file']}"
+        return f"<li>{picture(read(row['position']), alt)}{lines}</li>"
+
+    query = picture(hits.image, f"query image: {hits.question['image']}") if hits.image else ""
+    words = f"<h2>+ {html.escape(hits.question['text'])}</h2>" if hits.question["text"] else ""
+    unknown = "".join(f"<p>The encoder has never seen {html.escape(repr(word))}.</p>" for word in hits.unknown_words)
+    title = html.escape(hits.title)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(hits.title)}</title><style>{_STYLE}</style></head>
-<body><h1>Composed image retrieval</h1>
-<div class="query">{query}<p><b>{"+ " + text if text else ""}</b><br>{html.escape(hits.title)}</p>{unknown}</div>
-<ol>{"".join(items)}</ol>
-<p><small>In brackets: the share of a normal distribution over the archive that lies below.</small></p>
+<title>{title}</title><style>{_STYLE}</style></head>
+<body><h1>{len(hits)} images found</h1>
+<div class="query">{query}{words}<p>{title}</p>{unknown}</div>
+<ol>{"".join(map(item, hits.table.to_dict("records")))}</ol>
+<p>In brackets: the share of a normal distribution over the archive that lies below.</p>
 </body></html>
 """
 
 
 def data_uri(image: Image.Image, side: int = 256) -> str:
-    """A picture as a JPEG of at most `side` pixels a side, within a page."""
-    image = image.copy()
+    """A picture as a JPEG of at most `side` pixels a side, to stand within a page."""
+    image = image.convert("RGB")
     image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)

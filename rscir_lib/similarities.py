@@ -121,7 +121,7 @@ class Moments:
 
     def normal_cdf(self, similarities: np.ndarray, query: np.ndarray) -> np.ndarray:
         """Phi of some (n,) similarities to a query feature (d,), standardised over the whole archive."""
-        return normal_cdf(torch.from_numpy(np.asarray(similarities, np.float64)), self.of_similarities(query)).numpy()
+        return normal_cdf(torch.from_numpy(np.array(similarities, np.float64)), self.of_similarities(query)).numpy()
 
 
 class Database:
