@@ -1,8 +1,10 @@
 """One question to an archive: the best images for a query image and a text, to look at, to keep, to put on a map."""
 
 import base64
+import hashlib
 import html
 import io
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -131,6 +133,14 @@ class Hits:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @cached_property
+    def name(self) -> str:
+        """What to call files of these hits: the question in safe characters, with some that no other question has."""
+        words = (
+            re.sub(r"\W+", "-", f"{Path(str(self.question['image'])).stem} {self.question['text']}").strip("-").lower()
+        )
+        return f"hits_{words[:60]}_{hashlib.sha256(repr(self.question).encode()).hexdigest()[:6]}"
 
     @property
     def title(self) -> str:
@@ -305,7 +315,7 @@ class Searcher:
         """Words that the encoder has never seen, where it can tell; with a warning."""
         if not text or not hasattr(self.encoder, "unknown_words"):
             return ()
-        unknown = tuple(self.encoder.unknown_words(text))
+        unknown = tuple(dict.fromkeys(self.encoder.unknown_words(text)))
         if unknown:
             words = ", ".join(map(repr, unknown))
             warnings.warn(f"encoder {self.encoder.name!r} has never seen {words}: expect noise", stacklevel=4)

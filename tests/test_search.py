@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,7 +43,7 @@ def exact_scores(feats, image, text, name, lam):
     return np.array(oracle.scores(name, s_image, s_text, lam))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(case=archives(), name=st.sampled_from(PAIRED), lam=st.sampled_from([0, 0.3, 0.95, 1]), top=st.integers(1, 70))
 def test_top_k_is_the_head_of_the_exact_ranking(case, name, lam, top):
     feats, text = case
@@ -81,10 +82,8 @@ def test_few_exact_scores_are_enough(monkeypatch):
     """Of 30,400 images in a cloud, all but a few dozen are ruled out by the bound."""
     rng = np.random.default_rng(0)
     feats, text = unit(rng.normal(size=(30_400, 64)) + 1), unit(rng.normal(size=64))
-    asked = []
-    monkeypatch.setattr(
-        search_room, "best_first", lambda s, k: asked.append(len(s)) or np.argsort(-s, kind="stable")[:k]
-    )
+    asked, best_first = [], search_room.best_first
+    monkeypatch.setattr(search_room, "best_first", lambda s, k: asked.append(len(s)) or best_first(s, k))
     top_k(feats, feats[5], text, 0.5, 20)
     assert asked[0] == 30_400
     assert 20 <= asked[1] < 100
@@ -127,8 +126,8 @@ def ask(features, encoder, archive):
 
 
 def test_hits_are_what_top_k_finds(ask, features, encoder, archive):
-    hits = search(features, 3, " red   roof ", 0.4, top=5, encoder=encoder, archive=archive)
-    positions, scores = top_k(features.feats, features.feats[3], encoder.encode_texts(["red roof"])[0], 0.4, 5)
+    hits = search(features, 3, " red   many ", 0.4, top=5, encoder=encoder, archive=archive)
+    positions, scores = top_k(features.feats, features.feats[3], encoder.encode_texts(["red many"])[0], 0.4, 5)
     assert hits.table["position"].tolist() == positions.tolist()
     assert hits.table["rank"].tolist() == [1, 2, 3, 4, 5]
     assert hits.table["file"].tolist() == [archive.files[i] for i in positions]
@@ -138,7 +137,7 @@ def test_hits_are_what_top_k_finds(ask, features, encoder, archive):
     assert hits.table["score"].to_numpy() == pytest.approx(mixed.to_numpy())
     assert hits.table["cosine_image"].to_numpy() == pytest.approx(features.feats[positions] @ features.feats[3])
     assert hits.table["footprint"].isna().all()
-    assert hits.question["text"] == "red roof"
+    assert hits.question["text"] == "red many"
 
 
 def test_an_image_from_anywhere(ask, archive, tmp_path):
@@ -180,8 +179,9 @@ def test_without_archive_and_encoder(features):
 
 
 def test_files_of_the_hits(ask, archive, tmp_path):
-    hits = ask(0, "<script>alert(1)</script>", top=4)
-    read = np.genfromtxt(hits.to_csv(tmp_path / "hits.csv"), delimiter=",", names=True, dtype=None, encoding="utf-8")
+    with pytest.warns(UserWarning, match="has never seen 'script', 'alert'"):
+        hits = ask(0, "<script>alert(1)</script>", top=4)
+    read = pd.read_csv(hits.to_csv(tmp_path / "hits.csv"))
     assert read["file"].tolist() == hits.table["file"].tolist()
     page = hits.to_html(tmp_path / "hits.html").read_text()
     assert "<script" not in page
