@@ -7,7 +7,6 @@ import itertools
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,9 +45,8 @@ def _done(figure: Figure, title: str, description: str, **place: float) -> Figur
 Read = Callable[[int], Image.Image]  # the picture at an archive position: archive.read
 
 
-def _show(ax: Axes, image: Image.Image | Path, relevant: bool | None = None) -> None:
+def _show(ax: Axes, image: Image.Image, relevant: bool | None = None) -> None:
     """An image in a frame: green with a tick when relevant, thin grey when not, none when that is not asked."""
-    image = image if isinstance(image, Image.Image) else Image.open(image)
     ax.imshow(image.convert("RGB").resize((160, 160)))
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set(

@@ -128,7 +128,7 @@ class Database:
     """An archive as a method sees it: `feats`, (N, d) float32 of unit length, and exact similarities to them."""
 
     def __init__(self, feats: np.ndarray, device: str = "cpu", moments: Moments | None = None) -> None:
-        self.feats, self.device = np.ascontiguousarray(feats), device
+        self.feats, self.device = np.ascontiguousarray(feats, np.float32), device
         if moments is not None:
             self.moments = moments
 
