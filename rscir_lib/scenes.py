@@ -152,7 +152,8 @@ def main(argv: list[str] | None = None) -> None:
     archive = read_scenes(given.folder, given.tile, given.overlap, given.max_nodata)
     listing = given.listing or archive.root / f"tiles{given.tile}.csv"
     write_listing(archive, listing)
-    print(f"{archive.note}\nwritten: {listing}; next: make workbook DATASET_ROOT={archive.root} ARGS=LISTING={listing}")
+    print(f"{archive.note}\nwritten: {listing}")
+    print(f'next: make workbook DATASET_ROOT="{archive.root}" LISTING="{listing.resolve()}"')
 
 
 if __name__ == "__main__":
