@@ -1,116 +1,136 @@
-"""The methods: similarities to the query image and to the query text in, one score per image out.
+"""The methods: a query image and a query text in, one score per archive image out.
 
-A method works on rows: `image` and `text` are (..., N) similarities of N archive images to one query image and one
-query text a row. Whatever it normalises, it normalises along the last axis, never across queries.
-Adding a method is one function and one entry in `METHODS`.
+A method is fitted once to an archive and then scores queries. The simplest kind, `TwoSimilarities`, sees nothing but
+the similarities of the archive to the image and to the text; adding one is one entry of `METHODS`. Any other kind is a
+class with `name`, `has_lambda` and `fit`; those of ours lie in `rscir_lib.methods`. A method need not be registered:
+`evaluate` and `search` take the object as well as a name.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
-from scipy.special import ndtr
 
-Prepare = Callable[[torch.Tensor], torch.Tensor]
+from rscir_lib.similarities import Database, Moments, clamped, minmax, mix, normal_cdf, raw, upper_tail, zscore
+
+__all__ = ["METHODS", "Database", "Method", "Moments", "TwoSimilarities", "get_method", "mix", "normal_cdf", "zscore"]
+
+EncodeTexts = Callable[[list[str]], np.ndarray]  # n texts -> (n, d) float32, L2-normalised
 Combine = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
-def raw(s: torch.Tensor) -> torch.Tensor:
-    """Similarities as they are."""
-    return s
+class Scorer(Protocol):
+    """What a method knows of one archive."""
+
+    def __call__(self, images: np.ndarray, texts: np.ndarray, lam: float) -> np.ndarray:
+        """Scores (B, N) in float64, higher is better, of B queries: features (B, d) of their images and of their
+        texts, L2-normalised. lam in [0, 1], NaN for a method without. Equal archive features get equal scores."""
 
 
-def zscore(s: torch.Tensor) -> torch.Tensor:
-    """(s - mean) / std over the archive, unbiased std (protocol, Scores). Constant similarities become 0."""
-    centred = s - s.mean(dim=-1, keepdim=True)
-    std = (centred.square().sum(dim=-1, keepdim=True) / max(s.shape[-1] - 1, 1)).sqrt()
-    return centred / torch.where(std > 0, std, torch.ones_like(std))
+class Method(Protocol):
+    """A way to compose. Its docstring gives the formula and the source."""
 
+    name: str
+    has_lambda: bool
 
-def phi(z: torch.Tensor) -> torch.Tensor:
-    """Standard normal CDF. Wants float64: in float32 it is exactly 1 from z = 5.35 on, a tie at the top of the list."""
-    if z.device.type == "cpu":  # three times faster than torch's, and equal inputs give equal outputs: ties stay ties
-        return torch.from_numpy(np.asarray(ndtr(z.numpy())))
-    return torch.special.ndtr(z)
-
-
-def normal_cdf(s: torch.Tensor) -> torch.Tensor:
-    """Phi of the z-score, in (0, 1): WeiCom's common scale for both modalities (protocol, Scores)."""
-    return phi(zscore(s))
-
-
-def mix(image: torch.Tensor, text: torch.Tensor, lam: float) -> torch.Tensor:
-    """(1 - lambda) image + lambda text: lambda 0 is image alone, 1 text alone."""
-    if lam == 1:
-        return text  # which may be one row for many images: it is ranked once
-    return (1 - lam) * image + lam * text
+    def fit(self, features: Database, encode_texts: EncodeTexts) -> Scorer:
+        """Once an archive: `features.feats` (N, d) in archive order, `features.similarities(queries)`,
+        `features.moments`."""
 
 
 @dataclass(frozen=True)
-class Method:
-    """score = combine(prepare(image), prepare(text), lambda): `prepare` runs once a modality, `combine` per lambda."""
+class TwoSimilarities:
+    """score = combine(prepare(image), prepare(text), lambda) of similarities (..., N) to the image and to the text.
 
+    `prepare` runs once a modality, `combine` once a lambda; `evaluate` keeps what it can between queries. formula: its
+    formula and source, the object's docstring.
+    pointwise: the score of an image depends on its own two similarities alone, given the moments that `prepare` then
+    takes, and never falls where one of them rises. So a part of an archive can be scored without the rest, and most
+    images need no exact score to be ruled out.
+    """
+
+    name: str
     combine: Combine
-    prepare: Prepare = raw
+    prepare: Callable[..., torch.Tensor] = raw
     has_lambda: bool = False
+    pointwise: bool = False
+    formula: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.formula)
+
+    def prepare_at(self, lam: float) -> Callable[..., torch.Tensor]:
+        """`prepare`, or nothing where one modality is mixed in alone: no scale changes its order, and the similarities
+        themselves are exact where a scale saturates."""
+        return raw if self.combine is mix and lam in (0, 1) else self.prepare
 
     def score(self, image: torch.Tensor, text: torch.Tensor, lam: float = float("nan")) -> torch.Tensor:
         """Scores (..., N), higher is better, from similarities (..., N); lam in [0, 1] where the method has one."""
-        return self.combine(self.prepare(image), self.prepare(text), lam)
+        prepare = self.prepare_at(lam)
+        return self.combine(prepare(image), prepare(text), lam)
+
+    def fit(self, features: Database, encode_texts: EncodeTexts) -> Scorer:
+        database = Database.of(features)
+
+        def score(images: np.ndarray, texts: np.ndarray, lam: float = float("nan")) -> np.ndarray:
+            image, text = (torch.from_numpy(database.similarities(queries)) for queries in (images, texts))
+            return self.score(image, text, lam).numpy()
+
+        return score
 
 
 METHODS: dict[str, Method] = {
-    "text": Method(lambda image, text, lam: text),
-    "image": Method(lambda image, text, lam: image),
-    "average": Method(lambda image, text, lam: (image + text) / 2),
-    "weicom": Method(mix, normal_cdf, has_lambda=True),
-    # the steps that WeiCom adds, one by one
-    "linear": Method(mix, raw, has_lambda=True),
-    "zscore": Method(mix, zscore, has_lambda=True),
-    # in the authors' code, unpublished
-    "sum": Method(lambda image, text, lam: image + text),
-    "product": Method(lambda image, text, lam: image * text),
-    "minimum": Method(lambda image, text, lam: torch.minimum(image, text)),
-}
+    method.name: method
+    for method in [
+        TwoSimilarities("text", lambda image, text, lam: text, pointwise=True, formula="s_t. Protocol, Scores."),
+        TwoSimilarities("image", lambda image, text, lam: image, pointwise=True, formula="s_v. Protocol, Scores."),
+        TwoSimilarities(
+            "average", lambda image, text, lam: (image + text) / 2, pointwise=True,
+            formula='(s_v + s_t) / 2, "Text & Image". Protocol, Scores.',
+        ),
+        TwoSimilarities(
+            "weicom", mix, upper_tail, has_lambda=True, pointwise=True,
+            formula="(1 - lambda) Phi(z_v) + lambda Phi(z_t), less 1, z = (s - mean) / std. Psomas et al., Composed "
+            "image retrieval for remote sensing, IGARSS 2024.",
+        ),
+        # the steps that WeiCom adds, one by one
+        TwoSimilarities(
+            "linear", mix, has_lambda=True, pointwise=True,
+            formula="(1 - lambda) s_v + lambda s_t. WeiCom without its scale.",
+        ),
+        TwoSimilarities(
+            "zscore", mix, zscore, has_lambda=True, pointwise=True,
+            formula="(1 - lambda) z_v + lambda z_t, z = (s - mean) / std. In the authors' code, unpublished.",
+        ),
+        TwoSimilarities(
+            "minmax", mix, minmax, has_lambda=True,
+            formula="(1 - lambda) m_v + lambda m_t, m = (s - min) / (max - min). Fox and Shaw, TREC-2, 1994 (CombSUM).",
+        ),
+        # in the authors' code, unpublished
+        TwoSimilarities("sum", lambda image, text, lam: image + text, pointwise=True, formula="s_v + s_t."),
+        TwoSimilarities("product", lambda image, text, lam: image * text, formula="s_v s_t."),
+        TwoSimilarities(
+            "product-clamped", lambda image, text, lam: image * text, clamped, formula="max(s_v, 0) max(s_t, 0)."
+        ),
+        TwoSimilarities("minimum", lambda image, text, lam: torch.minimum(image, text), pointwise=True,
+                        formula="min(s_v, s_t)."),
+    ]
+}  # fmt: skip
 
 
-def get_method(name: str) -> Method:
-    """The method of that name. Raises ValueError listing the names there are."""
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}; choose from {', '.join(METHODS)}")
-    return METHODS[name]
+def get_method(method: str | Method) -> Method:
+    """The method of that name; an object that is one is given back.
 
-
-@dataclass(frozen=True)
-class Moments:
-    """Mean (d,) and covariance (d, d) of an archive's features: all that WeiCom asks of the archive as a whole.
-
-    mean(X v) = mean . v and var(X v) = v' covariance v hold exactly, so that the normal CDF of one image's similarity
-    needs no pass over the archive (protocol, Traps).
+    Raises ValueError listing the names there are, or for an object that lacks something or bears another's name.
     """
-
-    mean: np.ndarray
-    covariance: np.ndarray
-
-    @classmethod
-    def of(cls, feats: np.ndarray, chunk: int = 65_536) -> "Moments":
-        """Moments in float64 of (N, d) features, which may be memory-mapped: two passes in chunks of rows."""
-        starts = range(0, len(feats), chunk)
-        mean = sum(feats[i : i + chunk].sum(axis=0, dtype=np.float64) for i in starts) / len(feats)
-        scatter = np.zeros((feats.shape[1], feats.shape[1]))
-        for i in starts:
-            centred = feats[i : i + chunk] - mean
-            scatter += centred.T @ centred
-        return cls(mean, scatter / max(len(feats) - 1, 1))
-
-    def of_similarities(self, query: np.ndarray) -> tuple[float, float]:
-        """Mean and std, over the whole archive, of the similarities to a query feature (d,)."""
-        query = query.astype(np.float64)
-        projected = (torch.from_numpy(self.covariance) @ torch.from_numpy(query)).numpy()
-        return self.mean @ query, np.sqrt(max(query @ projected, 0.0))
-
-    def normal_cdf(self, similarities: np.ndarray, query: np.ndarray) -> np.ndarray:
-        """Phi of some (n,) similarities to a query feature (d,), standardised over the whole archive."""
-        mean, std = self.of_similarities(query)
-        return ndtr((similarities - mean) / (std or 1.0))
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise ValueError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
+        return METHODS[method]
+    if missing := [part for part in ("name", "has_lambda", "fit") if not hasattr(method, part)]:
+        raise ValueError(f"{method!r} is no method: it lacks {', '.join(missing)}")
+    if METHODS.get(method.name, method) is not method:
+        raise ValueError(f"there is another method named {method.name!r}: give this one a name of its own")
+    return method

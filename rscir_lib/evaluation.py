@@ -1,6 +1,6 @@
 """Benchmark x features x methods -> one row per composed query -> tables (protocol, Metrics)."""
 
-import hashlib
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,133 +10,340 @@ import torch
 from tqdm.auto import tqdm
 
 from rscir_lib.benchmark import Benchmark
-from rscir_lib.composition import get_method
+from rscir_lib.composition import EncodeTexts, Method, TwoSimilarities, get_method
 from rscir_lib.features import Features
-from rscir_lib.metrics import METRICS, chance_ap, retrieval_metrics
+from rscir_lib.metrics import CUTOFFS, METRICS, chance_ap, metric_names, retrieval_metrics
 from rscir_lib.parallel import parallel_map
 from rscir_lib.patterncom import ATTRIBUTES
+from rscir_lib.similarities import Database, best_first
 
 BASELINES = ("text", "image", "average")
 COLUMNS = ["attribute", "image", "text", "method", "lambda", "n_relevant", *METRICS]
 PUBLISHED = Path(__file__).parents[1] / "data" / "published" / "patterncom_map.csv"
 
-# similarities of query images taken in one product, and scores ranked at a time: what a processor's cache holds, or
-# what keeps a GPU busy
+# similarities of texts kept, of query images taken in one product, and scores ranked at a time: what memory allows,
+# what a processor's cache holds, or what keeps a GPU busy
+TEXT_SCORES_KEPT = 2**26
 SCORES_AT_A_TIME = {"cpu": 2**22, "cuda": 2**25}
 RANKED_AT_A_TIME = {"cpu": 2**18, "cuda": 2**25}
 COMPARED_AT_A_TIME = 2**30  # on a GPU, a byte each
+
+Job = tuple[Method, float]  # a method and its lambda, NaN where it has none
 
 
 def evaluate(
     benchmark: Benchmark,
     features: Features,
-    encode_texts: Callable[[list[str]], np.ndarray],
-    methods: Sequence[str] = (*BASELINES, "weicom"),
+    encode_texts: EncodeTexts,
+    methods: Sequence[str | Method] = (*BASELINES, "weicom"),
     lambdas: Sequence[float] = (0.5,),
     device: str = "auto",
     progress: bool = True,
+    cutoffs: Sequence[int] = CUTOFFS,
+    query_features: Features | None = None,
+    return_ranks: bool = False,
 ) -> pd.DataFrame:
     """Rank the whole archive for every composed query, by every method (protocol, Scores and Metrics).
 
     features: of every image of the benchmark's archive, in any order. encode_texts: n texts -> (n, d) float32,
-    L2-normalised; called once, with the distinct texts. methods: names in `composition.METHODS`. lambdas: in [0, 1],
-    for the methods that have one. device: "auto", "cpu" or "cuda".
+    L2-normalised; called once with the distinct texts, and by methods that ask for more. methods: names in
+    `composition.METHODS`, or objects. lambdas: in [0, 1], for the methods that have one. device: "auto", "cpu", "cuda"
+    or "cuda:<n>"; a device without float64 ("mps") leaves the ranking to the CPU. cutoffs: the k of P@k and R@k.
+    query_features: of the images of `benchmark.query_archive`, where queries come from outside the archive.
+    return_ranks: one more column, `ranks`, the ascending ranks of each query's relevant images.
 
     Returns one row per composed query x method (x lambda) with the columns `COLUMNS`, metrics in [0, 1]; the index is
-    the row of the query in `benchmark.queries`. Ranks are those of float64 similarities, ties by archive order.
-    Raises ValueError for an unknown method, a lambda outside [0, 1], features or texts that do not fit, and for
-    features or scores that are not finite.
+    the row of the query in `benchmark.queries`. Ranks are those of float64 similarities, ties by archive order. Images
+    that nobody judged (`benchmark.unknowns`) are taken out of their query's ranking, `n_unknown` says how many; so is
+    the query image itself where the benchmark says `exclude_self`.
+
+    Raises ValueError for an unknown method, a lambda outside [0, 1], features or texts that do not fit, queries that
+    contradict themselves, and for features or scores that are not finite.
     """
     jobs = _jobs(methods, lambdas)
-    device = _resolve(device)
-    queries, targets = benchmark.queries, benchmark.targets
-    if queries.empty:
-        raise ValueError(f"{benchmark.archive.root}: no composed query to evaluate; benchmark.warnings says why")
-    feats = features.aligned(benchmark.archive)
-    if (bad := np.flatnonzero(~np.isfinite(feats.sum(axis=1)))).size:
-        raise ValueError(f"the features of {benchmark.archive.files[bad[0]]} are not finite; extract them again")
-    same = _first_of_equals(feats)
-    x = torch.from_numpy(feats).to(device)
-    texts = list(dict.fromkeys(queries["text"]))
-    t = torch.from_numpy(_encoded(encode_texts, texts, x.shape[1])).to(device)
+    cutoffs = _cutoffs(cutoffs)
+    queries = benchmark.queries
+    names = list(metric_names(cutoffs))
+    metrics = np.empty((len(jobs), len(queries), len(names)))
+    ranks = np.empty((len(jobs), len(queries)), object)
+    finish = (lambda found: found) if return_ranks else (lambda found: retrieval_metrics(found, cutoffs))
+    for of_jobs, of_queries, found in _answers(
+        benchmark, features, encode_texts, jobs, _ranks, finish, device, progress, query_features
+    ):
+        at = np.ix_(of_jobs, of_queries)
+        metrics[at] = retrieval_metrics(found, cutoffs) if return_ranks else found
+        if return_ranks:
+            for job, of_job in zip(of_jobs, found, strict=True):
+                for query, of_query in zip(of_queries, of_job, strict=True):
+                    ranks[job, query] = of_query
 
-    def prepared(query_feats: torch.Tensor) -> dict[Callable, torch.Tensor]:
-        query_feats = query_feats.double()
-        s = query_feats.new_empty(len(query_feats), len(x))
-        for part, out in zip(x.split(2**10), s.split(2**10, dim=1), strict=True):  # all of it in float64 is too much
-            torch.mm(query_feats, part.double().T, out=out)
-        # equal features get equal scores, however the product was blocked: ties stay ties
-        s = s if same is None else s[:, same]
-        return {prepare: prepare(s) for prepare in {get_method(name).prepare for name, _ in jobs}}
-
-    text_scores = prepared(t)
-    images, image_of = np.unique(queries["position"], return_inverse=True)
-    text_of = queries["text"].map({text: i for i, text in enumerate(texts)}).to_numpy()
-    target_of = queries["target"].to_numpy()
-
-    rows = max(16, SCORES_AT_A_TIME[device] // len(x))
-    part = max(1, RANKED_AT_A_TIME[device] // len(x))
-
-    def rank(start: int) -> tuple[np.ndarray, np.ndarray]:
-        """The queries of the query images from `start` on, and their metrics (jobs, queries, metrics)."""
-        image_scores = prepared(x[images[start : start + rows]])
-        chunk = np.flatnonzero((image_of >= start) & (image_of < start + rows))
-        metrics = np.empty((len(jobs), len(chunk), len(METRICS)))
-        for (text, target), block in _groups(part, text_of[chunk], target_of[chunk]):
-            relevant, of = targets[target], torch.from_numpy(image_of[chunk[block]] - start).to(device)
-            image_rows = {prepare: scores[of] for prepare, scores in image_scores.items()}
-            text_row = {prepare: scores[text : text + 1] for prepare, scores in text_scores.items()}
-            ranks = np.empty((len(jobs), len(block), len(relevant)), np.int64)
-            for ranks_of_job, (name, lam) in zip(ranks, jobs, strict=True):
-                method = get_method(name)
-                scores = method.combine(image_rows[method.prepare], text_row[method.prepare], lam)
-                if not scores.sum().isfinite():
-                    raise ValueError(f"method {name!r} gives scores that are not finite")
-                ranks_of_job[:] = _ranks(scores, relevant)
-            flat = ranks.reshape(len(jobs) * len(block), len(relevant))
-            metrics[:, block] = retrieval_metrics(flat).reshape(len(jobs), len(block), len(METRICS))
-        return chunk, metrics
-
-    results = np.empty((len(jobs), len(queries), len(METRICS)))
-    with tqdm(total=len(queries), desc="evaluate", unit=" queries", disable=not progress) as bar:
-        for chunk, metrics in parallel_map(rank, range(0, len(images), rows), 1 if device == "cuda" else None):
-            results[:, chunk] = metrics
-            bar.update(len(chunk))
-
-    n_relevant = np.array([len(target) for target in targets])[target_of]
+    counts = {"n_relevant": np.array([len(target) for target in benchmark.targets])[queries["target"]]}
+    if "unknown" in queries:
+        counts["n_unknown"] = np.array([*map(len, benchmark.unknowns), 0])[queries["unknown"]]  # -1: none
     tables = [
         queries[["attribute", "image", "text"]]
-        .assign(method=name, **{"lambda": lam, "n_relevant": n_relevant})
-        .join(pd.DataFrame(result, columns=list(METRICS), index=queries.index))
-        for result, (name, lam) in zip(results, jobs, strict=True)
+        .assign(method=method.name, **{"lambda": lam}, **counts)
+        .join(pd.DataFrame(of_job, columns=names, index=queries.index))
+        .assign(**({"ranks": ranks_of_job} if return_ranks else {}))
+        for of_job, ranks_of_job, (method, lam) in zip(metrics, ranks, jobs, strict=True)
     ]
-    return pd.concat(tables)[COLUMNS].rename_axis("query")
+    return pd.concat(tables).rename_axis("query")
 
 
-def _jobs(methods: Sequence[str], lambdas: Sequence[float]) -> list[tuple[str, float]]:
+def top_lists(
+    benchmark: Benchmark,
+    features: Features,
+    encode_texts: EncodeTexts,
+    method: str | Method = "weicom",
+    lam: float = 0.5,
+    k: int = 100,
+    device: str = "auto",
+    progress: bool = True,
+    query_features: Features | None = None,
+) -> np.ndarray:
+    """Archive positions (queries, k) of each composed query's best images, best first, as `evaluate` ranks them.
+
+    Where fewer than k images are ranked, -1 fills the row. Arguments as for `evaluate`.
+    """
+    (job,) = _jobs([method], [lam])
+    (k,) = _cutoffs([k])
+    found = np.full((len(benchmark.queries), k), -1)
+
+    def take(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
+        rows = np.full((len(scores), k), -1)
+        for row, score in zip(rows, scores.cpu().numpy(), strict=True):
+            best = best_first(score, k)
+            best = best[np.isfinite(score[best])]  # what was taken out
+            row[: len(best)] = best
+        return rows
+
+    arguments = (benchmark, features, encode_texts, [job], take, lambda lists: lists, device, progress, query_features)
+    for _, of_queries, lists in _answers(*arguments):
+        found[of_queries] = lists[0]
+    return found
+
+
+def _answers(
+    benchmark: Benchmark,
+    features: Features,
+    encode_texts: EncodeTexts,
+    jobs: list[Job],
+    take: Callable[[torch.Tensor, np.ndarray], np.ndarray],
+    finish: Callable[[np.ndarray], np.ndarray],
+    device: str,
+    progress: bool,
+    query_features: Features | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """finish((J, B, M)) of J jobs and B queries at a time that share their relevant images: what `take` makes (B, M) of
+    scores (B, N) and the relevant positions. With it the numbers of the jobs (J,) and of the queries (B,).
+
+    Similarities to an image and to a text are taken and prepared once for all methods of two similarities; other
+    methods score the same queries by themselves.
+    """
+    device = resolve_device(device)
+    queries = _checked(benchmark)
+    database = Database(_finite(features, benchmark.archive), device)
+    texts = list(dict.fromkeys(queries["text"]))
+    text_feats = encoded(encode_texts, texts, database.feats.shape[1])
+    image_feats, image_of = _query_images(benchmark, database, query_features)
+    t, v = (torch.from_numpy(feats).to(device) for feats in (text_feats, image_feats))
+    text_of = queries["text"].map({text: i for i, text in enumerate(texts)}).to_numpy()
+    target_of = queries["target"].to_numpy()
+    unknown_of = queries["unknown"].to_numpy() if "unknown" in queries else np.full(len(queries), -1)
+    self_of = queries["position"].to_numpy() if getattr(benchmark, "exclude_self", False) else None
+
+    paired = [i for i, (method, _) in enumerate(jobs) if isinstance(method, TwoSimilarities)]
+    fitted = {method: method.fit(database, encode_texts) for i, (method, _) in enumerate(jobs) if i not in paired}
+    prepares = {method.prepare_at(lam) for method, lam in map(jobs.__getitem__, paired)}
+
+    def prepared(query_feats: torch.Tensor) -> dict[Callable, torch.Tensor]:
+        s = database.product(query_feats)
+        return {prepare: prepare(s) for prepare in prepares}
+
+    def answer(scores: torch.Tensor, of: np.ndarray, method: Method) -> np.ndarray:
+        """What `take` makes of the scores of the queries `of`, which share text, relevant and unknown images; one row
+        of scores stands for all."""
+        if not scores.sum().isfinite():
+            raise ValueError(f"method {method.name!r} gives scores that are not finite")
+        unknown = benchmark.unknowns[unknown_of[of[0]]] if unknown_of[of[0]] >= 0 else ()
+        if len(unknown) or self_of is not None:
+            scores = scores.expand(len(of) if self_of is not None else -1, -1).clone()
+            scores[:, torch.as_tensor(unknown, dtype=torch.long, device=scores.device)] = -torch.inf
+            if self_of is not None:
+                inside = np.flatnonzero(self_of[of] >= 0)
+                scores[inside, self_of[of[inside]]] = -torch.inf
+        return take(scores, benchmark.targets[target_of[of[0]]])
+
+    rows = max(16, SCORES_AT_A_TIME[torch.device(device).type] // len(database))
+    part = max(1, RANKED_AT_A_TIME[torch.device(device).type] // len(database))
+
+    def score(chunk: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """The answers to some queries, whose texts lie in `text_scores`."""
+        answers = []
+        if paired:
+            images, row_of = np.unique(image_of[chunk], return_inverse=True)
+            image_scores = prepared(v[images])
+            for block in _groups(part, text_of[chunk], target_of[chunk], unknown_of[chunk]):
+                of = torch.from_numpy(row_of[block]).to(device)
+                text = text_of[chunk[block[0]]] - first_text
+                image_rows = {prepare: scores[of] for prepare, scores in image_scores.items()}
+                text_row = {prepare: scores[text : text + 1] for prepare, scores in text_scores.items()}
+                found = []
+                for method, lam in map(jobs.__getitem__, paired):
+                    prepare = method.prepare_at(lam)
+                    scores = method.combine(image_rows[prepare], text_row[prepare], lam)
+                    one = answer(scores, chunk[block], method)
+                    found.append(np.broadcast_to(one, (len(block), *one.shape[1:])))
+                answers.append((np.array(paired), chunk[block], finish(np.stack(found))))
+        for job in [i for i in range(len(jobs)) if i not in paired]:
+            method, lam = jobs[job]
+            for start in range(0, len(chunk), rows):
+                some = chunk[start : start + rows]
+                asked = image_feats[image_of[some]].astype(np.float64), text_feats[text_of[some]].astype(np.float64)
+                scores = torch.as_tensor(np.asarray(fitted[method](*asked, lam), np.float64))
+                if scores.shape != (len(some), len(database)):
+                    raise ValueError(
+                        f"method {method.name!r} gave scores of shape {tuple(scores.shape)} for {len(some)} queries; "
+                        f"expected {(len(some), len(database))}, one an archive image"
+                    )
+                for block in _groups(part, target_of[some], unknown_of[some]):
+                    found = answer(scores[torch.from_numpy(block)].to(device), some[block], method)
+                    answers.append((np.array([job]), some[block], finish(found[None])))
+        return answers
+
+    kept = max(1, TEXT_SCORES_KEPT // (len(database) * max(len(prepares), 1)))
+    with tqdm(total=len(queries), desc="evaluate", unit=" queries", disable=not progress) as bar:
+        for first_text in range(0, len(texts), kept):
+            text_scores = prepared(t[first_text : first_text + kept]) if paired else {}
+            asked = np.flatnonzero((text_of >= first_text) & (text_of < first_text + kept))
+            chunks = _by_image(asked, image_of, rows)
+            for chunk, answers in zip(chunks, parallel_map(score, chunks, None if device == "cpu" else 1), strict=True):
+                yield from answers
+                bar.update(len(chunk))
+
+
+def _jobs(methods: Sequence[str | Method], lambdas: Sequence[float]) -> list[Job]:
     if isinstance(methods, str) or not len(methods):
         raise ValueError(f"methods: expected a list of method names, found {methods!r}")
+    if not isinstance(lambdas, Sequence | np.ndarray | pd.Series) or isinstance(lambdas, str):
+        raise ValueError(f"lambdas: expected a list of numbers in [0, 1], found {lambdas!r}; for one, write [0.5]")
     for lam in lambdas:
-        if not 0 <= lam <= 1:
-            raise ValueError(f"lambda {lam} is outside [0, 1]")
-    jobs = []
-    for name in dict.fromkeys(methods):
-        with_lambda = get_method(name).has_lambda
-        if with_lambda and not len(lambdas):
-            raise ValueError(f"method {name!r} needs at least one lambda")
-        jobs += [(name, float(lam)) for lam in dict.fromkeys(lambdas)] if with_lambda else [(name, float("nan"))]
+        check_lambda(lam)
+    jobs: list[Job] = []
+    for method in dict.fromkeys(map(get_method, methods)):
+        if any(method.name == other.name for other, _ in jobs):
+            raise ValueError(f"two of the methods are named {method.name!r}: give each a name of its own")
+        if method.has_lambda and not len(lambdas):
+            raise ValueError(f"method {method.name!r} needs at least one lambda, such as lambdas=[0.5]")
+        jobs += [(method, float(lam)) for lam in dict.fromkeys(lambdas)] if method.has_lambda else [(method, np.nan)]
     return jobs
 
 
-def _resolve(device: str) -> str:
+def check_lambda(lam: float) -> None:
+    """Raises ValueError unless it is a number in [0, 1]."""
+    if isinstance(lam, bool) or not isinstance(lam, numbers.Real) or not 0 <= lam <= 1:
+        raise ValueError(f"lambda {lam!r} is outside [0, 1]; 0 is image alone, 1 text alone")
+
+
+def _cutoffs(cutoffs: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(cutoffs, str) or not np.iterable(cutoffs) or not len(cutoffs):
+        raise ValueError(f"cutoffs: expected a list of whole numbers, such as [1, 5, 10], found {cutoffs!r}")
+    for k in cutoffs:
+        if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:
+            raise ValueError(f"cutoff {k!r} is no whole number of images of at least 1")
+    return tuple(dict.fromkeys(map(int, cutoffs)))
+
+
+def resolve_device(device: str) -> str:
+    """Where to rank: float64 is needed, so that a device without it ("mps") means the CPU. "auto" is CUDA where torch
+    finds it, else the CPU. Raises ValueError for a device that is not there."""
+    kind, _, number = str(device).partition(":")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device not in SCORES_AT_A_TIME:
-        raise ValueError(f"device {device!r}: ranking needs float64, choose auto, cpu or cuda")
-    return device
+    if kind == "cuda" and (number.isdigit() or not number):
+        if int(number or 0) >= torch.cuda.device_count():
+            raise ValueError(
+                f"device {device!r}: torch finds {torch.cuda.device_count()} CUDA devices; choose auto or cpu"
+            )
+        return device
+    if device not in ("cpu", "mps"):
+        raise ValueError(f"device {device!r} is unknown: choose auto, cpu, cuda, cuda:<number> or mps")
+    return "cpu"
 
 
-def _encoded(encode_texts: Callable[[list[str]], np.ndarray], texts: list[str], dim: int) -> np.ndarray:
+def _checked(benchmark: Benchmark) -> pd.DataFrame:
+    """The queries, where they can be evaluated; raises ValueError naming the first that contradicts itself."""
+    queries, size = benchmark.queries, len(benchmark.archive)
+    if queries.empty:
+        raise ValueError(f"{benchmark.archive.root}: no composed query to evaluate; benchmark.warnings says why")
+    outside = (queries["position"] < 0) | (queries["position"] >= size)
+    if getattr(benchmark, "query_archive", None) is not None:
+        outside &= queries["position"] != -1
+    if outside.any():
+        query = queries[outside].iloc[0]
+        raise ValueError(
+            f"query {outside.idxmax()} ({query['image']}): position {query['position']} is none of the archive's "
+            f"{size} images, 0 to {size - 1}"
+        )
+    if "unknown" in queries:
+        for query in queries[queries["unknown"] >= 0].drop_duplicates(["target", "unknown"]).itertuples():
+            both = np.intersect1d(benchmark.targets[query.target], benchmark.unknowns[query.unknown])
+            if len(both):
+                file = benchmark.archive.files[both[0]]
+                raise ValueError(f"query {query.Index} ({query.image}): {file} is relevant and unknown at once")
+    if getattr(benchmark, "exclude_self", False):
+        for query in queries.itertuples():
+            if query.position in benchmark.targets[query.target]:
+                raise ValueError(
+                    f"query {query.Index}: {query.image} is relevant to itself, yet query images are excluded"
+                )
+    return queries
+
+
+def _finite(features: Features, archive: object) -> np.ndarray:
+    feats = features.aligned(archive)
+    if (bad := np.flatnonzero(~np.isfinite(feats.sum(axis=1)))).size:
+        raise ValueError(f"the features of {archive.files[bad[0]]} are not finite; extract them again")
+    return feats
+
+
+def _query_images(
+    benchmark: Benchmark, database: Database, query_features: Features | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features (I, d) of the distinct query images, and which of them is each query's."""
+    position = benchmark.queries["position"].to_numpy()
+    feats, key = database.feats, position.copy()
+    if (outside := position < 0).any():
+        archive = benchmark.query_archive
+        if query_features is None:
+            raise ValueError(
+                f"{outside.sum()} queries have an image outside the archive: pass query_features, those of "
+                f"benchmark.query_archive ({len(archive)} images)"
+            )
+        more = _finite(query_features, archive)
+        if more.shape[1] != feats.shape[1]:
+            raise ValueError(
+                f"query_features have {more.shape[1]} dimensions, features {feats.shape[1]}: "
+                "are they of the same encoder?"
+            )
+        key[outside] = len(feats) + benchmark.queries["query"].to_numpy()[outside]
+    distinct, image_of = np.unique(key, return_inverse=True)
+    inside = distinct < len(feats)
+    parts = [feats[distinct[inside]]]
+    if not inside.all():
+        parts.append(more[distinct[~inside] - len(feats)])
+    return np.concatenate(parts), image_of
+
+
+def _by_image(asked: np.ndarray, image_of: np.ndarray, rows: int) -> list[np.ndarray]:
+    """Queries in chunks of at most `rows` images, in the order of the images."""
+    asked = asked[np.argsort(image_of[asked], kind="stable")]
+    _, nth = np.unique(image_of[asked], return_inverse=True)
+    return np.split(asked, np.searchsorted(nth, np.arange(rows, nth[-1] + 1, rows)))
+
+
+def encoded(encode_texts: EncodeTexts, texts: list[str], dim: int) -> np.ndarray:
+    """Features (n, dim) float32 of texts. Raises ValueError where they don't fit or aren't of unit length."""
     feats = np.asarray(encode_texts(texts), dtype=np.float32)
     if feats.shape != (len(texts), dim):
         raise ValueError(
@@ -150,20 +357,12 @@ def _encoded(encode_texts: Callable[[list[str]], np.ndarray], texts: list[str], 
     return feats
 
 
-def _first_of_equals(feats: np.ndarray) -> np.ndarray | None:
-    """For each row the first row equal to it; None when all differ."""
-    first: dict[bytes, int] = {}
-    rows = (hashlib.blake2b((row + np.float32(0)).tobytes(), digest_size=16).digest() for row in feats)  # -0 is 0
-    same = np.fromiter((first.setdefault(row, i) for i, row in enumerate(rows)), np.int64, len(feats))
-    return same if len(first) < len(feats) else None
-
-
-def _groups(size: int, *keys: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-    """Splits positions into groups of at most `size` that agree in every key."""
+def _groups(size: int, *keys: np.ndarray) -> Iterator[np.ndarray]:
+    """Positions in groups of at most `size` that agree in every key."""
     frame = pd.DataFrame(dict(enumerate(keys)))
-    for key, group in frame.groupby(list(frame.columns)).indices.items():
+    for group in frame.groupby(list(frame.columns)).indices.values():
         for start in range(0, len(group), size):
-            yield key, group[start : start + size]
+            yield group[start : start + size]
 
 
 def _ranks(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
@@ -237,8 +436,14 @@ def summarize(rows: pd.DataFrame, per: pd.Series | None = None, rounding: str | 
 
 def chance(benchmark: Benchmark) -> pd.Series:
     """mAP in per cent of a random ranking: expected, per attribute and Avg. What any method has to beat."""
-    expected = {n: chance_ap(n, len(benchmark.archive)) for n in {len(target) for target in benchmark.targets}}
-    ap = benchmark.queries["target"].map(lambda target: 100 * expected[len(benchmark.targets[target])])
+    sizes = pd.DataFrame({"relevant": [len(benchmark.targets[target]) for target in benchmark.queries["target"]]})
+    sizes["ranked"] = len(benchmark.archive)
+    if "unknown" in benchmark.queries:
+        sizes["ranked"] -= np.array([*map(len, benchmark.unknowns), 0])[benchmark.queries["unknown"]]
+    if getattr(benchmark, "exclude_self", False):
+        sizes["ranked"] -= (benchmark.queries["position"] >= 0).to_numpy()
+    expected = {size: 100 * chance_ap(*size) for size in set(sizes.itertuples(index=False, name=None))}
+    ap = pd.Series([expected[size] for size in sizes.itertuples(index=False, name=None)], benchmark.queries.index)
     by = ap.groupby(benchmark.queries["attribute"], sort=False).mean().rename(str.capitalize)
     return pd.concat([by, pd.Series({"Avg": by.mean()})]).rename("chance")
 

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +118,10 @@ def extract_features(
     if len(archive) == 0:
         raise ValueError(f"{archive.root}: the archive holds no images")
     folder.mkdir(parents=True, exist_ok=True)
+    if not partial.exists():
+        progress.unlink(missing_ok=True)  # progress never outlives its matrix: it would vouch for empty rows
     state = _encode_all(archive, encoder, batch_size, workers, progress, partial)
+    _check_rows(np.load(partial, mmap_mode="r"), archive.files, folder)
     os.replace(partial, npy)
     seconds = state["seconds"]
     numbers = {"seconds": round(seconds, 3), "images_per_second": round(len(archive) / seconds, 1)}
@@ -242,6 +245,7 @@ def read_features(path: str | Path, archive: Archive | None = None, encoder: "En
             expected["archive_content"] = _Content(archive).up_to(len(archive))
     _check_same(state["provenance"], expected, path)
     feats = np.load(npy, mmap_mode="c", allow_pickle=False)  # paged in when used; the file stays as it is
+    _check_rows(feats, state["files"], path)
     return Features(np.asarray(feats), tuple(state["files"]), tuple(state["classes"]), state["provenance"])
 
 
@@ -258,6 +262,19 @@ class _Content:
             self.digest.update(f"{self.archive.files[row]} {size}\n".encode())
         self.done = done
         return self.digest.hexdigest()
+
+
+def _check_rows(feats: np.ndarray, files: Sequence[str], folder: Path) -> None:
+    """Raise ValueError unless there is a row of unit length for each file."""
+    if len(feats) != len(files):
+        raise ValueError(f"{folder}: {len(feats)} rows for {len(files)} files; extract again with overwrite=True")
+    norms = np.linalg.norm(feats, axis=1)
+    wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))  # so that NaN is wrong too
+    if wrong.size:
+        raise ValueError(
+            f"{folder}: {wrong.size} of {len(feats)} rows are not of unit length, first row {wrong[0]} "
+            f"({files[wrong[0]]}), length {norms[wrong[0]]:.6g}; extract again with overwrite=True"
+        )
 
 
 def _check_same(stored: dict[str, str], expected: dict[str, str], folder: Path) -> None:

@@ -2,9 +2,9 @@
 
 import numpy as np
 import torch
-from scipy.special import ndtr
 
 from rscir_lib.composition import Moments, mix
+from rscir_lib.similarities import raw, upper_tail
 
 
 def search(
@@ -23,16 +23,18 @@ def search(
     if not 0 <= lam <= 1:
         raise ValueError(f"lambda {lam} is outside [0, 1]")
     moments = moments or Moments.of(feats)
-    mean, std = np.transpose([moments.of_similarities(query) for query in (image, text)])
+    of_image, of_text = (moments.of_similarities(query) for query in (image, text))
+    prepare = raw if lam in (0, 1) else upper_tail
 
-    def score(similarities: np.ndarray) -> np.ndarray:
-        return mix(*ndtr((similarities - mean) / np.where(std > 0, std, 1)).T, lam)
+    def score(similarities: torch.Tensor) -> np.ndarray:
+        to_image, to_text = similarities.double().T
+        return mix(prepare(to_image, of_image), prepare(to_text, of_text), lam).numpy()
 
     queries = np.stack([image, text])
     # torch's products, here and in Moments: numpy's threads would fight with those of an encoder
-    rough = score((torch.from_numpy(feats) @ torch.from_numpy(queries.astype(feats.dtype)).T).double().numpy())
+    rough = score(torch.from_numpy(feats) @ torch.from_numpy(queries.astype(feats.dtype)).T)
     few = min(4 * top, len(feats))
     candidates = np.sort(np.argpartition(rough, -few)[-few:])
-    exact = score(feats[candidates].astype(np.float64) @ queries.T.astype(np.float64))
+    exact = score(torch.from_numpy(feats[candidates].astype(np.float64) @ queries.T.astype(np.float64)))
     best = np.argsort(-exact, kind="stable")[:top]
     return candidates[best], exact[best]

@@ -27,6 +27,8 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm, trange
 
 from rscir_lib.archive import Archive, read_archive, read_image
+from rscir_lib.benchmark import Report
+from rscir_lib.captions import read_captions
 from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.parallel import parallel_map
@@ -213,25 +215,6 @@ def spell(name: str, vocabulary: set[str]) -> str:
     return " ".join(best[-1] or [name])
 
 
-def read_captions(path: str | Path, archive: Archive) -> list[list[str]]:
-    """Captions of each image of an archive; none for an image that the file doesn't name.
-
-    The file: JSON, image name (with or without suffix) -> list of captions, as UCM-captions has it.
-    Raises ValueError when it is malformed, has a blank caption, or names no image of the archive.
-    """
-    try:
-        named = json.loads(Path(path).read_text(encoding="utf-8"))
-        captions = [named.get(name, named.get(Path(name).stem, [])) for name in archive.names]
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise ValueError(f"{path}: expected JSON, image name -> list of captions ({error})") from error
-    for name, texts in zip(archive.names, captions, strict=True):
-        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
-            raise ValueError(f"{path}: {name} needs a list of captions, none of them blank, found {texts!r}")
-    if not any(captions):
-        raise ValueError(f"{path} names no image of {archive.root}, whose first is {archive.names[0]}")
-    return captions
-
-
 def split(archive: Archive, share: float = 0.8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Positions for training and held out, each sorted: `share` of every class trains."""
     rng, classes, chosen = np.random.default_rng(seed), np.array(archive.classes), []
@@ -258,7 +241,10 @@ def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int
     Writes to `folder` the encoder and `train.csv`, `heldout.csv` in patternnet.csv's format.
     """
     archive = read_archive(root)
-    captions = read_captions(captions_file, archive)
+    report = Report()
+    captions = read_captions(captions_file, archive, report=report)
+    for _, _, what, problem in report.rows:
+        tqdm.write(f"{captions_file}: {what}: {problem}")
     train_on, held_out = split(archive, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     index = {name: number for number, name in enumerate(sorted(set(archive.classes)))}

@@ -61,7 +61,11 @@ def dot(a, b):
 def standardised(s):
     mean = math.fsum(s) / len(s)
     std = math.sqrt(math.fsum((x - mean) ** 2 for x in s) / (len(s) - 1)) if len(s) > 1 else 0
-    return [(x - mean) / std if std > 0 else 0.0 for x in s]
+    return [(x - mean) / std if std > 1e-12 else 0.0 for x in s]
+
+
+def stretched(s):
+    return [(x - min(s)) / (max(s) - min(s)) if max(s) - min(s) > 1e-12 else 0.0 for x in s]
 
 
 def phi(z):
@@ -69,16 +73,23 @@ def phi(z):
 
 
 def scores(method, s_image, s_text, lam):
+    if lam in (0, 1) and method in ("weicom", "zscore", "linear", "minmax"):
+        return s_text if lam else s_image  # one modality alone
     if method in ("weicom", "zscore"):
         s_image, s_text = standardised(s_image), standardised(s_text)
     if method == "weicom":
-        s_image, s_text = [phi(z) for z in s_image], [phi(z) for z in s_text]
+        s_image, s_text = [-phi(-z) for z in s_image], [-phi(-z) for z in s_text]  # Phi - 1, which never saturates
+    if method == "minmax":
+        s_image, s_text = stretched(s_image), stretched(s_text)
+    if method == "product-clamped":
+        s_image, s_text = [max(s, 0.0) for s in s_image], [max(s, 0.0) for s in s_text]
     combine = {
         "image": lambda i, t: i,
         "text": lambda i, t: t,
         "average": lambda i, t: (i + t) / 2,
         "sum": lambda i, t: i + t,
         "product": lambda i, t: i * t,
+        "product-clamped": lambda i, t: i * t,
         "minimum": min,
     }.get(method, lambda i, t: (1 - lam) * i + lam * t)
     return [combine(i, t) for i, t in zip(s_image, s_text, strict=True)]

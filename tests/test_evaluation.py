@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import oracle
 from rscir_lib import composition, evaluation
-from rscir_lib.composition import Method
+from rscir_lib.composition import TwoSimilarities
 from rscir_lib.evaluation import (
     BASELINES,
     COLUMNS,
@@ -27,7 +27,9 @@ from rscir_lib.patterncom import read_patterncom
 
 CLASSES = ("bridge", "overpass", "harbor", "ferryterminal", "forest", "christmastreefarm", "denseresidential")
 VALUES = ("red", "two", "oval")
-METHODS = (*BASELINES, "weicom", "linear", "zscore", "sum", "product", "minimum")
+METHODS = (
+    *BASELINES, "weicom", "linear", "zscore", "minmax", "sum", "product", "product-clamped", "minimum",
+)  # fmt: skip
 
 
 def unit(x):
@@ -192,7 +194,7 @@ def test_a_gpu_changes_nothing(case):
 
 
 def test_an_added_method_is_known_to_every_process(case, monkeypatch):
-    monkeypatch.setitem(composition.METHODS, "mine", Method(lambda image, text, lam: image + text))
+    monkeypatch.setitem(composition.METHODS, "mine", TwoSimilarities("mine", lambda image, text, lam: image + text))
     monkeypatch.setitem(evaluation.SCORES_AT_A_TIME, "cpu", 7 * 300)
     rows = run(case, methods=["sum", "mine"])
     mine, expected = (rows.query("method == @name")[list(METRICS)] for name in ("mine", "sum"))
@@ -206,7 +208,9 @@ def test_what_is_not_finite_is_named(case, monkeypatch):
     with pytest.raises(ValueError, match=f"features of {benchmark.archive.files[7]} are not finite"):
         run((benchmark, make_features(benchmark.archive, feats)))
     for value in (np.nan, np.inf, -np.inf):
-        monkeypatch.setitem(composition.METHODS, "mine", Method(lambda image, text, lam, value=value: image + value))
+        monkeypatch.setitem(
+            composition.METHODS, "mine", TwoSimilarities("mine", lambda image, text, lam, value=value: image + value)
+        )
         with pytest.raises(ValueError, match="method 'mine' gives scores that are not finite"):
             run(case, methods=["mine"])
 
@@ -215,7 +219,7 @@ def test_an_error_comes_back_from_a_process(case, monkeypatch):
     def fail(image, text, lam):
         raise ValueError("what went wrong")
 
-    monkeypatch.setitem(composition.METHODS, "mine", Method(fail))
+    monkeypatch.setitem(composition.METHODS, "mine", TwoSimilarities("mine", fail))
     monkeypatch.setitem(evaluation.SCORES_AT_A_TIME, "cpu", 7 * 300)
     with pytest.raises(ValueError, match="what went wrong"):
         run(case, methods=["mine"])
@@ -273,7 +277,7 @@ def test_bootstrap(case):
         ({"methods": "weicom"}, "list of method names"),
         ({"lambdas": [1.5]}, r"lambda 1.5 is outside \[0, 1\]"),
         ({"lambdas": []}, "'weicom' needs at least one lambda"),
-        ({"device": "tpu"}, "choose auto, cpu or cuda"),
+        ({"device": "tpu"}, "choose auto, cpu, cuda"),
     ],
 )
 def test_bad_options(case, options, message):

@@ -3,7 +3,9 @@
 import builtins
 import codecs
 import functools
+import hashlib
 import io
+import json
 import multiprocessing
 import os
 import pickle
@@ -157,6 +159,48 @@ def test_killed_extraction_continues(archive, expected, tmp_path, monkeypatch):
     extract_features(archive, encoder, store, workers=1)
     assert 0 < encoder.seen < len(archive)
     np.testing.assert_allclose(read_features(store).feats, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("deleted", ["the finished matrix's name", "the partial matrix"])
+def test_progress_never_outlives_its_matrix(archive, expected, tmp_path, monkeypatch, deleted):
+    store = tmp_path / "store"
+    if deleted == "the partial matrix":
+        interrupt(archive, store)
+        (store / "features.partial.npy").unlink()
+    else:  # killed between the matrix and features.json
+        write = features._write_json
+        with monkeypatch.context() as patch:
+            patch.setattr(features, "_write_json", lambda p, v: write(p, v) if "partial" in p.name else 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                extract_features(archive, FakeEncoder(), store)
+    with monkeypatch.context() as patch:  # killed again, before the first save
+        patch.setattr(features, "_write_json", Mock(side_effect=ZeroDivisionError))
+        patch.setattr(FakeEncoder, "encode_images", Mock(side_effect=ZeroDivisionError))
+        with pytest.raises(ZeroDivisionError):
+            extract_features(archive, FakeEncoder(), store, workers=1, batch_size=4)
+    extract_features(archive, FakeEncoder(), store)
+    np.testing.assert_allclose(read_features(store, archive).feats, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0, np.nan, 2])
+def test_rows_that_are_not_of_unit_length_are_never_read(archive, tmp_path, value):
+    store = extract_features(archive, FakeEncoder(), tmp_path / "store")
+    feats = np.load(store / "features.npy")
+    feats[7] = value
+    np.save(store / "features.npy", feats)
+    state = json.loads((store / "features.json").read_text())
+    digest = hashlib.sha256((store / "features.npy").read_bytes()).hexdigest()
+    (store / "features.json").write_text(json.dumps(state | {"sha256": digest}))
+    with pytest.raises(ValueError, match=rf"1 of 23 rows .* first row 7 \({archive.files[7]}"):
+        read_features(store)
+
+
+@pytest.mark.parametrize("value", [0, 2])
+def test_rows_that_are_not_of_unit_length_are_never_finished(archive, tmp_path, monkeypatch, value):
+    monkeypatch.setattr(FakeEncoder, "encode_images", lambda self, batch: np.full((len(batch), 5), value))
+    with pytest.raises(ValueError, match="not of unit length"):
+        extract_features(archive, FakeEncoder(), tmp_path / "store")
+    assert not (tmp_path / "store" / "features.json").exists()
 
 
 def interrupt(archive, store):

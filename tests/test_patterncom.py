@@ -229,8 +229,8 @@ def test_multilabels(labelled):
     ("old", "new", "message"),
     [
         ("harbor3\t1\t0", "harbor3\t1", "line 5: expected an image and 2 values 0 or 1"),
-        ("harbor3\t1\t0", "harbor3\t2\t0", "line 5: expected"),
-        ("harbor3\t1\t0", "", r"no row for image 'harbor3' \(1 images"),
+        ("harbor3\t1\t0", "harbor3\t2\t0", "line 5: value .2. of .harbor3.; expected 0 or 1"),
+        ("harbor3\t1\t0", "", r"no row for image 'images/harbor/harbor3\.jpg' \(1 images"),
     ],
 )
 def test_bad_multilabels(labelled, old, new, message):
