@@ -21,11 +21,14 @@ function upperTail(z) {
 const cdf = (z) => (z > 0 ? -upperTail(z) : upperTail(-z) - 1);
 
 // a similarity on a method's scale; moments: mean, std, least, greatest
+const FLAT = 1e-12; // what spreads less is rounding
+const z = ([mean, std], s) => (std > FLAT ? (s - mean) / std : 0);
 const SCALES = {
   raw: () => (s) => s,
-  z: ([mean, std]) => (s) => (s - mean) / (std || 1),
-  cdf: ([mean, std]) => (s) => cdf((s - mean) / (std || 1)),
-  minmax: ([, , least, greatest]) => (s) => (s - least) / (greatest - least || 1),
+  clamped: () => (s) => Math.max(s, 0),
+  z: (moments) => (s) => z(moments, s),
+  cdf: (moments) => (s) => cdf(z(moments, s)),
+  minmax: ([, , least, greatest]) => (s) => (greatest - least > FLAT ? (s - least) / (greatest - least) : 0),
 };
 
 const MIXES = {
@@ -232,7 +235,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
     ),
   );
 
-  const browsing = make("details", { class: "browse", open: true },
+  const browsing = make("details", { class: "browse", open: !matchMedia("(max-width: 820px)").matches },
     make("summary", {}, "Choose a picture"),
     make("div", { class: "fields" },
       labelled("Class", choice("browseClass", [["", "all"], ...facts.classes.filter(Boolean).map((c) => [c, c])], () => browse(0))),
@@ -286,8 +289,8 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
 
   const root = make("div", { class: "rscir", ondragover: (e) => e.preventDefault(),
     ondrop: (e) => { e.preventDefault(); if (facts.uploads) addFiles([...e.dataTransfer.files]); } },
-    make("h2", {}, facts.title), make("div", { class: "columns" }, make("div", { class: "side" }, asking, mixing, browsing),
-    make("div", { class: "main" }, found, why)));
+    make("h2", {}, facts.title), make("div", { class: "columns" }, make("div", { class: "side" }, asking, browsing),
+    make("div", { class: "main" }, mixing, found, why)));
   el.replaceChildren(root);
 
   const timers = {};
@@ -410,7 +413,10 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
   // float64 scores of every row; by the kernel where the browser doesn't know the method
   async function scoresAt(lambda, name = state.method) {
     const method = methods[name];
-    if (method.rule || !query.sides[0] || !query.sides[1]) return mixed(...scaled(method.scale || "raw"), method.rule, lambda);
+    if (!query.sides[0] || !query.sides[1]) return mixed(...scaled("raw"));
+    // one modality alone is ranked as it is, where no scale can saturate
+    if (method.rule === "mix" && (lambda === 0 || lambda === 1)) return scaled("raw")[lambda];
+    if (method.rule) return mixed(...scaled(method.scale), method.rule, lambda);
     const key = `${name} ${method.hasLambda ? lambda : ""}`;
     if (!query.scores.has(key)) {
       const [answer, buffers] = await ask({ ask: "scores", images: state.images, ...parted(state.text), lam: lambda, method: name });
@@ -420,13 +426,19 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
     return query.scores.get(key);
   }
 
-  const offset = () => (methods[state.method].scale === "cdf" ? 1 : 0); // what is mixed is Phi - 1
+  // the score as it is shown: on the method's own scale, and Phi where Phi - 1 was mixed
+  function scoreOf(row, scores = shown.scores) {
+    const { scale, rule } = methods[state.method];
+    if (!rule) return scores[row];
+    const alone = !query.sides[1] || (rule === "mix" && state.lambda === 0) ? 0 : !query.sides[0] || (rule === "mix" && state.lambda === 1) ? 1 : null;
+    const value = alone === null ? scores[row] : SCALES[scale](query.moments[alone])(query.sides[alone][row]);
+    return scale === "cdf" ? 1 + value : value;
+  }
 
   function allowed(scores) {
     const cls = state.cls && facts.classes.indexOf(state.cls);
-    const min = state.min === "" ? null : +state.min - offset();
-    if (state.cls === "" && min === null) return null;
-    return (row) => (state.cls === "" || classes[position(row)] === cls) && (min === null || scores[row] >= min);
+    if (state.cls === "" && state.min === "") return null;
+    return (row) => (state.cls === "" || classes[position(row)] === cls) && (state.min === "" || scoreOf(row, scores) >= +state.min);
   }
 
   function percentile(side, row) {
@@ -506,7 +518,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
       say(parts.rank, `${k + 1}`);
       say(parts.cls, cls);
       say(parts.name, baseName(file));
-      say(parts.score, (shown.scores[row] + offset()).toFixed(4));
+      say(parts.score, scoreOf(row).toFixed(4));
       query.sides.forEach((s, side) => {
         const [cosine, share] = parts.sides[side];
         say(cosine, s ? s[row].toFixed(3) : "–");
@@ -583,7 +595,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
   const PAD = 34;
 
   function axes() {
-    const z = query.sides.map((s, side) => { const [mean, std] = query.moments[side] || []; return s && ((row) => (s[row] - mean) / (std || 1)); });
+    const z = query.sides.map((s, side) => s && ((row) => SCALES.z(query.moments[side])(s[row])));
     const range = query.moments.map(([mean, std, least, greatest]) => mean === undefined ? [0, 1] : [(least - mean) / (std || 1) - 0.2, (greatest - mean) / (std || 1) + 0.2]);
     const { width, height } = ui.scatter;
     const x = (v) => PAD + ((v - range[0][0]) / (range[0][1] - range[0][0])) * (width - PAD - 8);
@@ -643,7 +655,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
   function isoLine(range) {
     const method = methods[state.method];
     if (!method.rule || !shown.rows.length) return null;
-    const wanted = shown.scores[shown.rows.at(-1)];
+    const wanted = scoreOf(shown.rows.at(-1)) - (method.scale === "cdf" ? 1 : 0);
     const [a, b] = query.moments.map((m) => (z) => SCALES[method.scale](m)(m[0] + z * m[1]));
     const score = (h, v) => MIXES[method.rule](a(h), b(v), state.lambda);
     const points = [];
@@ -825,7 +837,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
     (methods[state.method].hasLambda ? `, lambda ${state.lambda.toFixed(2)}` : "");
 
   const COLUMNS = ["rank", "file", "class", "score", "cosine_picture", "cosine_words", "percentile_picture", "percentile_words", "judged", "mark"];
-  const table = () => shown.rows.map((row, k) => [k + 1, face(position(row)).file, face(position(row)).class, shown.scores[row] + offset(),
+  const table = () => shown.rows.map((row, k) => [k + 1, face(position(row)).file, face(position(row)).class, scoreOf(row),
     ...query.sides.map((s) => (s ? s[row] : "")), ...query.sides.map((s, side) => (s ? percentile(side, row) : "")),
     judgement(row) || "", query.marks[position(row)] || ""]);
 

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from rscir_lib.archive import Archive
 from rscir_lib.benchmark import Benchmark, Report
-from rscir_lib.explorer.thumbnails import write_bytes
+from rscir_lib.files import write_text
 
 HEADER = ["image", "text", "answer", "verdict"]
 VERDICTS = ("right", "wrong", "")
@@ -30,7 +30,7 @@ def add_mark(path: str | Path, image: str, text: str, answer: str, verdict: str)
         rows = path.read_text(encoding="utf-8") if path.exists() else ",".join(HEADER) + "\n"
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow([image, text, answer, verdict])
-        write_bytes(path, (rows + line.getvalue()).encode())
+        write_text(path, rows + line.getvalue())
 
 
 def marks_table(path: str | Path) -> pd.DataFrame:
@@ -73,13 +73,12 @@ def read_marks(path: str | Path, archive: Archive) -> Benchmark:
         targets.append(np.sort(right.to_numpy(dtype=int)))
         unknowns.append(np.setdiff1d(np.arange(len(archive)), marks["answer"].map(row)))
         group = archive.classes[row[image]]
-        queries.append(("marks", group, image.rsplit("/", 1)[-1], "", text, row[image], len(targets) - 1))
+        queries.append(
+            ("marks", group, image.rsplit("/", 1)[-1], "", text, row[image], len(targets) - 1, len(targets) - 1)
+        )
     if not queries:
         raise ValueError(f"{path}: no answer is marked right, so there is nothing to evaluate")
-    columns = ["attribute", "group", "image", "value", "text", "position", "target"]
+    columns = ["attribute", "group", "image", "value", "text", "position", "target", "unknown"]
     frame = pd.DataFrame(queries, columns=columns)
-    labels = table.assign(attribute="marks", position=table["answer"].map(row))
-    extra = {"unknowns": tuple(unknowns)} if "unknowns" in Benchmark.__dataclass_fields__ else {}
-    if extra:
-        frame["unknown"] = np.arange(len(frame))
-    return Benchmark(archive, "marks", frame, tuple(targets), labels, Report().table(), **extra)
+    labels = table.assign(attribute="marks", group="", value=table["verdict"], position=table["answer"].map(row))
+    return Benchmark(archive, "marks", frame, tuple(targets), labels, Report().table(), tuple(unknowns))

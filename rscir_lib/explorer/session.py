@@ -16,32 +16,25 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageOps
-from scipy.special import ndtr
 from scipy.stats import rankdata
 
 from rscir_lib.archive import Archive
 from rscir_lib.benchmark import Benchmark
-from rscir_lib.composition import METHODS
+from rscir_lib.composition import METHODS, TwoSimilarities, mix
 from rscir_lib.encoders import Encoder
+from rscir_lib.evaluation import check_lambda
 from rscir_lib.explorer.marks import add_mark, marks_table
 from rscir_lib.explorer.thumbnails import Thumbnails, jpeg
 from rscir_lib.metrics import retrieval_metrics
+from rscir_lib.similarities import Database, clamped, minmax, raw, upper_tail, zscore
 from rscir_lib.synthcom import CLASS_WORDS, CLASSES, phrase
 
 logger = logging.getLogger(__name__)
 
-# method -> what the browser does: a scale for each modality, and a rule that mixes the two.
-# A method of the registry that is not here is scored by the kernel, at every lambda asked for.
-RULES = {
-    "weicom": ("cdf", "mix"),
-    "linear": ("raw", "mix"),
-    "zscore": ("z", "mix"),
-    "minmax": ("minmax", "mix"),
-    "average": ("raw", "mean"),
-    "sum": ("raw", "sum"),
-    "product": ("raw", "product"),
-    "minimum": ("raw", "minimum"),
-}
+# What the browser can do by itself: put a modality on a scale, mix the two by a rule. A method of the registry with
+# another scale or rule is scored by the kernel, at every lambda that is asked for.
+SCALES = {raw: "raw", zscore: "z", upper_tail: "cdf", minmax: "minmax", clamped: "clamped"}
+RULES = {"average": "mean", "sum": "sum", "product": "product", "product-clamped": "product", "minimum": "minimum"}
 ONE_SIDED = {"image", "text"}  # lambda 0 and 1 of the others
 STEPS = np.linspace(0, 1, 21)  # where the slider stops
 WHOLE = 200_000  # images whose similarities are all sent; of more, those that are among the first at one of STEPS
@@ -72,7 +65,10 @@ class Explorer:
     ) -> None:
         if len(feats) != len(archive):
             raise ValueError(f"{len(feats)} rows of features for {len(archive)} images of {archive.name}")
-        self.archive, self.feats, self.encoder, self.benchmark = archive, feats, encoder, benchmark
+        self.archive, self.encoder, self.benchmark = archive, encoder, benchmark
+        self.database = Database(feats)
+        self.feats = self.database.feats
+        self.scorers: dict = {}  # methods that the browser doesn't know, fitted when first asked for
         self.title = title or f"{archive.name}, {encoder.name} {encoder.architecture}"
         self.thumbnails = Thumbnails(archive, Path(folder) / "thumbnails")
         self.marks = Path(folder) / "marks.csv"
@@ -105,15 +101,16 @@ class Explorer:
 
     def hello(self) -> Answer:
         """All that is the same for every query; buffer: class of each image, (N,) uint16."""
+        whole = len(self.archive) <= WHOLE
         methods = [
-            {"name": name, "scale": RULES[name][0] if name in RULES else None, "rule": RULES[name][1] if name in RULES else None}
+            {"name": name, "scale": scale, "rule": rule, "hasLambda": METHODS[name].has_lambda}
             for name in METHODS
-            if name not in ONE_SIDED and (name in RULES or len(self.archive) <= WHOLE)
+            for scale, rule in [browser_rule(name)]
+            if name not in ONE_SIDED and (whole or (rule and METHODS[name].pointwise))
         ]
-        methods = [m | {"hasLambda": METHODS[m["name"]].has_lambda} for m in methods]
         facts = {
             "title": self.title, "n": len(self.archive), "classes": self.class_names, "words": self.known_words,
-            "complete": self.encoder.name == "demo", "methods": methods, "whole": len(self.archive) <= WHOLE,
+            "complete": self.encoder.name == "demo", "methods": methods, "whole": whole,
             "attributes": [] if self.benchmark is None else list(self.benchmark.queries["attribute"].unique()),
             "uploads": True, "marks": self.marks.name, "map": self._footprint(0) is not None,
         }  # fmt: skip
@@ -204,7 +201,7 @@ class Explorer:
         if len(self.archive) > WHOLE:
             more, buffers = self._candidates(image, text, method, cls)
             return facts | more, buffers
-        similarities = [None if q is None else self._similarities(q, self.feats) for q in (image, text)]
+        similarities = [None if q is None else self._similarities(q) for q in (image, text)]
         facts["moments"] = [_moments(s) for s in similarities]
         return facts, [b"" if s is None else s.tobytes() for s in similarities]
 
@@ -213,10 +210,13 @@ class Explorer:
     ) -> Answer:
         """Scores (N,) float64 by a method that the browser doesn't know."""
         image, text = self._image(images), self._text(words, without)
-        if image is None or text is None or method not in METHODS or not 0 <= lam <= 1:
-            raise ValueError("a method needs a picture, words and a lambda in [0, 1]")
-        pair = [torch.from_numpy(self._similarities(q, self.feats)) for q in (image, text)]
-        return {}, [METHODS[method].score(*pair, lam).double().numpy().tobytes()]
+        if image is None or text is None or method not in METHODS:
+            raise ValueError("scores are those of a picture and words, by a method of the registry")
+        check_lambda(lam)
+        if method not in self.scorers:
+            self.scorers[method] = METHODS[method].fit(self.database, self.encoder.encode_texts)
+        pair = [query[None].astype(np.float32) for query in (image, text)]
+        return {}, [np.asarray(self.scorers[method](*pair, lam), np.float64)[0].tobytes()]
 
     def _image(self, images: list[int | str]) -> np.ndarray | None:
         if not images:
@@ -243,13 +243,8 @@ class Explorer:
             return -found[0]
         return _unit(found[0] - (found[0] @ found[1]) * found[1])
 
-    def _similarities(self, query: np.ndarray, feats: np.ndarray) -> np.ndarray:
-        query = torch.from_numpy(query.astype(np.float64))
-        out = torch.empty(len(feats), dtype=torch.float64)
-        for start in range(0, len(feats), 4096):  # all of it in float64 is too much
-            rows = torch.from_numpy(feats[start : start + 4096])
-            torch.mv(rows.double(), query, out=out[start : start + 4096])
-        return out.numpy()
+    def _similarities(self, query: np.ndarray) -> np.ndarray:
+        return self.database.similarities(query[None])[0]
 
     def _candidates(
         self, image: np.ndarray | None, text: np.ndarray | None, method: str, cls: str
@@ -258,23 +253,27 @@ class Explorer:
         allowed = np.arange(len(self.archive))
         if cls:
             allowed = np.flatnonzero(self.class_index == self.class_names.index(cls))
-        x = torch.from_numpy(self.feats)
-        rough = [None if q is None else (x @ torch.from_numpy(q.astype(np.float32))).double().numpy() for q in (image, text)]
-        moments = [_moments(s) for s in rough]
-        scale, rule = RULES[method]
-        scaled = [_scaled(s[allowed], m, scale) for s, m in zip(rough, moments, strict=True) if s is not None]
-        found, few = [np.arange(0)], min(FIRST, len(allowed))
-        for lam in STEPS if rule == "mix" and len(scaled) == 2 else STEPS[:1]:
-            score = _mixed(*scaled, rule, lam) if len(scaled) == 2 else sum(scaled)
-            found.append(np.argpartition(score, -few)[-few:] if scaled else [])
+        queries = [None if query is None else torch.from_numpy(query) for query in (image, text)]
+        rough = [None if q is None else (self.database.tensor @ q.float()).double() for q in queries]
+        method, few = METHODS[method], min(FIRST, len(allowed))
+        moments = [() if q is None else self.database.moments.of_similarities(q.numpy()) for q in queries]
+        scaled = [method.prepare(s[allowed], m) for s, m in zip(rough, moments, strict=True) if s is not None]
+        found = [np.arange(0)]
+        for lam in STEPS if method.has_lambda and len(scaled) == 2 else STEPS[:1] if scaled else ():
+            score = method.combine(*scaled, lam) if len(scaled) == 2 else scaled[0]
+            found.append(np.argpartition(score.numpy(), -few)[-few:])
         positions = allowed[np.unique(np.concatenate(found))]
-        buffers = [b"" if q is None else self._similarities(q, self.feats[positions]).tobytes() for q in (image, text)]
+        rows = torch.from_numpy(self.feats[positions]).double()
+        buffers = [b"" if q is None else (rows @ q.double()).numpy().tobytes() for q in queries]
         below = [
-            np.zeros(len(positions)) if s is None else np.searchsorted(np.sort(s), s[positions]) / (len(s) - 1) * 100
+            torch.zeros(len(positions))
+            if s is None
+            else torch.searchsorted(s.sort().values, s[positions]) / len(s) * 100
             for s in rough
         ]
-        buffers += [positions.astype(np.int32).tobytes(), np.concatenate(below).astype(np.float32).tobytes()]
-        return {"moments": moments}, buffers
+        buffers += [positions.astype(np.int32).tobytes(), torch.cat(below).float().numpy().tobytes()]
+        ends = [() if s is None else (float(s.min()), float(s.max())) for s in rough]
+        return {"moments": [[*m, *e] for m, e in zip(moments, ends, strict=True)]}, buffers
 
     # what people and benchmarks said
 
@@ -297,7 +296,7 @@ class Explorer:
         return facts
 
     def _left_out(self, query: pd.Series) -> np.ndarray:
-        """Images that take no rank for this query: those that nobody labelled, and the query image if it is excluded."""
+        """Images that take no rank for this query: those nobody labelled, and its own image where that is excluded."""
         unknown = query.get("unknown", -1)
         out = np.arange(0) if unknown < 0 else self.benchmark.unknowns[unknown]
         return np.append(out, query["position"]) if getattr(self.benchmark, "exclude_self", False) else out
@@ -349,14 +348,13 @@ class Explorer:
         queries = queries[queries["position"] >= 0]
         queries = queries.sample(min(JUDGED, len(queries)), random_state=0).sort_index()
         texts = list(queries["text"].unique())
-        scaled = {}
-        for text, feature in zip(texts, self.encoder.encode_texts(texts), strict=True):
-            scaled[text] = _cdf(self._similarities(feature, self.feats))
+        similarities = self.database.similarities(self.encoder.encode_texts(texts))
+        words = dict(zip(texts, upper_tail(torch.from_numpy(similarities)), strict=True))
         found = {}
         for position, some in queries.groupby("position"):
-            image = _cdf(self._similarities(self.feats[position], self.feats))
+            image = upper_tail(torch.from_numpy(self._similarities(self.feats[position])))
             for row, query in some.iterrows():
-                score = image / 2 + scaled[query["text"]] / 2
+                score = mix(image, words[query["text"]], 0.5).numpy()
                 score[self._left_out(query)] = -np.inf
                 ranks = rankdata(-score, "ordinal")[self.benchmark.targets[query["target"]]]
                 found[row] = retrieval_metrics(np.sort(ranks)[None])[0, 0]
@@ -369,8 +367,8 @@ class Explorer:
 
     def _footprint(self, position: int) -> list[list[float]] | None:
         """Corners [x, y] of the image on the ground, where the archive knows them."""
-        shape = getattr(self.archive, "footprint", lambda _: None)(position)
-        return None if shape is None else [[float(x), float(y)] for x, y, *_ in shape.exterior.coords]
+        shape = self.archive.footprint(position)
+        return None if shape is None else [[x, y] for x, y, *_ in shape["coordinates"][0]]
 
 
 def _full(words: str, without: str) -> str:
@@ -390,21 +388,10 @@ def _moments(s: np.ndarray | None) -> list[float]:
     return [] if s is None else [s.mean(), s.std(ddof=1), s.min(), s.max()]
 
 
-def _scaled(s: np.ndarray, moments: list[float], scale: str) -> np.ndarray:
-    mean, std, least, greatest = moments
-    if scale == "raw":
-        return s
-    if scale == "minmax":
-        return (s - least) / ((greatest - least) or 1)
-    z = (s - mean) / (std or 1)
-    return -ndtr(-z) if scale == "cdf" else z  # the upper tail: Phi - 1, without its ties at the top
-
-
-def _mixed(image: np.ndarray, text: np.ndarray, rule: str, lam: float) -> np.ndarray:
-    if rule == "mix":
-        return (1 - lam) * image + lam * text
-    return {"mean": (image + text) / 2, "sum": image + text, "product": image * text}.get(rule, np.minimum(image, text))
-
-
-def _cdf(s: np.ndarray) -> np.ndarray:
-    return _scaled(s, _moments(s), "cdf")
+def browser_rule(name: str) -> tuple[str | None, str | None]:
+    """Scale and rule by which the browser computes a method; None, None where it can't."""
+    method = METHODS[name]
+    if not isinstance(method, TwoSimilarities) or method.prepare not in SCALES:
+        return None, None
+    rule = "mix" if method.combine is mix else RULES.get(name)
+    return (SCALES[method.prepare], rule) if rule else (None, None)

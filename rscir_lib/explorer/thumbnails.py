@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from rscir_lib.archive import Archive, read_image
+from rscir_lib.archive import Archive
+from rscir_lib.files import write_file
 
 SIDE = 128  # pixels
 
@@ -33,7 +34,7 @@ def _missing() -> bytes:
 
 
 class Thumbnails:
-    """Thumbnails by archive position. A replaced image gets a new one: the file's size and time are part of its name."""
+    """Thumbnails by archive position. Size and time of the file are part of the name: a replaced image gets a new one."""
 
     def __init__(self, archive: Archive, folder: str | Path) -> None:
         self.archive, self.folder = archive, Path(folder)
@@ -51,16 +52,9 @@ class Thumbnails:
             path = self.folder / digest[:2] / f"{digest[2:32]}.jpg"
             if path.exists():
                 return path.read_bytes()
-            data = jpeg(read_image(self.archive.path(position)))
+            data = jpeg(self.archive.read(position))
         except (OSError, ValueError):
             return _missing()
-        write_bytes(path, data)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, lambda file: file.write(data))
         return data
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """A whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_bytes(data)
-    new.replace(path)
