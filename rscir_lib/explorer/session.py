@@ -26,6 +26,7 @@ from rscir_lib.evaluation import check_lambda
 from rscir_lib.explorer.marks import add_mark, marks_table
 from rscir_lib.explorer.thumbnails import Thumbnails, jpeg
 from rscir_lib.metrics import retrieval_metrics
+from rscir_lib.runs import Run
 from rscir_lib.similarities import Database, clamped, minmax, raw, upper_tail, zscore
 from rscir_lib.synthcom import CLASS_WORDS, CLASSES, phrase
 
@@ -50,8 +51,8 @@ Answer = tuple[dict, list[bytes]]
 class Explorer:
     """One archive, its features and its encoder, to be asked by any number of browsers.
 
-    feats: (N, d) float32 in the archive's order. folder: of the run, for thumbnails/ and marks.csv; None keeps neither
-    marks nor thumbnails. benchmark: adds its queries, frames and average precision.
+    feats: (N, d) float32 in the archive's order. folder: of the run, for thumbnails/ and marks.csv. benchmark: adds its
+    queries, frames and average precision.
     """
 
     def __init__(
@@ -76,6 +77,13 @@ class Explorer:
         self.class_names = sorted(set(archive.classes))
         self.class_index = np.searchsorted(self.class_names, archive.classes)
         self.position = {file: position for position, file in enumerate(archive.files)}
+
+    @classmethod
+    def of(cls, run: Run) -> "Explorer":
+        """The explorer of a run (`open_run`): its archive, features and encoder, its benchmark where it has labels."""
+        benchmark = run.benchmark if run.has_benchmark else None
+        feats = run.features.aligned(run.archive)
+        return cls(run.archive, feats, run.encoder, run.folder, benchmark, run.title)
 
     def answer(self, question: dict, buffers: Sequence[bytes] = ()) -> Answer:
         """The answer to {"ask": what, ...}; {"error": message} where the question can't be answered."""
@@ -109,7 +117,7 @@ class Explorer:
             if name not in ONE_SIDED and (whole or (rule and METHODS[name].pointwise))
         ]
         facts = {
-            "title": self.title, "n": len(self.archive), "classes": self.class_names, "words": self.known_words,
+            "title": self.title, "n": len(self.archive), "classes": self.class_names, "words": self.suggestions,
             "complete": self.encoder.name == "demo", "methods": methods, "whole": whole,
             "attributes": [] if self.benchmark is None else list(self.benchmark.queries["attribute"].unique()),
             "uploads": True, "marks": self.marks.name, "map": self._footprint(0) is not None,
@@ -117,23 +125,25 @@ class Explorer:
         return facts, [self.class_index.astype(np.uint16).tobytes()]
 
     @cached_property
-    def known_words(self) -> list[str]:
-        """Texts to suggest: the benchmark's values, what the bundled encoder learned, CLIP's whole words."""
+    def words(self) -> list[str]:
+        """The benchmark's values, and what the bundled encoder learned; of another encoder, the class names."""
         words = [] if self.benchmark is None else list(self.benchmark.queries["text"].unique())
-        if self.encoder.name == "demo":
-            values = {value: None for cls in CLASSES.values() for some in cls.attributes.values() for value in some}
-            words += [*values, *CLASS_WORDS.values()]
-            words += [
-                phrase(name, {attribute: value})
-                for name, cls in CLASSES.items()
-                for attribute, some in cls.attributes.items()
-                for value in some
-            ]
-        else:
-            words += [name for name in self.class_names if name]
-            tokens = getattr(self.encoder.tokenizer, "encoder", {})
-            words += sorted(t[:-4] for t in tokens if t.endswith("</w>") and t[:-4].isalpha() and len(t) > 6)
-        return list(dict.fromkeys(words))
+        if self.encoder.name != "demo":
+            return list(dict.fromkeys([*words, *filter(None, self.class_names)]))
+        options = [
+            (name, attribute, value)
+            for name, scene in CLASSES.items()
+            for attribute, values in scene.attributes.items()
+            for value in values
+        ]
+        words += [value for *_, value in options] + list(CLASS_WORDS.values())
+        return list(dict.fromkeys(words + [phrase(name, {attribute: value}) for name, attribute, value in options]))
+
+    @property
+    def suggestions(self) -> list[str]:
+        """`words`, and the whole words that an encoder's tokenizer knows, where it learned more than its captions'."""
+        tokens = getattr(getattr(self.encoder, "tokenizer", None), "encoder", {}) if self.encoder.name != "demo" else {}
+        return self.words + sorted(t[:-4] for t in tokens if t.endswith("</w>") and t[:-4].isalpha() and len(t) > 6)
 
     def images(self, positions: list[int]) -> Answer:
         """File, class, and where there is one the footprint of these images; a JPEG of each in the buffers."""

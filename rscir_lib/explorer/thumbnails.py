@@ -34,7 +34,7 @@ def _missing() -> bytes:
 
 
 class Thumbnails:
-    """Thumbnails by archive position. Size and time of the file are part of the name: a replaced image gets a new one."""
+    """Thumbnails by archive position. Size and time of the file are in the name: a replaced image gets a new one."""
 
     def __init__(self, archive: Archive, folder: str | Path) -> None:
         self.archive, self.folder = archive, Path(folder)
