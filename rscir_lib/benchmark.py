@@ -52,7 +52,7 @@ class Benchmark:
             if missing := [column for column in columns if column not in getattr(self, name)]:
                 raise ValueError(f"{name}: no column {missing[0]!r}; it needs {', '.join(columns)}")
         if (twice := self.queries.index.duplicated()).any():
-            raise ValueError(f"queries: two rows of index {self.queries.index[twice][0]!r}; give each its own")
+            raise ValueError(f"queries: two rows of index {self.queries.index[twice].tolist()[0]!r}; give each its own")
         size, outside = len(self.archive), len(self.query_archive) if self.query_archive is not None else 0
         for name in ("targets", "unknowns"):
             for i, positions in enumerate(getattr(self, name)):
@@ -197,7 +197,7 @@ def _check_range(name: str, table: pd.DataFrame, column: str, start: int, end: i
 def _refuse(name: str, table: pd.DataFrame, column: str, wrong: Sequence[bool], expected: str) -> None:
     wrong = np.asarray(wrong, dtype=bool)
     if wrong.any():
-        row, value = table.index[wrong][0], table.loc[wrong, column].iloc[0]
+        row, value = table.index[wrong].tolist()[0], table[column][wrong].tolist()[0]
         raise ValueError(f"{name}, row {row!r}: {column} is {value!r}; expected {expected}")
 
 

@@ -376,7 +376,7 @@ class Run:
         """Whether the dataset has labels to make queries from."""
         from rscir_lib.benchmark import READERS
 
-        return any((self.root / file).exists() for file in READERS)
+        return any(all((self.root / file).exists() for file in files) for files in READERS)
 
     @cached_property
     def benchmark(self) -> "Benchmark":
