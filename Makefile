@@ -19,7 +19,7 @@ NBSTRIPOUT := nbstripout --keep-count --keep-id --extra-keys=metadata.language_i
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test lint format lab bench rehearse results reproduce fetch adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test lint format lab explore page bench rehearse results reproduce fetch adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,12 @@ format: $(READY) ## put code and notebooks in shape
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(RUN) jupyterlab $(ARGS) notebooks
+
+explore: $(READY) ## pick a picture, type words, slide lambda: a page on this machine (DATASET_ROOT=, ENCODER=)
+	$(RUN) rscir_lib.explorer serve DATASET_ROOT=$(DATASET_ROOT) ENCODER=$(ENCODER) $(ARGS)
+
+page: $(READY) ## the same as files in runs/page, without Python and network (DATASET_ROOT=, ENCODER=)
+	$(RUN) rscir_lib.explorer page DATASET_ROOT=$(DATASET_ROOT) ENCODER=$(ENCODER) $(ARGS)
 
 bench: $(READY) ## speed and memory, as ratios, and the scaling figure (ARGS=--quick for a small one)
 	$(RUN) rscir_lib.bench $(ARGS)

@@ -66,7 +66,7 @@ def _benchmark(explorer: Explorer) -> dict:
         return {"queries": [], "targets": []}
     queries = explorer.benchmark.queries.reset_index(drop=True)
     queries = queries[queries["position"] >= 0]
-    ap = explorer.precisions.reindex(queries.index)
+    ap = explorer.precisions().reindex(queries.index)
     rows = [
         [int(q.position), q.text, q.attribute, int(q.target), explorer._left_out(queries.loc[q.Index]).tolist(),
          None if np.isnan(ap[q.Index]) else ap[q.Index]]

@@ -9,7 +9,7 @@ import io
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +120,7 @@ class Explorer:
             "title": self.title, "n": len(self.archive), "classes": self.class_names, "words": self.suggestions,
             "complete": self.encoder.name == "demo", "methods": methods, "whole": whole,
             "attributes": [] if self.benchmark is None else list(self.benchmark.queries["attribute"].unique()),
-            "uploads": True, "marks": self.marks.name, "map": self._footprint(0) is not None,
+            "uploads": True, "marks": self.marks.name, "map": self.placed,
         }  # fmt: skip
         return facts, [self.class_index.astype(np.uint16).tobytes()]
 
@@ -344,16 +344,20 @@ class Explorer:
             queries = queries if not attribute else queries[queries["attribute"] == attribute]
             query = queries.sample(1).iloc[0]
         else:
-            found = self.precisions if not attribute else self.precisions[queries["attribute"] == attribute]
+            found = self.precisions()
+            found = found[queries["attribute"].reindex(found.index) == attribute] if attribute else found
             if found.empty:
                 raise ValueError(f"no query of {attribute} was judged")
             row = found.sort_values(ascending=which == "worst", kind="stable").index[nth % len(found)]
             query = queries.loc[row]
         return {"image": int(query["position"]), "words": query["text"], "attribute": query["attribute"]}, []
 
-    @cached_property
-    def precisions(self) -> pd.Series:
-        """Average precision of WeiCom at lambda 0.5, of the benchmark's queries or of a sample of `JUDGED`."""
+    @lru_cache(maxsize=4)  # noqa: B019 (an explorer lives as long as its process)
+    def precisions(self, lam: float = 0.5) -> pd.Series:
+        """Average precision of WeiCom, in [0, 1], of the benchmark's queries, or of `JUDGED` drawn from them.
+
+        Its index counts the rows of `benchmark.queries`.
+        """
         queries = self.benchmark.queries.reset_index(drop=True)
         queries = queries[queries["position"] >= 0]
         queries = queries.sample(min(JUDGED, len(queries)), random_state=0).sort_index()
@@ -364,11 +368,17 @@ class Explorer:
         for position, some in queries.groupby("position"):
             image = upper_tail(torch.from_numpy(self._similarities(self.feats[position])))
             for row, query in some.iterrows():
-                score = mix(image, words[query["text"]], 0.5).numpy()
+                score = mix(image, words[query["text"]], lam).numpy()
                 score[self._left_out(query)] = -np.inf
                 ranks = rankdata(-score, "ordinal")[self.benchmark.targets[query["target"]]]
                 found[row] = retrieval_metrics(np.sort(ranks)[None])[0, 0]
         return pd.Series(found, dtype=float).sort_index()
+
+    @cached_property
+    def placed(self) -> bool:
+        """Whether the archive's images have a place on the ground: three are looked at, for each look opens a file."""
+        n = len(self.archive)
+        return any(self.archive.footprint(position) is not None for position in {0, n // 2, n - 1})
 
     def _checked(self, position: int) -> int:
         if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position < len(self.archive):
@@ -377,7 +387,7 @@ class Explorer:
 
     def _footprint(self, position: int) -> list[list[float]] | None:
         """Corners [x, y] of the image on the ground, where the archive knows them."""
-        shape = self.archive.footprint(position)
+        shape = self.archive.footprint(position) if self.placed else None
         return None if shape is None else [[x, y] for x, y, *_ in shape["coordinates"][0]]
 
 

@@ -17,9 +17,9 @@ class Widget(anywidget.AnyWidget):
     _css = HERE / "explorer.css"
     start = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, explorer: Explorer, **start: object) -> None:
-        """start: the first query, image (position), words, lambda."""
-        super().__init__(start=start)
+    def __init__(self, explorer: Explorer, image: int = 0, words: str = "", lam: float = 0.5) -> None:
+        """image: archive position of the first query's picture; words and lam in [0, 1]: the rest of it."""
+        super().__init__(start={"image": image, "words": words, "lambda": lam})
         self.explorer = explorer
         self.on_msg(self._answer)
 
