@@ -100,13 +100,16 @@ def places(archive: Archive) -> pd.DataFrame:
 
     Columns: file; column, row, width, height of the window in pixels; crs; transform, six numbers from pixel of the
     window to ground; footprint, a GeoJSON polygon in longitude and latitude; nodata, the share of pixels without data.
-    An image without place has None as crs, transform and footprint.
+    crs, transform and footprint are missing where an image has no place, the size is 0 where it can't be read.
     """
     rows = []
     for position, file in enumerate(archive.files):
         path, (_, window) = archive.path(position), split_window(file)
-        place = geography(path)
-        column, row, width, height = window or (0, 0, *open_raster(path).shape[::-1])
+        try:
+            place, size = geography(path), open_raster(path).shape[::-1]
+        except OSError:
+            place, size = None, (0, 0)
+        column, row, width, height = window or (0, 0, *size)
         rows.append(
             {
                 "file": file,
