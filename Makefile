@@ -28,7 +28,7 @@ export $(NAMED) IMAGES CAPTIONS OUT
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test lint format lab bench rehearse results reproduce fetch adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test lint format lab explore page bench rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,10 +54,19 @@ workbook: $(READY) ## run every notebook that does not stand already (DATASET_RO
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(RUN) jupyterlab $(ARGS) notebooks
 
+explore: $(READY) ## pick a picture, type words, slide lambda: a page on this machine (DATASET_ROOT=, ENCODER=)
+	$(RUN) rscir_lib.explorer serve $(GIVEN) $(ARGS)
+
+page: $(READY) ## the same as files in runs/page, without Python and network (DATASET_ROOT=, ENCODER=)
+	$(RUN) rscir_lib.explorer page $(GIVEN) $(ARGS)
+
 ##@ Your own data and encoders
 
 fetch: $(READY) ## download PatternNet, PatternCom and checkpoints into DATASET_ROOT
 	$(RUN) rscir_lib.fetch $(if $(DATASET_ROOT),"$$DATASET_ROOT") $(ARGS)
+
+tiles: $(READY) ## large scenes as windows, listed for LISTING (DATASET_ROOT=, ARGS="--tile 256 --overlap 32")
+	$(RUN) rscir_lib.scenes "$$DATASET_ROOT" $(ARGS)
 
 reproduce: $(READY) ## the published tables beside ours (DATASET_ROOT=.../PatternNet ENCODER=clip)
 	$(RUN) rscir_lib.workbook $(GIVEN) $(ARGS) --published
