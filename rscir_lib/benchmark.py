@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from rscir_lib.archive import Archive
+from rscir_lib.archive import Archive, read_archive
 
 QUERIES = ["attribute", "group", "image", "value", "text", "position", "target"]
 LABELS = ["attribute", "image", "group", "value", "position"]
@@ -52,7 +52,7 @@ class Benchmark:
             if missing := [column for column in columns if column not in getattr(self, name)]:
                 raise ValueError(f"{name}: no column {missing[0]!r}; it needs {', '.join(columns)}")
         if (twice := self.queries.index.duplicated()).any():
-            raise ValueError(f"queries: two rows of index {self.queries.index[twice][0]!r}; give each its own")
+            raise ValueError(f"queries: two rows of index {self.queries.index[twice].tolist()[0]!r}; give each its own")
         size, outside = len(self.archive), len(self.query_archive) if self.query_archive is not None else 0
         for name in ("targets", "unknowns"):
             for i, positions in enumerate(getattr(self, name)):
@@ -114,6 +114,21 @@ class Benchmark:
         row = self.queries.loc[query]
         return self.archive.read(row["position"]) if row["position"] >= 0 else self.query_archive.read(row["query"])
 
+    def sides(self, query: int) -> pd.Series:
+        """(N,) on which side each image is for the query whose index in `queries` is `query`, and why."""
+        row, classes = self.queries.loc[query], pd.Series(self.archive.classes)
+        group = self.labels.query("attribute == @row.attribute and group == @row.group")
+        sides = pd.Series("elsewhere: negative", index=range(len(self.archive)), name="side")
+        sides[classes.isin(classes[group["position"]])] = "same class, no label: negative"
+        sides[group["position"]] = "same group, another value: negative"
+        sides[self.targets[row["target"]]] = "has the value asked for: RELEVANT"
+        if row.get("unknown", -1) >= 0:
+            sides[self.unknowns[row["unknown"]]] = "nobody said: unknown, left out of the ranking"
+        own = "left out of its own ranking" if self.exclude_self else "negative"
+        if row["position"] >= 0 and "RELEVANT" not in sides[row["position"]]:
+            sides[row["position"]] = f"the query image itself: {own}"
+        return sides
+
     def without(self, files: Iterable[str]) -> "Benchmark":
         """The benchmark over the archive less these files (those that can't be read, say).
 
@@ -153,12 +168,13 @@ class Benchmark:
             query_archive=queries_of,
         )
 
-    def composition(self) -> pd.DataFrame:
+    def composition(self, by: Sequence[str] = ("attribute", "group")) -> pd.DataFrame:
         """Per attribute and group: labelled rows, values, composed queries, positives a query (min, median, max).
 
-        And, where a benchmark has unknown images, how many a query leaves out (median).
+        And, where a benchmark has unknown images, how many of them a query leaves out (median). by: the columns that
+        the queries are counted by, such as ("attribute",) alone.
         """
-        keys = ["attribute", "group"]
+        keys = list(by)
         counts = self.queries[keys].assign(positives=self.n_relevant, unknown=self.n_unknown)
         queries, labels = counts.groupby(keys, sort=False), self.labels.groupby(keys, sort=False)
         columns = {
@@ -169,10 +185,10 @@ class Benchmark:
         }
         if self.unknowns:
             columns["unknown median"] = queries["unknown"].median()
-        if self.labels.empty:
-            return pd.DataFrame(columns)
         told = {"labelled": labels.size(), "values": labels["value"].unique().map(", ".join)}
-        return pd.DataFrame(told | columns).reindex(labels.size().index)
+        if self.labels.empty:  # queries that came without labels
+            told = {"labelled": 0, "values": ""}
+        return pd.DataFrame(told | columns).reindex((queries if self.labels.empty else labels).size().index)
 
 
 def _check_positions(name: str, positions: np.ndarray, size: int) -> None:
@@ -196,7 +212,7 @@ def _check_range(name: str, table: pd.DataFrame, column: str, start: int, end: i
 def _refuse(name: str, table: pd.DataFrame, column: str, wrong: Sequence[bool], expected: str) -> None:
     wrong = np.asarray(wrong, dtype=bool)
     if wrong.any():
-        row, value = table.index[wrong][0], table.loc[wrong, column].iloc[0]
+        row, value = table.index[wrong].tolist()[0], table[column][wrong].tolist()[0]
         raise ValueError(f"{name}, row {row!r}: {column} is {value!r}; expected {expected}")
 
 
@@ -223,37 +239,45 @@ def _without(archive: Archive, gone: set[str]) -> tuple[Archive, np.ndarray]:
 
 
 class ImageNames:
-    """What a label file may call an image: the end of its path, as much of it as tells it from the others.
+    """What label files may call an image: the end of its path, as much of it as tells it from all others.
 
-    `a.jpg`, `class/a.jpg` and `images/class/a.jpg` are the same image while no other ends so; `./a.jpg` is the path
-    from the root. suffixless: `a` will do too.
+    `a.jpg`, `class/a.jpg` and `images/class/a.jpg` are the same image while no other ends so; `./a.jpg` is the one in
+    the root itself; without suffix (`a`, `class/a`) where `suffixless`. Names are told apart in the whole archive under
+    the root, also when `listing` restricts it.
     """
 
-    def __init__(self, archive: Archive, suffixless: bool = False) -> None:
-        self._archive = archive
-        self._ends: dict[str, list[int]] = {}
-        for position, file in enumerate(archive.files):
-            forms = {file, str(Path(file).with_suffix(""))} if suffixless else {file}
-            for form in forms:
+    def __init__(self, archive: Archive, listing: str | Path | None = None, suffixless: bool = False) -> None:
+        self._root, self._ends = archive.root, {}
+        self._position = {file: position for position, file in enumerate(archive.files)}
+        self.whole = read_archive(archive.root) if listing else archive
+        for file in dict.fromkeys((*self.whole.files, *archive.files)):
+            for form in {file, str(Path(file).with_suffix(""))} if suffixless else {file}:
+                self._ends["./" + form] = [file]
                 parts = form.split("/")
                 for start in range(len(parts)):
-                    self._ends.setdefault("/".join(parts[start:]), []).append(position)
-                self._ends["./" + form] = [position]
+                    self._ends.setdefault("/".join(parts[start:]), []).append(file)
 
     def __contains__(self, said: str) -> bool:
         return said in self._ends
 
-    def find(self, said: str) -> int:
-        """The archive position of the image called so. Raises KeyError when there is none, ValueError for several."""
-        found = self._ends[said]
+    def find(self, said: str, where: str, hint: str = "") -> str:
+        """The file of the image called so. Raises ValueError, which says `where`, when there is none or several."""
+        found = self._ends.get(said, [])
+        if not found:
+            raise ValueError(
+                f"{where}: image {said!r} is not in the archive{hint}; correct the name, or add it to {self._root}"
+            )
         if len(found) > 1:
-            paths = ", ".join(repr(self._archive.files[i]) for i in found[:3])
-            raise ValueError(f"the archive holds several images named {said!r}; say which by its path: {paths}")
+            paths = " or ".join(repr(file if "/" in file else "./" + file) for file in found[:3])
+            raise ValueError(f"{where}: the archive holds several images named {said!r}; say which: {paths}")
         return found[0]
 
-    def name(self, position: int) -> str:
-        """The file name of an image, or its path where another has that name too."""
-        file = self._archive.files[position]
+    def position(self, file: str) -> int:
+        """The archive position of a file that `find` gave; -1 where the listing leaves it out."""
+        return self._position.get(file, -1)
+
+    def name(self, file: str) -> str:
+        """What the tables call a file: its name, or its path where another image has that name too."""
         name = file.rsplit("/", 1)[-1]
         return name if len(self._ends[name]) == 1 else file
 
@@ -271,22 +295,80 @@ class Report:
         return pd.DataFrame(self.rows, columns=WARNINGS).astype({"line": "Int64"})
 
 
-# file or folder under a dataset root -> its reader, by name: a format imports what it needs, not the other way round
-READERS = {
-    "PatternCom": "rscir_lib.patterncom.read_patterncom",
-    "multilabels.tsv": "rscir_lib.multilabels.read_multilabels",
+class Questions:
+    """Collects queries by PatternCom's rule: a labelled image with every other value of its group."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive, self._names = archive, ImageNames(archive)
+        self.queries: list[tuple] = []
+        self.labels: list[tuple] = []
+        self.targets: list[np.ndarray] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.queries)
+
+    def ask(self, attribute: str, group: str, values: pd.Series, texts: Sequence[str], unknown: int = -1) -> None:
+        """Pairs images with those of `texts` that aren't their value; relevant to a text are the images that have it.
+
+        values: the value of each labelled image of the group, the index its archive position, ascending. unknown: index
+        of the images that are unknown to these queries.
+        """
+        target = {text: len(self.targets) + i for i, text in enumerate(texts)}
+        self.targets.extend(values.index[values == text].to_numpy() for text in texts)
+        for position, value in values.items():
+            image = self._names.name(self._archive.files[position])
+            self.labels.append((attribute, image, group, value, position))
+            for text in texts:
+                if text != value:
+                    self.queries.append((attribute, group, image, value, text, position, target[text], unknown))
+
+    def benchmark(self, protocol: str, report: Report, unknowns: Sequence[np.ndarray] = ()) -> Benchmark:
+        """What was asked."""
+        return Benchmark(
+            self._archive,
+            protocol,
+            pd.DataFrame(self.queries, columns=[*QUERIES, "unknown"]).drop(columns=[] if unknowns else "unknown"),
+            tuple(self.targets),
+            pd.DataFrame(self.labels, columns=LABELS),
+            report.table(),
+            tuple(unknowns),
+        )
+
+
+def group_of(cls: str) -> str:
+    """The group of images that a class is; one of all where an archive has no classes."""
+    return cls or "all"
+
+
+def check_protocol(protocol: str, own: str) -> None:
+    """Raises ValueError unless `protocol` is the default or this benchmark's one."""
+    if protocol not in ("released", own):
+        raise ValueError(f"protocol {protocol!r}: this benchmark knows {own!r} only; leave PROTOCOL at its default")
+
+
+# what lies under a dataset root -> its reader, by name: a format imports what it needs, not the other way round
+READERS: dict[tuple[str, ...], str] = {
+    ("PatternCom",): "rscir_lib.patterncom.read_patterncom",
+    ("triplets.csv",): "rscir_lib.triplets.read_triplets",
+    ("triplets.json",): "rscir_lib.triplets.read_triplets",
+    ("xview2_cir.csv",): "rscir_lib.triplets.read_triplets",
+    ("multilabels.tsv", "captions.json"): "rscir_lib.ucmcom.read_ucmcom",
+    ("multilabels.tsv",): "rscir_lib.multilabels.read_multilabels",
 }
 
 
 def read_benchmark(root: str | Path, listing: str | Path | None = None, protocol: str = "released") -> Benchmark:
-    """The benchmark that a dataset root holds: that of the first of `READERS` whose file or folder is there.
+    """The benchmark that a dataset root holds: that of the first of `READERS` whose files and folders are all there.
 
     A benchmark of another format is one more reader `(root, listing, protocol) -> Benchmark`, and one more line there.
+    Raises FileNotFoundError when there is none.
     """
-    for file, reader in READERS.items():
-        if (Path(root).expanduser() / file).exists():
+    folder = Path(root).expanduser()
+    for files, reader in READERS.items():
+        if all((folder / file).exists() for file in files):
             return pkgutil.resolve_name(reader)(root, listing=listing, protocol=protocol)
+    known = "; ".join(" and ".join(files) for files in READERS)
     raise FileNotFoundError(
-        f"{root}: no benchmark here. Expected PatternCom/<attribute>.csv or multilabels.tsv; "
-        "`make fetch DATASET_ROOT=...` gets PatternCom"
+        f"{root}: no benchmark here. Expected one of: {known}; `make fetch DATASET_ROOT=...` gets PatternCom, and "
+        "lines of `image,attribute,value` in PatternCom/<attribute>.csv make one of your own"
     )

@@ -3,15 +3,22 @@
 import os
 import pickle
 import shutil
+from typing import ClassVar
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torchvision.transforms.functional import pil_to_tensor
 
-from rscir_lib.encoders import DEMO_FOLDER, ENCODERS, WEIGHTS, load_encoder
+from rscir_lib.encoders import DEMO_FOLDER, ENCODERS, WEIGHTS, load_encoder, unknown_words
+from rscir_lib.evaluation import evaluate
+from rscir_lib.features import extract_features, read_features
+from rscir_lib.patterncom import read_patterncom
+from rscir_lib.search import search
 
 # RSCIR_ARCHITECTURES=ViT-L-14 tries the 1.7 GB model too
 ARCHITECTURES = os.environ.get("RSCIR_ARCHITECTURES", "RN50 ViT-B-32").split()
@@ -146,6 +153,7 @@ def test_typos_are_explained(arguments, message):
 
 def test_demo_and_its_folder_are_one(demo):
     by_path = load_encoder(str(DEMO_FOLDER), device="cpu")
+    assert by_path.name == DEMO_FOLDER.name
     np.testing.assert_array_equal(demo.encode_texts(["oval"]), by_path.encode_texts(["oval"]))
     assert by_path.provenance["weights_sha256"] == demo.provenance["weights_sha256"]
 
@@ -185,3 +193,44 @@ def test_low_precision_stays_close(demo, precision):
 def test_texts_it_can_not_read_are_refused(demo, texts):
     with pytest.raises(ValueError, match=r"encode_texts takes|blank|tokens"):
         demo.encode_texts(texts)
+
+
+def test_words_it_has_never_met(demo):
+    assert unknown_words(demo, "a red airplane") == []
+    assert unknown_words(demo, "a red zeppelin!") == ["zeppelin"]
+
+
+def test_an_encoder_of_ones_own(tmp_path, monkeypatch):
+    class Tint:  # the mean colour of an image; of a text, the colours that it names
+        name = architecture = "tint"
+        dim, device, precision = 3, torch.device("cpu"), "float32"
+        provenance: ClassVar = {"encoder": "tint", "weights_sha256": "no weights"}
+
+        def preprocess(self, image):
+            return pil_to_tensor(image.resize((4, 4))).float()
+
+        def encode_images(self, batch):
+            return F.normalize(batch.mean((2, 3)), dim=1).numpy()
+
+        def encode_texts(self, texts):
+            return np.array([[colour in text for colour in ("red", "lime", "blue")] for text in texts], np.float32)
+
+    monkeypatch.setitem(ENCODERS, "tint", lambda *_: Tint())
+
+    labels = []
+    for i, colour in enumerate(["red", "lime", "blue"] * 4):
+        path = tmp_path / "images" / "roof" / f"roof{i:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9), colour).save(path)
+        labels.append(f"{path.name},color,{colour}\n")
+    (tmp_path / "PatternCom").mkdir()
+    (tmp_path / "PatternCom" / "color.csv").write_text("".join(labels))
+    encoder = load_encoder("tint")
+    benchmark = read_patterncom(tmp_path, ["color"])
+    archive = benchmark.archive
+    features = read_features(extract_features(archive, encoder, tmp_path / "store"), archive, encoder)
+    rows = evaluate(benchmark, features, encoder.encode_texts, methods=["text"])
+    assert len(rows) == 24
+    assert (rows["AP"] == 1).all()
+    best, _ = search(features.feats, features.feats[0], encoder.encode_texts(["blue"])[0], 1.0, top=4)
+    assert sorted(best) == [2, 5, 8, 11]

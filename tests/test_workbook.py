@@ -50,18 +50,19 @@ def test_run_folders_differ_where_runs_differ(tmp_path):
             ("/data/PatternNet", "clip"),
             ("", "demo", "", "/x/test.csv"),
             ("", "demo", "", "", "first-release"),
+            ("", "demo", "", "", "released", "bfloat16"),
         ]
     ]
     assert names == [
         "synthcom_demo", "synthcom_demo_RN50", "synthcom_ours", "PatternNet_clip", "synthcom_demo_test",
-        "synthcom_demo_first-release",
+        "synthcom_demo_first-release", "synthcom_demo_bfloat16",
     ]  # fmt: skip
     assert (tmp_path / "PatternNet_clip" / "tables").is_dir()
 
 
 def test_run_folder_is_not_shared_by_datasets_of_one_name(tmp_path):
     runs.run_folder(str(tmp_path), "/a/PatternNet", "clip")
-    with pytest.raises(ValueError, match=r"holds another run .*/a/PatternNet.*OUTPUT_ROOT"):
+    with pytest.raises(ValueError, match=r"PatternNet_clip holds another run, with another dataset; .*OUTPUT_ROOT"):
         runs.run_folder(str(tmp_path), "/b/PatternNet", "clip")
 
 
@@ -78,12 +79,14 @@ def test_select_by_beginning_in_order(notebooks):
         workbook.select_notebooks(["03"])
 
 
-def test_parameters_go_where_they_are_declared(notebooks):
+def test_parameters_go_where_they_are_declared(notebooks, monkeypatch):
+    (notebooks / "7").mkdir()
+    monkeypatch.chdir(notebooks)
     given = {"LAMBDAS": "[0.1, 1]", "ENCODER": "7", "SHARE": 1}
     first, second = workbook.resolve_parameters(workbook.select_notebooks([]), given).values()
     assert first["LAMBDAS"] == [0.1, 1]
     assert "LAMBDAS" not in second
-    assert first["ENCODER"] == second["ENCODER"] == "7"  # text stays text
+    assert first["ENCODER"] == second["ENCODER"] == str(notebooks / "7")  # text stays text, a folder becomes absolute
     assert first["SIZE"] == 3
 
 
@@ -93,7 +96,7 @@ def test_parameters_go_where_they_are_declared(notebooks):
         ({"LAMDAS": "[0.1]"}, "no parameter 'LAMDAS'.*they declare OUTPUT_ROOT, DATASET_ROOT, ENCODER, SIZE, LAMBDAS"),
         ({"SIZE": "three"}, "SIZE=three: not a literal like 3"),
         ({"SIZE": [3]}, r"SIZE=\[3\]: expected int, such as 3"),
-        ({"LAMBDAS": "0.5"}, r"LAMBDAS=0.5: expected list, such as \[0.5\]"),
+        ({"LAMBDAS": "0.5"}, r"LAMBDAS=0.5: expected a list without repetition, each a number from 0 to 1"),
     ],
 )
 def test_parameters_are_checked(notebooks, given, message):

@@ -1,0 +1,17 @@
+"""Labels of one's own: proposals, a widget answered by keyboard, journals of several people, PatternCom's file."""
+
+from rscir_lib.labelling.journal import (
+    agreement,
+    changed_share,
+    cohens_kappa,
+    merge_journals,
+    read_journal,
+    write_patterncom,
+)
+from rscir_lib.labelling.session import Session, propose
+from rscir_lib.labelling.widget import Labeller
+
+__all__ = [
+    "Labeller", "Session", "agreement", "changed_share", "cohens_kappa", "merge_journals", "propose", "read_journal",
+    "write_patterncom",
+]  # fmt: skip

@@ -1,0 +1,266 @@
+"""One image, or a window of a scene, as 8-bit RGB, whatever its format, depth and bands, by one recorded rule."""
+
+import os
+import stat
+import threading
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401 (the plugins register themselves)
+
+if TYPE_CHECKING:  # an optional package: it reads what isn't 8-bit RGB
+    from rasterio.io import DatasetReader
+
+# No other decoder ever sees a file: some of them run programs (EPS) or fetch what a file names (VRT)
+_PILLOW = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
+_GDAL = {  # by their first bytes
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",
+    b"MM\0+": "GTiff",
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"\0\0\0\x0cjP": "JP2OpenJPEG",
+    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+    b"RIFF": "WEBP",
+    b"BM": "BMP",
+}
+_CACHE = 128 * 2**20  # bytes of decoded blocks that GDAL keeps in a process; its own default is a share of the memory
+_SAMPLE = 2048  # pixels a side; the stretch of a larger scene is that of 8 x 8 windows spread over it, as many pixels
+
+Window = tuple[int, int, int, int]  # column, row, width, height in pixels of the scene
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The rule by which a file becomes 8-bit RGB; part of the features' provenance.
+
+    8-bit images (grey, palette, alpha, CMYK too) are converted by Pillow and turned as their EXIF says; no value of
+    the rule touches them unless `bands` or `limits` are given. All else is read by rasterio, and what isn't 8-bit is
+    stretched to 0 and 255, over the file, a window over its whole scene: an image's features depend on its own file.
+    Each band is stretched from its `percentiles`. Where these span a quarter of the bits in use (0 to 2^k - 1, the
+    least that holds every value; fractions: 0 to 2^k), the file is a picture already, and all bands are scaled by
+    those bits: to stretch a band alone changes colours. Pixels without data are black.
+    """
+
+    bands: tuple[int, ...] = ()  # one or three, from 1; (): those named red, green, blue, else the first three or one
+    percentiles: tuple[float, float] = (2.0, 98.0)
+    limits: tuple[float, float] | None = None  # values in place of percentiles: for images of one sensor
+    nodata: float | None = None  # the value that stands for no data, where the file doesn't declare it
+    most_pixels: int = 4096 * 4096  # a larger image is a scene: better tiled than shrunk to one feature
+
+    def __post_init__(self) -> None:
+        if len(self.bands) not in (0, 1, 3) or any(band < 1 for band in self.bands):
+            raise ValueError(f"bands {self.bands}: name one band or three, counted from 1, or none for the default")
+        low, high = self.percentiles
+        if not 0 <= low < high <= 100:
+            raise ValueError(f"percentiles {self.percentiles}: two numbers that rise within 0 and 100 are wanted")
+        if self.limits is not None and not self.limits[0] < self.limits[1]:
+            raise ValueError(f"limits {self.limits}: two values that rise are wanted")
+        if self.most_pixels < 1:
+            raise ValueError(f"most_pixels {self.most_pixels}: at least 1 is wanted")
+
+    def __str__(self) -> str:
+        bands = " ".join(map(str, self.bands)) or "red green blue, else the first three, else the first"
+        low, high = self.limits or self.percentiles
+        percentiles = (
+            f"percentiles {low:g} to {high:g} of each band, or the bits in use where these span a quarter of them,"
+        )
+        stretch = f"values {low:g} to {high:g}" if self.limits else f"{percentiles} over the file or scene"
+        nodata = "" if self.nodata is None else f"; no data: {self.nodata:g}"
+        return f"8-bit RGB, turned by EXIF; other depths: {stretch}; bands {bands}{nodata}"
+
+
+DEFAULT_READING = Reading()
+
+
+class _Refused(ValueError):
+    """Readable, perhaps, but not so: the message says what to do instead of replacing the file."""
+
+
+def read_image(path: str | Path, rule: Reading = DEFAULT_READING, window: Window | None = None) -> Image.Image:
+    """An image, or a window of it, as 8-bit RGB, whatever its depth, bands and mode (see `Reading`).
+
+    Raises FileNotFoundError for an absent file; ValueError naming file, reason and what to do for one that can't be
+    decoded, is larger than `rule.most_pixels`, or needs a package that isn't there.
+    """
+    path = Path(path)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for a writer for ever
+            raise ValueError("a folder, pipe or device")
+        if window is None and not (rule.bands or rule.limits) and (image := _read_plain(path, rule)):
+            return image
+        return _read_raster(path, rule, window)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: the archive lists this image, but it is not on disk") from None
+    except _Refused:
+        raise
+    except Exception as error:  # decoders that are fed damaged bytes raise nearly anything
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path}: not a readable image ({reason}); replace the file") from None
+
+
+def _read_plain(path: Path, rule: Reading) -> Image.Image | None:
+    """An 8-bit image; None for one of another depth, whose values Pillow would cut, and for one it doesn't know."""
+    driver = _driver(path)
+    if driver == "JP2OpenJPEG":  # Pillow doesn't say how deep it is
+        return None
+    if Image.MAX_IMAGE_PIXELS and rule.most_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = rule.most_pixels  # asked for: Pillow's own bound would refuse it
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below says it better
+            image = Image.open(path, formats=_PILLOW)
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, str(error), rule) from None
+    except Image.UnidentifiedImageError as error:
+        if driver == "GTiff":  # several bands of 16 bits, say
+            return None
+        raise ValueError(f"a damaged {driver} header") from error
+    with image:
+        _check_size(path, *image.size, rule)
+        deep = (
+            image.mode == "F"
+            or image.mode.startswith("I")
+            or (image.format == "TIFF" and max(image.tag_v2.get(258, (1,))) > 8)
+            or (image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile))
+        )
+        if deep:
+            return None
+        ImageOps.exif_transpose(image, in_place=True)
+        return image.convert("RGB")
+
+
+def _check_size(path: Path, width: int, height: int, rule: Reading) -> None:
+    if width * height > rule.most_pixels:
+        raise _too_large(path, f"{width} x {height} pixels", rule)
+
+
+def _too_large(path: Path, size: str, rule: Reading) -> _Refused:
+    return _Refused(
+        f"{path}: a scene, too large for one feature ({size}, the limit is {rule.most_pixels:,}); cut it into tiles "
+        "with read_scenes (TILE in the notebooks), or raise the limit with Reading(most_pixels=...)"
+    )
+
+
+def open_raster(path: Path) -> "DatasetReader":
+    """A file opened by rasterio, once a process and thread.
+
+    Raises OSError for a file that GDAL can't open, ValueError when rasterio isn't installed.
+    """
+    state = path.stat()
+    return _opened(path, (state.st_mtime_ns, state.st_size), os.getpid(), threading.get_ident())
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, state: tuple[int, int], process: int, thread: int) -> "DatasetReader":
+    try:
+        import rasterio
+    except ImportError:
+        raise _Refused(
+            f"{path}: this file is read with rasterio (depths other than 8 bits, JPEG 2000, tiles of scenes), which is "
+            "not installed; pip install rasterio"
+        ) from None
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE):
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        return rasterio.open(path, driver=_driver(path))
+
+
+def _driver(path: Path) -> str:
+    """GDAL's name of the format of a file. Raises OSError for any other file."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if not start:
+        raise OSError("the file is empty")
+    for magic, driver in _GDAL.items():
+        if start.startswith(magic):
+            return driver
+    raise OSError("its content is not of an image format that is read here")
+
+
+def geography(path: Path) -> tuple | None:
+    """Affine transform (pixel to ground), CRS and size (width, height) of a file; None where it has no place."""
+    scene = open_raster(path)
+    return None if scene.crs is None or scene.transform.is_identity else (scene.transform, scene.crs, scene.shape[::-1])
+
+
+def _read_raster(path: Path, rule: Reading, window: Window | None) -> Image.Image:
+    scene = open_raster(path)
+    column, row, width, height = window or (0, 0, scene.width, scene.height)
+    if column + width > scene.width or row + height > scene.height or not width * height:
+        raise ValueError(f"window {window} lies outside its {scene.width} x {scene.height} pixels")
+    _check_size(path, width, height, rule)
+    kinds = [kind.name for kind in scene.colorinterp]
+    where = ((row, row + height), (column, column + width))
+    if kinds[0] == "palette" and not rule.bands:
+        table = np.zeros((256, 3), np.uint8)
+        for index, colour in scene.colormap(1).items():
+            table[index] = colour[:3]
+        return Image.fromarray(table[scene.read(1, window=where)])
+    if kinds[:4] == ["cyan", "magenta", "yellow", "black"] and not rule.bands:
+        return Image.fromarray(np.moveaxis(scene.read((1, 2, 3, 4), window=where), 0, -1), "CMYK").convert("RGB")
+    bands = colour_bands(scene, rule)
+    if max(bands) > scene.count:
+        raise _Refused(f"{path}: band {max(bands)} is asked for, it has {scene.count}; choose other bands")
+    limits = _limits(path, (path.stat().st_mtime_ns, path.stat().st_size), bands, rule)
+    rgb = np.empty((height, width, len(bands)), np.uint8)
+    for i, (band, limit) in enumerate(zip(bands, limits, strict=True)):
+        values, valid = band_values(scene, band, where, rule)
+        if limit:
+            low, high = limit
+            scale = 255 / (high - low) if high > low else 0
+            values = np.rint(((np.where(valid, values, low) - low) * scale).clip(0, 255))
+        rgb[..., i] = np.where(valid, values, 0)
+    return Image.fromarray(rgb if len(bands) == 3 else rgb[..., 0]).convert("RGB")
+
+
+def colour_bands(scene: "DatasetReader", rule: Reading) -> tuple[int, ...]:
+    """The bands of a file, from 1, that become its picture."""
+    kinds = [kind.name for kind in scene.colorinterp]
+    if rule.bands:
+        return rule.bands
+    if {"red", "green", "blue"} <= set(kinds):
+        return tuple(kinds.index(colour) + 1 for colour in ("red", "green", "blue"))
+    colours = [number for number, kind in enumerate(kinds, 1) if kind != "alpha"]
+    return tuple(colours[:3] if len(colours) >= 3 else colours[:1])
+
+
+def band_values(scene: "DatasetReader", band: int, where: tuple, rule: Reading) -> tuple[np.ndarray, np.ndarray]:
+    """A band's values in a window, and which of them are data."""
+    values = scene.read(band, window=where)
+    valid = (scene.read_masks(band, window=where) > 0) & np.isfinite(values)
+    return values, valid if rule.nodata is None else valid & (values != rule.nodata)
+
+
+@lru_cache(maxsize=64)
+def _limits(path: Path, state: tuple[int, int], bands: tuple[int, ...], rule: Reading) -> tuple:
+    """Of each band the values that become 0 and 255; None for a band of 8 bits, which stays as it is."""
+    scene, limits, highest = open_raster(path), [], 0.0
+    whole = scene.width * scene.height <= _SAMPLE**2
+    side = _SAMPLE // 8
+    windows = [((0, scene.height), (0, scene.width))] if whole else []
+    if not whole:
+        rows, columns = (np.linspace(0, max(0, n - side), 8).astype(int) for n in scene.shape)
+        windows = [((r, min(r + side, scene.height)), (c, min(c + side, scene.width))) for r in rows for c in columns]
+    dtype = np.dtype(scene.dtypes[bands[0] - 1])
+    if rule.limits or dtype == np.uint8:
+        return (rule.limits,) * len(bands)
+    if dtype.kind not in "uif":
+        raise _Refused(f"{path}: values of type {dtype} are no brightness; convert the file first")
+    for band in bands:
+        sample = np.concatenate(
+            [values[valid] for values, valid in (band_values(scene, band, w, rule) for w in windows)]
+        )
+        if not sample.size:
+            raise _Refused(f"{path}: band {band} holds no data where it was sampled; give Reading(limits=...)")
+        highest = max(highest, float(sample.max()))
+        limits.append(tuple(float(value) for value in np.percentile(sample, rule.percentiles)))
+    low, high = min(low for low, _ in limits), max(high for _, high in limits)
+    # 2^k - 1, or 2^k for fractions, k the least that holds all values
+    full = 2.0 ** np.ceil(np.log2(highest + (dtype.kind != "f"))) - (dtype.kind != "f") if highest > 0 else 1.0
+    picture = low >= 0 and (high - low >= full / 4 or any(low == high for low, high in limits))
+    return ((0.0, float(full)),) * len(bands) if picture else tuple(limits)
