@@ -117,7 +117,7 @@ def try_out(encoder: Encoder, source: object) -> None:
         text = encoder.encode_texts(["a"])
     except Exception as error:  # whatever a model raises that doesn't fit together
         raise ValueError(
-            f"{source}: the model can't encode an image and a text ({_line(error)}); correct it"
+            f"{source}: the model can't encode an image and a text in {encoder.precision} ({_line(error)}); correct it"
         ) from error
     for kind, features in (("an image", image), ("a text", text)):
         if features.shape != (1, encoder.dim) or not np.isfinite(features).all():
