@@ -91,10 +91,9 @@ def check_texts(
             raise ValueError(f"texts[{row}] is {text!r}, not a string; leave it out or write it in words")
         if len(text) > 100 * limit:  # the tokenizers take the square of a long word's length
             raise ValueError(f"texts[{row}] has {len(text)} characters, {name!r} reads {limit} tokens; shorten it")
-        try:
-            count = len(tokens(text)) + ends
-        except UnicodeEncodeError:
-            raise ValueError(f"texts[{row}] is {text!r}, which is no Unicode text; type it again") from None
+        if not text.isprintable() and text != text.encode(errors="replace").decode():  # half a character
+            raise ValueError(f"texts[{row}] is {text!r}, which is no Unicode text; type it again")
+        count = len(tokens(text)) + ends
         if count == ends:
             raise ValueError(f"texts[{row}] is blank for {name!r}: {text!r}; write a word")
         if count > limit:
