@@ -308,5 +308,5 @@ def test_real_images(ucm_root, tmp_path):
     assert table.columns.tolist() == ["Existence", "Avg"]
     benchmark = read_benchmark(ucm_root, tmp_path / "few.csv")
     assert table.loc["image", "Avg"].item() > chance(benchmark)["Avg"]
-    provenance = json.loads((folder / "features" / "features.json").read_text())["provenance"]
+    provenance = json.loads((folder / "features" / "manifest.json").read_text())["provenance"]
     assert "synthetic" not in provenance["archive"]
