@@ -29,7 +29,7 @@ _GDAL = {  # by their first bytes
     b"RIFF": "WEBP",
     b"BM": "BMP",
 }
-_CACHE = 128 * 2**20  # bytes of decoded blocks that GDAL keeps in a process; its own default is a share of the memory
+CACHE = "128"  # MB of decoded blocks that GDAL keeps in a process; its own default is a share of the memory
 _SAMPLE = 2048  # pixels a side; the stretch of a larger scene is that of 8 x 8 windows spread over it, as many pixels
 
 Window = tuple[int, int, int, int]  # column, row, width, height in pixels of the scene
@@ -148,7 +148,10 @@ def _too_large(path: Path, size: str, rule: Reading) -> _Refused:
 
 
 def open_raster(path: Path) -> "DatasetReader":
-    """A file opened by rasterio, once a process and thread. Raises ValueError when rasterio isn't installed."""
+    """A file opened by rasterio, once a process and thread.
+
+    Raises OSError for a file that GDAL can't open, ValueError when rasterio isn't installed.
+    """
     state = path.stat()
     return _opened(path, (state.st_mtime_ns, state.st_size), os.getpid(), threading.get_ident())
 
@@ -162,21 +165,22 @@ def _opened(path: Path, state: tuple[int, int], process: int, thread: int) -> "D
             f"{path}: this file is read with rasterio (depths other than 8 bits, JPEG 2000, tiles of scenes), which is "
             "not installed; pip install rasterio"
         ) from None
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE):
+    os.environ.setdefault("GDAL_CACHEMAX", CACHE)  # GDAL looks once, at its first block
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         return rasterio.open(path, driver=_driver(path))
 
 
 def _driver(path: Path) -> str:
-    """GDAL's name of the format of a file. Raises ValueError for any other file."""
+    """GDAL's name of the format of a file. Raises OSError for any other file."""
     with path.open("rb") as file:
         start = file.read(8)
     if not start:
-        raise ValueError("the file is empty")
+        raise OSError("the file is empty")
     for magic, driver in _GDAL.items():
         if start.startswith(magic):
             return driver
-    raise ValueError("its content is not of an image format that is read here")
+    raise OSError("its content is not of an image format that is read here")
 
 
 def geography(path: Path) -> tuple | None:

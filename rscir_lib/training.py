@@ -3,7 +3,8 @@
     python -m rscir_lib.training demo                                    # SynthCom scenes -> data/demo_encoder
     python -m rscir_lib.training adapt ROOT captions.json --out FOLDER   # an archive of your own
 
-The folder it writes loads by path wherever an encoder name is taken.
+The folder it writes loads by path wherever an encoder name is taken. Interrupted, the same command goes on from the
+last checkpoint, to the same bits.
 """
 
 import argparse
@@ -11,31 +12,37 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tqdm.auto import tqdm, trange
 
-from rscir_lib.archive import Archive, read_archive, read_image
+from rscir_lib.archive import Archive, read_archive, write_listing
 from rscir_lib.benchmark import Report
 from rscir_lib.captions import read_captions
 from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
 from rscir_lib.features import extract_features, read_features
+from rscir_lib.files import write_file, write_json, write_text
 from rscir_lib.parallel import parallel_map
 from rscir_lib.synthcom import HELD_OUT, training_scene
 
 Encode = Callable[[list[str]], np.ndarray]
 
+CHECKPOINT = "training.pt"  # stands in a folder whose training is unfinished
+LOCK = ".training.lock"
 SIZE = 64  # pixels the encoder sees
 POOL_SIZE = 80  # pixels kept per training image: room to zoom
 MODEL = {  # open_clip's ResNet form and text transformer; 11 MB in float16, 4.7 of them the token embedding
@@ -61,18 +68,35 @@ def train(
     Args:
         images: (N, S, S, 3) uint8.
         captions: N lists of texts; each step draws one per image.
-        folder: where the encoder goes; rewritten ten times on the way, so an interrupted run leaves a usable one.
+        folder: where the encoder goes; rewritten ten times on the way, so an interrupted run leaves a usable one, and
+            the next call with the same arguments goes on from there.
         card: what the data are and what the encoder can't do, for the model card.
 
-    Returns the loss of each step. Raises ValueError when images and captions don't pair up or the loss diverges.
+    Returns the loss of each step. Raises ValueError when images and captions don't pair up, the loss diverges, another
+    process trains in the folder, or an unfinished training of something else lies there.
     """
     if not 0 < len(images) == len(captions) or not all(captions):
         raise ValueError(f"{len(images)} images for {len(captions)} caption lists; each image needs a caption")
+    with _alone(folder):
+        return _train(images, captions, folder, steps, batch_size, learning_rate, seed, card)
+
+
+def _train(
+    images: np.ndarray,
+    captions: Sequence[list[str]],
+    folder: Path,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    card: str,
+) -> pd.Series:
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    settings = [config, captions, steps, batch_size, learning_rate, seed, device]
+    task = hashlib.sha256(json.dumps(settings).encode() + images.tobytes()).hexdigest()
+    write_json(folder / CONFIG, config, indent=2)
 
     texts = {text: row for row, text in enumerate(dict.fromkeys(t for group in captions for t in group))}
     tokens = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])(list(texts))
@@ -85,12 +109,15 @@ def train(
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=steps, pct_start=0.05, cycle_momentum=False
+    schedule = torch.optim.lr_scheduler.OneCycleLR(  # 0.05 of 20 steps would divide by zero
+        optimizer, learning_rate, total_steps=steps, pct_start=0.051, cycle_momentum=False
     )
     loss_function = open_clip.ClipLoss()
     order, losses, started = torch.empty(0, dtype=torch.long), [], time.monotonic()
-    progress = trange(steps, desc="training", unit="step")
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    if past := _read_checkpoint(folder / CHECKPOINT, task, parts, device):
+        order, losses, started = past["order"], past["losses"], started - past["seconds"]
+    progress = trange(len(losses), steps, initial=len(losses), total=steps, desc="training", unit="step")
     for step in progress:
         while len(order) < min(batch_size, len(images)):
             order = torch.cat([order, torch.randperm(len(images))])
@@ -111,6 +138,8 @@ def train(
         progress.set_postfix(loss=f"{losses[-1]:.2f}", refresh=False)
         if (step + 1) % max(1, steps // 10) == 0 or step + 1 == steps:
             _save(model, seen.to(device), folder / WEIGHTS)
+            past = {"order": order, "losses": losses, "seconds": time.monotonic() - started}
+            _write_checkpoint(folder / CHECKPOINT, task, parts, past)
     facts = {
         "pairs": f"{len(images)} images, {len(rows)} captions ({len(texts)} distinct)",
         "steps": f"{steps} of {batch_size} pairs, AdamW, learning rate {learning_rate}, cosine, seed {seed}",
@@ -120,7 +149,43 @@ def train(
     }
     history = pd.Series(losses, name="loss")
     _write_card(folder, card, facts, history)
+    (folder / CHECKPOINT).unlink()
     return history
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The folder, made if need be and written by no other process meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0, is_singleton=True):  # so that adapt and train share it
+            yield
+    except Timeout:
+        raise ValueError(f"{folder}: another process trains here; wait for it, or choose another folder") from None
+
+
+def _write_checkpoint(path: Path, task: str, parts: Mapping[str, Any], past: dict) -> None:
+    """All that the next step depends on."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+    write_file(path, partial(torch.save, {"task": task, "random": random, **state, **past}))
+
+
+def _read_checkpoint(path: Path, task: str, parts: Mapping[str, Any], device: str) -> dict | None:
+    """Put the parts and the random numbers back to where they were; returns what else was saved, None if nothing."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        if state["task"] != task:
+            raise ValueError("it belongs to other images, captions or settings")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["random"]["cpu"].cpu())
+        torch.cuda.set_rng_state_all([each.cpu() for each in state["random"]["cuda"]])
+    except Exception as error:  # whatever a damaged file makes torch raise
+        raise ValueError(f"{path}: can't go on from here ({error}); delete it, or choose another folder") from error
+    return {"order": state["order"].cpu(), "losses": state["losses"], "seconds": state["seconds"]}
 
 
 def augment(pixels: torch.Tensor) -> torch.Tensor:
@@ -145,8 +210,7 @@ def _save(model: torch.nn.Module, seen: torch.Tensor, path: Path) -> None:
     # a word never seen carries nothing rather than the noise it began with
     state["token_embedding.weight"] = (model.token_embedding.weight * seen).detach().cpu()
     state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    save_file(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    write_file(path, lambda file: file.write(save(state)))
 
 
 def _write_card(folder: Path, card: str, facts: dict[str, str], losses: pd.Series) -> None:
@@ -155,7 +219,7 @@ def _write_card(folder: Path, card: str, facts: dict[str, str], losses: pd.Serie
     axes.figure.savefig(folder / "loss.png", dpi=100, bbox_inches="tight")
     axes.figure.clear()
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
-    (folder / "README.md").write_text(f"{card}\n\n| | |\n| --- | --- |\n{table}\n\n![loss](loss.png)\n")
+    write_text(folder / "README.md", f"{card}\n\n| | |\n| --- | --- |\n{table}\n\n![loss](loss.png)\n")
 
 
 def thumbnails(pictures: Iterable[Image.Image], total: int) -> np.ndarray:
@@ -237,45 +301,47 @@ def phrases(captions: list[str], rng: np.random.Generator, count: int = 5) -> li
 def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int = 90, seed: int = 0) -> pd.Series:
     """Train on 80 % of every class of an archive; return the zero-shot class accuracies on the rest.
 
-    No label is trained on. A class is asked for by its name, and by the captions of its training images.
+    No label is trained on. A class is asked for by its name, and by the captions of its training images; images
+    without a class are left out of that. Interrupted, it goes on from the last checkpoint.
     Writes to `folder` the encoder and `train.csv`, `heldout.csv` in patternnet.csv's format.
     """
-    archive = read_archive(root)
+    archive, folder = read_archive(root), Path(folder)
     report = Report()
     captions = read_captions(captions_file, archive, report=report)
     for _, _, what, problem in report.rows:
         tqdm.write(f"{captions_file}: {what}: {problem}")
     train_on, held_out = split(archive, seed=seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    index = {name: number for number, name in enumerate(sorted(set(archive.classes)))}
-    for file, part in (("train.csv", train_on), ("heldout.csv", held_out)):
-        lines = [f"{archive.files[i]} {index[archive.classes[i]]} {archive.classes[i]}\n" for i in part]
-        (folder / file).write_text("".join(lines))
     used = [i for i in train_on if captions[i]]
-    if len(used) < len(train_on):
-        tqdm.write(f"{len(train_on) - len(used)} training images have no caption and are left out")
-    with ThreadPoolExecutor() as pool:
-        images = tqdm(pool.map(read_image, map(archive.path, used)), "reading", len(used), unit="image")
-        pixels = thumbnails(images, len(used))
-    rng = np.random.default_rng(seed)
-    texts = [captions[i] + phrases(captions[i], rng) for i in used]
-    card = (
-        f"# Encoder adapted to {archive.name}\n\nA small CLIP trained from scratch on {len(used)} images and their "
-        f"captions. It knows the words of these captions and nothing else."
-    )
-    train(pixels, texts, folder, steps=max(epochs, epochs * len(used) // 256), seed=seed, card=card)
+    tqdm.write(f"training on {len(used)} images of {len(archive)}; {len(train_on) - len(used)} more have no caption")
+    with _alone(folder):
+        for file, part in (("train.csv", train_on), ("heldout.csv", held_out)):
+            write_listing(archive.subset(part), folder / file)
+        with ThreadPoolExecutor() as pool:
+            images = tqdm(pool.map(archive.read, used), "reading", len(used), unit="image")
+            pixels = thumbnails(images, len(used))
+        rng = np.random.default_rng(seed)
+        texts = [captions[i] + phrases(captions[i], rng) for i in used]
+        card = (
+            f"# Encoder adapted to {archive.name}\n\nA small CLIP trained from scratch on {len(used)} images and their "
+            f"captions. It knows the words of these captions and nothing else."
+        )
+        train(pixels, texts, folder, steps=max(epochs, epochs * len(used) // 256), seed=seed, card=card)
 
-    encoder, rest = load_encoder(folder), archive.subset(held_out)
-    features = read_features(extract_features(rest, encoder, folder / "features", overwrite=True)).feats
+        encoder, rest = load_encoder(folder), archive.subset(i for i in held_out if archive.classes[i])
+        classes = sorted(set(archive.classes) - {""})
+        if len(classes) < 2 or not len(rest):
+            tqdm.write(f"{archive.name} has {len(classes)} classes, {len(rest)} held-out images of them: no accuracy")
+            return pd.Series(dtype=float, name="held-out accuracy")
+        features = read_features(extract_features(rest, encoder, folder / "features", overwrite=True)).feats
     vocabulary = {word for i in used for caption in captions[i] for word in caption.lower().split()}
-    names = {name: [spell(name, vocabulary)] for name in index}
-    described = {name: sorted({c for i in used if archive.classes[i] == name for c in captions[i]}) for name in index}
+    names = {name: [spell(name, vocabulary)] for name in classes}
+    described = {name: sorted({c for i in used if archive.classes[i] == name for c in captions[i]}) for name in classes}
     accuracy = partial(zero_shot_accuracy, features, rest.classes, encoder.encode_texts)
     return pd.Series(
         {
             "class by its name": accuracy(names),
-            "class by its training captions": accuracy(described),
-            "chance": 1 / len(index),
+            "class by its training captions": accuracy({name: described[name] or names[name] for name in classes}),
+            "chance": 1 / len(classes),
         },
         name="held-out accuracy",
     )
@@ -291,14 +357,14 @@ def main() -> None:
     command.add_argument("--steps", type=int, default=1_200)
     command = commands.add_parser("adapt", help="an encoder for an archive with captions")
     command.add_argument("root", help="dataset root with images/<class>/ or patternnet.csv")
-    command.add_argument("captions", help="JSON, image name -> list of captions")
+    command.add_argument("captions", type=Path, help="JSON, image name -> list of captions")
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--epochs", type=int, default=90)
     given = parser.parse_args()
     if given.command == "demo":
         demo(given.out, given.scenes, given.steps)
     else:
-        print(adapt(given.root, given.captions, given.out, given.epochs).round(3))
+        print(adapt(given.root, given.captions.expanduser(), given.out.expanduser(), given.epochs).round(3))
 
 
 if __name__ == "__main__":

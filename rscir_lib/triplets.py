@@ -118,7 +118,7 @@ def _entries(path: Path, report: Report) -> Iterator[Query]:
 
 def _query(where: str, line: int | None, row: dict) -> Query:
     image, targets = (_field(where, row, names) for names in (IMAGE, TARGET))
-    targets = targets if isinstance(targets, list) else [targets]
+    targets = targets if isinstance(targets, list) and targets else [targets]
     texts = {field.removeprefix("query_"): row[field] for field in row if field.startswith("query_")}
     if any(name in row for name in TEXT) or not texts:
         text = _field(where, row, TEXT)

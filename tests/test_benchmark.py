@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rscir_lib.archive import Archive
-from rscir_lib.benchmark import Benchmark, ImageNames, Report
+from rscir_lib import benchmark as registry
+from rscir_lib.archive import Archive, read_archive, read_lines
+from rscir_lib.benchmark import LABELS, QUERIES, Benchmark, ImageNames, Report, read_benchmark
 
 
 def made(tmp_path, **changes):
@@ -56,6 +57,25 @@ def test_without_moves_every_position(tmp_path):
         made(tmp_path).without(["images/c/z.jpg"])
 
 
+def test_sides_are_told_apart(tmp_path):
+    """What the text asks for, another value, no label, not known, and the query image itself."""
+    labelled = [("a", "oval", 0), ("c", "round", 2), ("f", "oval", 5)]
+    labels = pd.DataFrame([("shape", image, "c", value, i) for image, value, i in labelled])
+    labels.columns = ["attribute", "image", "group", "value", "position"]
+    queries = made(tmp_path).queries.assign(unknown=[0, -1])
+    benchmark = made(tmp_path, queries=queries, labels=labels, unknowns=(np.array([1]),))
+    sides = [side.rpartition(": ")[::2] for side in benchmark.sides(0)]
+    assert sides == [
+        ("the query image itself", "negative"),
+        ("nobody said", "unknown, left out of the ranking"),
+        ("has the value asked for", "RELEVANT"),
+        ("has the value asked for", "RELEVANT"),
+        ("same class, no label", "negative"),
+        ("same group, another value", "negative"),
+    ]
+    assert replace(benchmark, exclude_self=True).sides(0)[0] == "the query image itself: left out of its own ranking"
+
+
 def test_query_outside_the_archive(tmp_path):
     outside = Archive(tmp_path / "other", ("q.jpg", "r.jpg"), ("", ""))
     queries = made(tmp_path).queries.assign(position=[-1, 2], query=[1, -1])
@@ -76,3 +96,23 @@ def test_images_are_named_by_as_much_of_the_path_as_it_takes(tmp_path):
     with pytest.raises(ValueError, match=r"image 'y' is not in the archive; correct the name"):
         names.find("y", "")
     assert ImageNames(Archive(tmp_path, files, ("",) * 4), suffixless=True).find("y", "") == "b/y.jpg"
+
+
+def test_a_benchmark_of_another_format_is_one_function_and_one_line(tmp_path, monkeypatch):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "pairs.txt").write_text("a.jpg wetter b.jpg\n")
+    monkeypatch.setitem(registry.READERS, ("pairs.txt",), f"{__name__}.read_pairs")
+    benchmark = read_benchmark(tmp_path)
+    assert [benchmark.archive.names[i] for i in benchmark.targets[0]] == ["b.jpg"]
+
+
+def read_pairs(root, listing=None, protocol="released"):
+    archive, asked = read_archive(root, listing), []
+    lines = read_lines(archive.root / "pairs.txt")
+    for number, (_, line) in enumerate(lines):
+        image, text, _ = line.split()
+        asked.append(("pairs", "all", image, "", text, archive.names.index(image), number))
+    targets = tuple(np.array([archive.names.index(line.split()[2])]) for _, line in lines)
+    labels = pd.DataFrame(columns=LABELS).astype({"position": int})
+    return Benchmark(archive, "pairs", pd.DataFrame(asked, columns=QUERIES), targets, labels, Report().table())

@@ -6,7 +6,6 @@ import pytest
 import oracle
 from rscir_lib.archive import class_of, read_archive, read_image
 from rscir_lib.benchmark import read_benchmark
-from rscir_lib.multilabels import read_multilabels
 from rscir_lib.patterncom import read_patterncom
 
 
@@ -207,51 +206,67 @@ def test_same_file_name_in_two_folders(tmp_path):
         read_patterncom(root, ["shape"])
 
 
-@pytest.fixture
-def labelled(tmp_path):
-    for i in range(6):
-        path = tmp_path / "images" / "harbor" / f"harbor{i}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    rows = ["IMAGE\\LABEL\tship\tbare-soil", *(f"harbor{i}\t{int(i < 4)}\t{int(i == 0)}" for i in range(6))]
-    (tmp_path / "multilabels.tsv").write_text("\n".join(rows))
-    return tmp_path
+def test_any_attribute_makes_queries(tmp_path):
+    root = write(tmp_path / "own", POOLS, texture=[(POOLS[0], "rough"), (POOLS[1], "smooth")])
+    (root / "PatternCom" / "ship quantity.csv").write_text(f"{POOLS[0]},ship quantity,1\n{POOLS[2]},ship quantity,2\n")
+    benchmark = read_benchmark(root)
+    assert list(benchmark.queries["attribute"].unique()) == ["ship quantity", "texture"]
+    assert (POOLS[0], "smooth", {POOLS[1]}) in queries_of(benchmark)
+    assert benchmark.warnings.empty  # none of PatternCom's six is there: none is missed
+    assert read_patterncom(root, ["texture"]).queries["attribute"].unique() == ["texture"]
 
 
-def test_multilabels(labelled):
-    """`ship` varies enough; `bare soil` is present once, too seldom to ask for."""
-    benchmark = read_benchmark(labelled)
-    assert queries_of(benchmark) == [(f"harbor{i}.jpg", "ship", {f"harbor{j}.jpg" for j in range(4)}) for i in (4, 5)]
-    assert benchmark.composition().loc[("existence", "harbor"), "queries"] == 2
+def test_patterncoms_own_attributes_come_first_and_other_files_are_reported(pools):
+    (pools / "PatternCom" / "aspect.csv").write_text(f"{POOLS[0]},aspect,new\n{POOLS[1]},aspect,old\n")
+    for name in ("notes.txt", "._shape.csv", "color.CSV"):
+        (pools / "PatternCom" / name).write_text("?")
+    benchmark = read_patterncom(pools)
+    assert list(benchmark.labels["attribute"].unique()) == ["shape", "aspect"]
+    report = benchmark.warnings.groupby("problem")["file"].agg(set)
+    assert report["not read: an attribute file is called <attribute>.csv"] == {"notes.txt", "._shape.csv", "color.CSV"}
+    missing = {"color.csv", "context.csv", "density.csv", "existence.csv", "quantity.csv"}
+    assert report["no such file; the attribute is left out"] == missing
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("harbor3\t1\t0", "harbor3\t1", "line 5: expected an image and 2 values 0 or 1"),
-        ("harbor3\t1\t0", "harbor3\t2\t0", "line 5: value .2. of .harbor3.; expected 0 or 1"),
-        ("harbor3\t1\t0", "", r"no row for image 'images/harbor/harbor3\.jpg' \(1 images"),
-    ],
-)
-def test_bad_multilabels(labelled, old, new, message):
-    path = labelled / "multilabels.tsv"
-    path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(ValueError, match=message):
-        read_multilabels(labelled)
+def test_images_of_one_name_are_told_apart_by_path(tmp_path):
+    """One is relevant, the other is not, and the tables name them by path."""
+    root = write(tmp_path / "x", POOLS, shape=b"")
+    with open(root / "patternnet.csv", "a") as file:
+        file.write(f"images/other/{POOLS[0]} 0 swimmingpool\n")
+    rows = [("other/" + POOLS[0], "oval"), ("swimmingpool/" + POOLS[0], "round"), (POOLS[1], "round")]
+    (root / "PatternCom" / "shape.csv").write_text("".join(f"{image},shape,{value}\n" for image, value in rows))
+    benchmark = read_patterncom(root, ["shape"])
+    asked = benchmark.queries.set_index("image")
+    assert list(asked.index) == ["images/other/" + POOLS[0], "images/swimmingpool/" + POOLS[0], POOLS[1]]
+    assert list(asked["position"]) == [6, 0, 1]
+    assert [list(benchmark.targets[target]) for target in asked["target"]] == [[0, 1], [6], [6]]
 
 
-def test_real_archive(ucm_root):
-    benchmark = read_benchmark(ucm_root)
-    assert len(benchmark.archive) == 2100
-    assert len(set(benchmark.archive.classes)) == 21
-    assert {len(target) >= 2 for target in benchmark.targets} == {True}
-    asked = benchmark.queries.sample(50, random_state=0)
-    flags = (line.split("\t") for line in (ucm_root / "multilabels.tsv").read_text().splitlines())
-    _, *words = next(flags)
-    flags = {stem: dict(zip(words, values, strict=True)) for stem, *values in flags}
-    for query in asked.itertuples():
-        label = query.text.replace(" ", "-")
-        assert flags[query.image.removesuffix(".jpg")][label] == "0"
-        for i in benchmark.targets[query.target]:
-            assert flags[benchmark.archive.names[i].removesuffix(".jpg")][label] == "1"
-            assert benchmark.archive.classes[i] == query.group
+def test_a_name_with_commas_stands_in_quotes(tmp_path):
+    root = write(
+        tmp_path / "x", ["port1,2.jpg", "port2.jpg"], shape=b'"port1,2.jpg",shape,oval\nport2.jpg,shape,round\n'
+    )
+    assert sorted(read_patterncom(root, ["shape"]).queries["image"]) == ["port1,2.jpg", "port2.jpg"]
+
+
+def test_without_classes_all_images_are_one_group(tmp_path):
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "PatternCom").mkdir()
+    (tmp_path / "PatternCom" / "texture.csv").write_text("a.jpg,texture,rough\nb.jpg,texture,smooth\n")
+    benchmark = read_benchmark(tmp_path)
+    assert set(benchmark.archive.classes) == {""}
+    assert queries_of(benchmark) == [("a.jpg", "smooth", {"b.jpg"}), ("b.jpg", "rough", {"a.jpg"})]
+    assert set(benchmark.queries["group"]) == {"all"}
+    assert benchmark.warnings.empty
+
+
+def test_without_files_is_as_a_listing_without_them(pools, tmp_path):
+    lines = (pools / "patternnet.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "part.csv").write_text("".join(lines[:2] + lines[4:]))
+    part = read_patterncom(pools, ["shape"], listing=tmp_path / "part.csv")
+    less = read_patterncom(pools, ["shape"]).without([f"images/swimmingpool/{name}" for name in POOLS[2:4]])
+    assert less.archive.files == part.archive.files
+    assert queries_of(less) == queries_of(part)
+    assert queries_of(less)  # "kidney" is gone with its only image, "rectangular" is not
+    assert list(less.labels["position"]) == list(part.labels["position"])

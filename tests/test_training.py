@@ -6,8 +6,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from filelock import FileLock
 from PIL import Image
 
+from rscir_lib import training
 from rscir_lib.archive import read_archive
 from rscir_lib.encoders import DEMO_FOLDER, WEIGHTS, load_encoder
 from rscir_lib.synthcom import HELD_OUT
@@ -57,6 +60,94 @@ def test_words_never_seen_carry_nothing(tmp_path):
     encoder = load_encoder(tmp_path, device="cpu")
     np.testing.assert_array_equal(encoder.encode_texts(["giraffe"]), encoder.encode_texts(["elephant"]))
     assert not np.array_equal(encoder.encode_texts(["red"]), encoder.encode_texts(["green"]))
+
+
+class Killed(BaseException):
+    pass
+
+
+def digest(folder):
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def pairs(monkeypatch):
+    """Twelve images with captions, and a model small enough to train some steps at once."""
+    monkeypatch.setitem(training.MODEL, "text_cfg", training.MODEL["text_cfg"] | {"width": 8, "heads": 1, "layers": 1})
+    images = np.random.default_rng(0).integers(0, 256, (12, 80, 80, 3), dtype=np.uint8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine, threads of so short a step only wait for each other
+    yield images, [["red roof", f"number {i}"] for i in range(12)]
+    torch.set_num_threads(threads)
+
+
+def killed_at(step, monkeypatch, *arguments, **options):
+    """Train, and stop as if killed in that step."""
+    real, calls = training.augment, iter(range(step))
+
+    def augment(pixels):
+        if next(calls, None) is None:
+            raise Killed
+        return real(pixels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "augment", augment)
+        with pytest.raises(Killed):
+            train(*arguments, **options)
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(pairs, tmp_path, monkeypatch):
+    options = {"steps": 12, "batch_size": 8}
+    whole = train(*pairs, tmp_path / "whole", **options)
+    for step in (1, 4, 5):  # before the first checkpoint; then in two sessions that each save one
+        killed_at(step, monkeypatch, *pairs, tmp_path / "killed", **options)
+    assert (tmp_path / "killed" / training.CHECKPOINT).exists()
+    pd.testing.assert_series_equal(train(*pairs, tmp_path / "killed", **options), whole)
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+    assert sorted(path.name for path in (tmp_path / "killed").glob("[!.]*")) == [
+        "README.md",
+        "loss.png",
+        "open_clip_config.json",
+        WEIGHTS,
+    ]
+
+
+def test_a_checkpoint_of_something_else_is_named(pairs, tmp_path, monkeypatch):
+    killed_at(3, monkeypatch, *pairs, tmp_path, steps=10, batch_size=8)
+    with pytest.raises(ValueError, match=r"training.pt: can't go on from here .*other images, captions or settings"):
+        train(*pairs, tmp_path, steps=11, batch_size=8)
+    path = tmp_path / training.CHECKPOINT
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"training.pt: can't go on from here .*delete it"):
+        train(*pairs, tmp_path, steps=10, batch_size=8)
+
+
+def test_two_do_not_train_in_one_folder(pairs, tmp_path):
+    with FileLock(tmp_path / training.LOCK), pytest.raises(ValueError, match="another process trains here"):
+        train(*pairs, tmp_path, steps=1)
+
+
+def test_adapt_takes_names_with_spaces(colours, tmp_path):
+    root, captions = colours
+    (root / "images" / "redroof").rename(root / "images" / "red roof")
+    for path in (root / "images" / "red roof").iterdir():
+        path.rename(path.with_name(path.name.replace("redroof", "red roof ")))
+    captions.write_text(captions.read_text().replace('"redroof', '"red roof '))
+    accuracy = adapt(root, captions, tmp_path / "run", epochs=1)
+    assert accuracy["chance"] == pytest.approx(1 / 3)
+    listed = [read_archive(root, tmp_path / "run" / file).files for file in ("train.csv", "heldout.csv")]
+    assert sorted(sum(listed, ())) == sorted(read_archive(root).files)
+
+
+def test_adapt_without_classes(colours, tmp_path):
+    root, captions = colours
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, path in enumerate(sorted(root.glob("images/*/*"))):
+        path.rename(flat / f"{i:02}-{path.name}")
+    captions.write_text(json.dumps({path.name: ["a roof"] for path in flat.iterdir()}))
+    assert adapt(flat, captions, tmp_path / "run", epochs=1).empty
+    assert load_encoder(tmp_path / "run", device="cpu").dim == 128
 
 
 def test_images_and_captions_must_pair_up(tmp_path):
