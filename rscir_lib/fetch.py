@@ -1,17 +1,19 @@
 """Get PatternNet, PatternCom and the paper's two checkpoints into a dataset root, and check them.
 
-    python -m rscir_lib.fetch DATASET_ROOT [--only images,patterncom,models]
+    python -m rscir_lib.fetch DATASET_ROOT [--only images,patterncom,models,remoteclip,georsclip]
+
+Without --only: the first three; the last two are further architectures of RemoteCLIP, and GeoRSCLIP.
 
 Run it again after an interruption: what stands is skipped, what is partial goes on.
 """
 
 import argparse
 import re
-import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
@@ -22,6 +24,7 @@ from rscir_lib.patterncom import ATTRIBUTES, CLASSES, read_patterncom
 
 IMAGES_PER_CLASS = 800
 IMAGE_SIZE = (256, 256)
+MOST_BYTES = 2**20  # of one packed image; PatternNet's largest has a tenth of it
 QUERIES = 21_000  # PatternCom has more composed queries than this
 PATTERNCOM_ID = "1NP2Ryj4V2L_wwInQB6HjzPDPRH2k0J5U"  # a Google Drive folder
 
@@ -33,7 +36,8 @@ class Source:
     path: str
     least: int  # bytes; anything smaller is an error page or a part
     drive: str = ""  # Google Drive id
-    hub: tuple[str, str, str] | None = None  # repository, its type, its revision; the file name is the path's
+    hub: tuple[str, str, str] | None = None  # repository, its type, its revision
+    inside: str = ""  # path in the repository and below models/; the path's name if ""
 
 
 IMAGES = Source(
@@ -49,6 +53,23 @@ REMOTECLIP = Source(
     drive="1zAqlxASKvNTFQB-ftf6Wn42nFX5IeTKB",
     hub=("chendelong/RemoteCLIP", "model", "main"),
 )
+
+
+FURTHER = {
+    "remoteclip": [
+        Source(f"models/RemoteCLIP-{name}.pt", 10**8, hub=("chendelong/RemoteCLIP", "model", "main"))
+        for name in ("RN50", "ViT-B-32")
+    ],
+    "georsclip": [
+        Source(
+            f"models/ckpt/RS5M_{name}.pt",
+            10**8,
+            hub=("Zilun/GeoRSCLIP", "model", "main"),
+            inside=f"ckpt/RS5M_{name}.pt",
+        )
+        for name in ("ViT-B-32", "ViT-L-14", "ViT-H-14")
+    ],
+}
 
 
 def fetch_images(root: Path) -> None:
@@ -84,26 +105,46 @@ def fetch_models(root: Path) -> None:
     _get(root, REMOTECLIP)
 
 
+def fetch_further(sources: list[Source], root: Path) -> None:
+    """Checkpoints that the paper doesn't use."""
+    for source in sources:
+        _get(root, source)
+
+
 STEPS = {"images": fetch_images, "patterncom": fetch_patterncom, "models": fetch_models}
+PAPER = tuple(STEPS)  # what is fetched when nothing is asked for
+STEPS |= {name: partial(fetch_further, sources) for name, sources in FURTHER.items()}
 
 
 def unzip_images(packed: Path, images: Path) -> None:
     """Unpack the members `.../<class>/<image>.jpg` to `images/<class>/<image>.jpg`; skips those that stand.
 
-    Raises ValueError for a damaged zip, and for a member that would land elsewhere.
+    An image stands whole or not at all. Raises ValueError for a damaged zip, and, before anything is unpacked, for a
+    member that would land elsewhere or that is larger than an image of `MOST_BYTES`.
     """
     try:
         with zipfile.ZipFile(packed) as file:
             members = [m for m in file.infolist() if re.search(r"(^|/)[^/.][^/]*\.jpg$", m.filename)]
-            for member in tqdm(members, desc=f"unpack {packed.name}", unit="image"):
-                target = images.joinpath(*PurePosixPath(member.filename).parts[-2:])
+            targets = [images.joinpath(*PurePosixPath(member.filename).parts[-2:]) for member in members]
+            most = 2 * len(CLASSES) * IMAGES_PER_CLASS
+            if len(members) > most:
+                raise ValueError(f"{packed} holds {len(members)} images, more than {most}; fetch it again")
+            for member, target in zip(members, targets, strict=True):
                 if target.resolve().parent.parent != images.resolve():
                     raise ValueError(f"{packed}: member {member.filename!r} leads out of its folder; don't use it")
+                if member.file_size > MOST_BYTES:
+                    raise ValueError(
+                        f"{packed}: member {member.filename!r} unpacks to {member.file_size} bytes, no image of "
+                        f"PatternNet has more than {MOST_BYTES}; don't use it"
+                    )
+            rows = zip(members, targets, strict=True)
+            for member, target in tqdm(rows, f"unpack {packed.name}", len(members), unit="image"):
                 if not target.exists() or target.stat().st_size != member.file_size:
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    with file.open(member) as source, target.open("wb") as sink:
-                        shutil.copyfileobj(source, sink)
-    except zipfile.BadZipFile as error:
+                    part = target.with_suffix(".part")
+                    part.write_bytes(file.read(member))  # never more than its stated size
+                    part.replace(target)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{packed} is damaged ({error}); delete it and fetch again") from error
 
 
@@ -157,14 +198,16 @@ def _get(root: Path, source: Source) -> Path:
         import huggingface_hub
 
         repository, kind, revision = source.hub
-        huggingface_hub.hf_hub_download(repository, path.name, repo_type=kind, revision=revision, local_dir=path.parent)
+        file = source.inside or path.name
+        below = path.parents[file.count("/")]
+        huggingface_hub.hf_hub_download(repository, file, repo_type=kind, revision=revision, local_dir=below)
         _check_file(path, source)
 
     ways = {}
     if source.drive:
         ways[f"the file with Google Drive id {source.drive}"] = from_drive
     if source.hub:
-        ways[f"{path.name} of the Hugging Face {source.hub[1]} {source.hub[0]}"] = from_hub
+        ways[f"{source.inside or path.name} of the Hugging Face {source.hub[1]} {source.hub[0]}"] = from_hub
     path.parent.mkdir(parents=True, exist_ok=True)
     _try(path, ways)
     return path
@@ -199,7 +242,7 @@ def _check_file(path: Path, source: Source) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m rscir_lib.fetch", description=__doc__.splitlines()[0])
     parser.add_argument("root", type=lambda text: Path(text).expanduser(), metavar="DATASET_ROOT")
-    parser.add_argument("--only", default=",".join(STEPS), help="steps, separated by commas; all if not given")
+    parser.add_argument("--only", default=",".join(PAPER), help=f"steps of {', '.join(STEPS)}, separated by commas")
     arguments = parser.parse_args()
     steps = arguments.only.split(",")
     if not set(steps) <= set(STEPS):

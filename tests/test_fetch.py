@@ -3,6 +3,7 @@
 import functools
 import io
 import itertools
+import struct
 import sys
 import threading
 import zipfile
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from rscir_lib import fetch
+from rscir_lib.encoders import ENCODERS
 from rscir_lib.patterncom import ATTRIBUTES, CLASSES
 
 gdown = pytest.importorskip("gdown", reason="the extra `fetch` is not installed")
@@ -120,6 +122,9 @@ def server(monkeypatch, tmp_path):
         monkeypatch.setattr(gdown, "download_folder", download_folder)
         monkeypatch.setattr(fetch, "IMAGES_PER_CLASS", PER_CLASS)
         monkeypatch.setattr(fetch, "QUERIES", 100)
+        monkeypatch.setattr(fetch, "FURTHER", {name: list(sources) for name, sources in fetch.FURTHER.items()})
+        further = {name: functools.partial(fetch.fetch_further, sources) for name, sources in fetch.FURTHER.items()}
+        monkeypatch.setattr(fetch, "STEPS", fetch.STEPS | further)
         for name in ("IMAGES", "LISTING", "CLIP", "REMOTECLIP"):
             monkeypatch.setattr(fetch, name, replace(getattr(fetch, name), least=50))
         server.zip = f"/datasets/torchgeo/PatternNet/resolve/{fetch.IMAGES.hub[2]}/PatternNet.zip"
@@ -223,6 +228,68 @@ def test_no_member_leaves_the_folder(server, tmp_path, name):
     with pytest.raises(ValueError, match="leads out of its folder"):
         fetch.unzip_images(packed, packed.parent / "images")
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [packed]
+
+
+def bomb(name, size):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(name, bytes(size))
+    return data.getvalue()
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    packed, images = tmp_path / "bomb.zip", tmp_path / "images"
+    packed.write_bytes(bomb("images/beach/beach001.jpg", 300 * 2**20))
+    assert packed.stat().st_size < 400_000
+    with pytest.raises(
+        ValueError, match=r"'images/beach/beach001\.jpg' unpacks to 314572800 bytes, no image .*1048576"
+    ):
+        fetch.unzip_images(packed, images)
+    assert not images.exists()
+
+
+def test_a_bomb_that_lies_about_its_size(tmp_path):
+    packed, images = tmp_path / "bomb.zip", tmp_path / "images"
+    size, said = 2**21, 1000
+    packed.write_bytes(
+        bomb("images/beach/beach001.jpg", size).replace(struct.pack("<I", size), struct.pack("<I", said))
+    )
+    with pytest.raises(ValueError, match="is damaged"):
+        fetch.unzip_images(packed, images)
+    assert list(images.rglob("*.jpg")) == []
+
+
+def test_more_images_than_patternnet_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "IMAGES_PER_CLASS", 1)
+    packed = tmp_path / "many.zip"
+    packed.write_bytes(zipped({f"images/beach/beach{i:03}.jpg": b"" for i in range(77)}))
+    with pytest.raises(ValueError, match="holds 77 images, more than 76"):
+        fetch.unzip_images(packed, tmp_path / "images")
+
+
+def test_an_image_stands_whole_or_not_at_all(tmp_path, monkeypatch):
+    packed, images = tmp_path / "a.zip", tmp_path / "images"
+    packed.write_bytes(zipped({"images/beach/beach001.jpg": jpg()}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fetch.unzip_images(packed, images)
+    assert list(images.rglob("*.jpg")) == []
+    fetch.unzip_images(packed, images)
+    assert [path.name for path in images.rglob("*.*")] == ["beach001.jpg"]
+
+
+def test_further_checkpoints(server, tmp_path, monkeypatch):
+    for sources in fetch.FURTHER.values():
+        for row, source in enumerate(sources):
+            sources[row] = replace(source, least=50)
+            file = source.inside or source.path.removeprefix("models/")
+            server.files[f"/{source.hub[0]}/resolve/main/{file}"] = b"PK" + bytes(100 + row)
+    run(monkeypatch, tmp_path, "--only", "remoteclip,georsclip")
+    for name in ("remoteclip", "georsclip"):
+        for architecture in ENCODERS[name].models:
+            file = tmp_path / "models" / ENCODERS[name].file.format(architecture=architecture)
+            assert file.exists() or (name, architecture) == ("remoteclip", "ViT-L-14")  # the paper's
 
 
 def test_damaged_zip(server, tmp_path):
