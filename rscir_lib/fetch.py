@@ -87,14 +87,21 @@ def fetch_models(root: Path) -> None:
 STEPS = {"images": fetch_images, "patterncom": fetch_patterncom, "models": fetch_models}
 
 
-def unzip_images(packed: Path, images: Path) -> None:
+def unzip_images(packed: Path, images: Path, most_growth: float = 10) -> None:
     """Unpack the members `.../<class>/<image>.jpg` to `images/<class>/<image>.jpg`; skips those that stand.
 
-    Raises ValueError for a damaged zip, and for a member that would land elsewhere.
+    Raises ValueError for a damaged zip, for a member that would land elsewhere, and for a zip that would unpack to
+    more than `most_growth` times its size: JPEG hardly shrinks when it is packed.
     """
     try:
         with zipfile.ZipFile(packed) as file:
             members = [m for m in file.infolist() if re.search(r"(^|/)[^/.][^/]*\.jpg$", m.filename)]
+            growth = sum(member.file_size for member in members) / packed.stat().st_size
+            if growth > most_growth:
+                raise ValueError(
+                    f"{packed} would unpack to {growth:.0f} times its size, the limit is {most_growth:g}: these are no "
+                    "JPEG images; don't use it"
+                )
             for member in tqdm(members, desc=f"unpack {packed.name}", unit="image"):
                 target = images.joinpath(*PurePosixPath(member.filename).parts[-2:])
                 if target.resolve().parent.parent != images.resolve():
@@ -198,7 +205,7 @@ def _check_file(path: Path, source: Source) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m rscir_lib.fetch", description=__doc__.splitlines()[0])
-    parser.add_argument("root", type=Path, metavar="DATASET_ROOT")
+    parser.add_argument("root", type=lambda text: Path(text).expanduser(), metavar="DATASET_ROOT")
     parser.add_argument("--only", default=",".join(STEPS), help="steps, separated by commas; all if not given")
     arguments = parser.parse_args()
     steps = arguments.only.split(",")

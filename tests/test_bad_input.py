@@ -3,17 +3,25 @@
 Each message names the file, row or parameter, the value found, and what is expected or what to do.
 """
 
+import contextlib
+import io
 import json
+import re
+import zipfile
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from rscir_lib import workbook
 from rscir_lib.archive import Archive
 from rscir_lib.benchmark import Benchmark, Report, read_benchmark
+from rscir_lib.encoders import load_encoder
 from rscir_lib.multilabels import read_multilabels
 from rscir_lib.patterncom import read_patterncom
+from rscir_lib.runs import check_parameters, open_run
 from rscir_lib.triplets import read_triplets
 from rscir_lib.ucmcom import read_ucmcom
 
@@ -250,6 +258,217 @@ BENCHMARK = [
 ]  # fmt: skip
 
 
+def parameter(name, value, expected):
+    """One parameter's value that no notebook takes."""
+    message = f"^{re.escape(f'{name}={value!r}')}: expected .*{expected}"
+    return row({}, lambda root: check_parameters(**{name: value}), message, f"{name}={value!r}"[:50])
+
+
+def command(*words, expected, files=None):
+    """Words of the workbook's command line; `{root}` in them stands for the folder that holds `files`."""
+
+    def run(root):
+        errors = io.StringIO()
+        given = [f"OUTPUT_ROOT={root / 'runs'}", *(word.replace("{root}", str(root)) for word in words)]
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+            assert workbook.main(given) == 1
+        assert "Traceback" not in errors.getvalue()
+        assert not (root / "runs").exists(), "a folder was made for parameters that are refused"
+        raise ValueError(errors.getvalue())  # the sentence
+
+    return row(files or {}, run, f"(?s){expected}", " ".join(words)[:50])
+
+
+LIST = "a list without repetition, each a number from 0 to 1, such as"
+TEXTS = "a list without repetition, each a text that is not blank"
+
+PARAMETER_VALUES = [
+    *[parameter("LAMBDAS", value, LIST) for value in ("0.5", None, 0.5, [], [2], ["a"], [-0.1], [0.5, 0.5], [True])],
+    *[parameter("LAMBDAS", value, LIST) for value in ([float("nan")], [None], {"a": 1}, [[0.5]], (0.5,))],
+    *[parameter("WEIGHT", value, "a number from 0 to 1") for value in (7, -1, "0.5", None, float("nan"), True, [0.5])],
+    *[parameter("TOP", value, "a whole number from 1") for value in (-3, 0, 2.5, "8", None, True)],
+    *[parameter("POSITION", value, "a whole number from 0") for value in (-1, 0.0, "0", None)],
+    *[parameter("QUERY", value, "a whole number from 0") for value in (-1, 1.5, "first", None)],
+    *[parameter("SEED", value, "a whole number from 0") for value in (-1, 2**32, 0.5, "x")],
+    *[parameter("BATCH_SIZE", value, "a whole number from 0") for value in (-1, 1.5, "32", None)],
+    *[parameter("OVERWRITE", value, "True or False") for value in (1, "yes", None)],
+    *[parameter("PROTOCOL", value, "one of released, first-release") for value in ("x", "", None, 1, "Released")],
+    *[parameter("PRECISION", value, "one of float32, bfloat16, float16") for value in ("x", "", 32, "fp16", None)],
+    *[parameter("DEVICE", value, "auto, cpu, cuda") for value in ("gpu", "tpu", "", "cuda:", "cuda:-1", None, "CPU")],
+    *[parameter("ENCODER", value, "one of demo, clip.*folder") for value in ("clpi", "", None, 3, "no/such/folder")],
+    *[parameter("ARCHITECTURE", value, "the name of an arch") for value in ("../..", "/etc", "a/b", "..", None, "a b")],
+    *[parameter("DATASET_ROOT", value, "a folder that is there") for value in ("/no/such/folder", None, 3, ["a"])],
+    *[parameter("MODELS_ROOT", value, "a folder that is there") for value in ("/no/such/folder", None)],
+    *[parameter("LISTING", value, "a file that is there") for value in ("/no/such/file.csv", None, "/")],
+    *[parameter("FEATURES", value, "a feature store or a .pkl file") for value in ("/no/such/store", None)],
+    *[parameter("OUTPUT_ROOT", value, "a folder") for value in (None, 3, __file__)],
+    *[parameter("TEXTS", value, TEXTS) for value in ([], "white", [""], [" "], [1], [None], ["a", "a"], None)],
+    *[parameter("FREE_TEXTS", value, TEXTS) for value in ([], "large", ["", "b"], [["a"]])],
+    *[parameter("ABLATION", value, "each one of .*weicom") for value in ([], ["weicm"], "weicom", [None], [1])],
+    row(
+        {},
+        lambda root: check_parameters(ENCODER="clip", ARCHITECTURE="ViT-L/14"),
+        "ARCHITECTURE='ViT-L/14': expected the name of an architecture, such as ViT-L-14",
+        "clip ViT-L/14",
+    ),
+    row(
+        {},
+        lambda root: check_parameters(ENCODER="clip", ARCHITECTURE="ViT-H-14"),
+        "ARCHITECTURE='ViT-H-14': expected one of RN50, ViT-B-32, ViT-L-14, which clip comes in",
+        "clip ViT-H-14",
+    ),
+    row(
+        {},
+        lambda root: check_parameters(NEW=3),
+        r"no rule says what the parameter NEW may be; .*runs.PARAMETERS",
+        "NEW=3",
+    ),
+    row(
+        {},
+        lambda root: open_run(str(root), DEVICE="cuda:999", OUTPUT_ROOT=str(root / "runs")),
+        "DEVICE='cuda:999': expected auto or cpu: torch sees [0-9]+ CUDA devices here",
+        "open_run cuda:999",
+    ),
+]
+
+COMMAND_LINES = [
+    command("07x", expected="error: no notebook '07x'; there are 01_dataset_construction"),
+    command("LAMDAS=[0.1]", expected="error: no parameter 'LAMDAS' in these notebooks; they declare DATASET_ROOT"),
+    command("TOP=8", "01", expected="error: no parameter 'TOP' in these notebooks"),
+    command("LAMBDAS=0.5,", expected=re.escape("LAMBDAS=(0.5,): expected ") + LIST),
+    command("LAMBDAS=[0.1", expected=re.escape("LAMBDAS=[0.1: not a literal like [")),
+    command("LAMBDAS=" + "[" * 3000, expected="not a literal like"),
+    command("LAMBDAS=['a']", expected=re.escape("LAMBDAS=['a']: expected ") + LIST),
+    command("LAMBDAS=[2]", expected=re.escape("LAMBDAS=[2]: expected ") + LIST),
+    command("LAMBDAS=[]", expected=re.escape("LAMBDAS=[]: expected ") + LIST),
+    command("WEIGHT=7", expected="WEIGHT=7: expected a number from 0 to 1"),
+    command("TOP=-3", expected="TOP=-3: expected a whole number from 1"),
+    command("BATCH_SIZE=many", expected="BATCH_SIZE=many: not a literal like 0"),
+    command("OVERWRITE=true", expected="OVERWRITE=true: not a literal like False"),
+    command("PROTOCOL=x", expected="PROTOCOL='x': expected one of released"),
+    command("DEVICE=gpu", expected="DEVICE='gpu': expected auto, cpu"),
+    command("DATASET_ROOT={root}/none", expected="DATASET_ROOT='.*/none': expected a folder that is there"),
+    command("DATASET_ROOT={root}/f", files={"f": b""}, expected="DATASET_ROOT='.*/f': expected a folder that is there"),
+    command("LISTING={root}", expected="LISTING=.*: expected a file that is there"),
+    command("ENCODER=demo", "ARCHITECTURE=RN50", expected="ARCHITECTURE='RN50': expected \"\", as demo comes in one"),
+    command("--params", "{root}/none.yaml", expected="No such file or directory: '.*none.yaml'"),
+    command("--params", "{root}", expected="Is a directory"),
+]
+
+YAML = {
+    "empty.yaml": (b"", "expected lines of `NAME: value`, such as `ENCODER: clip`; found nothing"),
+    "comment.yaml": (b"# none\n", "expected lines of `NAME: value`.*found nothing"),
+    "list.yaml": (b"- ENCODER\n- clip\n", "expected lines of `NAME: value`.*found a list"),
+    "word.yaml": (b"clip\n", "expected lines of `NAME: value`.*found a str"),
+    "number.yaml": (b"3: 4\n", "expected lines of `NAME: value`.*found a dict"),
+    "open.yaml": (b"LAMBDAS: [0.1\n", "not YAML .*line"),
+    "tab.yaml": (b"ENCODER:\tclip\n\tx: 1", "not YAML .*line"),
+    "latin.yaml": ("ENCODER: für".encode("latin-1"), "not YAML .*utf-8"),
+    "object.yaml": (b"ENCODER: !!python/object/apply:os.system [ls]", "not YAML .*could not determine a constructor"),
+    "unknown.yaml": (b"ENCODR: clip", "no parameter 'ENCODR'"),
+    "value.yaml": (b"LAMBDAS: [0.5, x]", r"LAMBDAS=\[0.5, 'x'\]: expected a list"),
+    "none.yaml": (b"ENCODER:", "ENCODER=None: expected one of demo"),
+}
+PARAMETER_FILES = [
+    command("--params", "{root}/" + name, files={name: content}, expected=message)
+    for name, (content, message) in YAML.items()
+]
+
+
+def saved(thing, **options):
+    """What torch.save makes of a thing."""
+    file = io.BytesIO()
+    torch.save(thing, file, **options)
+    return file.getvalue()
+
+
+def packed(name, size):
+    """A zip of few bytes that unpacks to `size` zeros."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr(name, bytes(size))
+    return file.getvalue()
+
+
+def checkpoint(content, message, name, file="CLIP-RN50.bin", encoder="clip"):
+    return row({f"models/{file}": content}, partial(load_models, encoder), f"{file} {message}", f"checkpoint {name}")
+
+
+def load_models(encoder, root):
+    return load_encoder(encoder, "RN50", "cpu", models_root=root / "models")
+
+
+REFUSED = "is refused: it must hold tensors only, as a saved state dict or safetensors .*"
+SAFE = {"file": "OpenAI-RN50.safetensors", "encoder": "clip-openai"}
+TENSOR = torch.zeros(3)
+CHECKPOINTS = [
+    checkpoint(b"", REFUSED + "it is empty. Fetch it again", "empty"),
+    checkpoint(b"", REFUSED + "it is empty. Fetch it again", "empty, safetensors", **SAFE),
+    checkpoint(b"<html>", REFUSED + "it is no file of torch's, or one cut short", "a web page"),
+    checkpoint(b"<html>" * 9, REFUSED + "save it as safetensors", "a web page, safetensors", **SAFE),
+    checkpoint(saved({"a": TENSOR})[:-100], REFUSED + "it is no file of torch's, or one cut short", "cut short"),
+    checkpoint(saved({"a": TENSOR}, _use_new_zipfile_serialization=False), REFUSED + "no file of torch's", "of old"),
+    checkpoint(saved([TENSOR]), REFUSED + "it holds a list, not tensors by name", "a list"),
+    checkpoint(saved(TENSOR), REFUSED + "it holds a Tensor, not tensors by name", "a bare tensor"),
+    checkpoint(saved({}), REFUSED + "it holds a dict with nothing in it", "nothing"),
+    checkpoint(saved({"state_dict": [1]}), REFUSED + "it holds a list, not tensors by name", "a list as state_dict"),
+    checkpoint(saved({"a": 1}), REFUSED + "'a' in it is an int, not a named tensor", "a number"),
+    checkpoint(saved({1: TENSOR}), REFUSED + "1 in it is a Tensor, not a named tensor", "a number as name"),
+    checkpoint(saved({"model": {"a": TENSOR}}), REFUSED + "'model' in it is a dict, not a named tensor", "nested"),
+    checkpoint(saved({"a": TENSOR.to_sparse()}), REFUSED + "'a' in it is a sparse Tensor, not a named", "sparse"),
+    checkpoint(saved({"a": partial}), REFUSED + "save it as safetensors", "code"),
+    checkpoint(packed("archive/data.pkl", 10**7), REFUSED + "archive/data.pkl in it is packed .10000000", "a bomb"),
+    checkpoint(
+        saved({"a": TENSOR}), "does not fit RN50: .* is missing from the file; it fits none", "of another model"
+    ),
+]
+
+DEVICES = [
+    row({}, partial(lambda device, _: load_encoder("demo", device=device), device), message, f"device {device}")
+    for device, message in {
+        **{
+            name: f"device '{name}' is not on this machine: pass auto, or one of .*cpu"
+            for name in ("gpu", "tpu", "cuda:77", "cpu:1", "meta", "", "GPU 0")
+        },
+        None: "device None is not on this machine: pass auto",
+        -1: "device -1 is not on this machine: pass auto",
+    }.items()
+]
+
+ENCODER_NAMES = [
+    row({}, partial(lambda given, _: load_encoder(**given), given), message, f"encoder {given}")
+    for given, message in (
+        ({"name": "clipp"}, "unknown encoder 'clipp': one of demo, clip, remoteclip"),
+        ({"name": ""}, "an encoder is given by name or folder, not by ''"),
+        ({"name": None}, "an encoder is given by name or folder, not by None"),
+        ({"name": ["clip"]}, r"an encoder is given by name or folder, not by \['clip'\]"),
+        ({"name": "clip", "architecture": "../.."}, r"unknown architecture of clip: '\.\./\.\.'; one of RN50"),
+        ({"name": "clip", "architecture": "ViT-B-16"}, "unknown architecture of clip: 'ViT-B-16'; one of RN50"),
+        ({"name": "clip", "architecture": 3}, "unknown architecture of clip: 3; one of RN50"),
+        ({"name": "demo", "architecture": "RN50"}, "unknown architecture of demo: 'RN50'; one of custom"),
+        ({"name": "demo", "precision": "float8"}, "unknown precision: 'float8'; one of float32"),
+        ({"name": "demo", "precision": 16}, "unknown precision: 16; one of float32"),
+        ({"name": "skyclip", "models_root": "none"}, r"SkyCLIP-ViT-L-14\.pt is missing: .*SkyScript"),
+    )
+]
+
+TEXTS = [
+    row({}, partial(lambda texts, _: load_encoder("demo", device="cpu").encode_texts(texts), texts), message, name)
+    for texts, message, name in (
+        ([None], r"texts\[0\] is None, not a string; leave it out", "text none"),
+        (["red", 3], r"texts\[1\] is 3, not a string", "text a number"),
+        (["red", ""], r"texts\[1\] is blank for 'demo': ''; write a word", "text blank"),
+        (["red " * 40], r"texts\[0\] has 42 tokens, 'demo' reads 32; shorten", "text too long"),
+        (["x" * 10**6], r"texts\[0\] has 1000000 characters, 'demo' reads 32 tokens; shorten it", "text of a million"),
+        (["\ud800"], r"texts\[0\] is .*, which is no Unicode text; type it again", "text no Unicode"),
+        ("red", "encode_texts takes a list with at least one text", "text alone"),
+        ([], "encode_texts takes a list with at least one text", "text list empty"),
+        (None, "encode_texts takes a list with at least one text", "text list none"),
+        (7, "encode_texts takes a list with at least one text", "text list a number"),
+    )
+]
+
+
 def write(root, files):
     for image in IMAGES:
         path = root / "images" / image
@@ -261,7 +480,23 @@ def write(root, files):
         path.mkdir() if content is None else path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-@pytest.mark.parametrize(("files", "read", "message"), [*PATTERNCOM, *MULTILABELS, *TRIPLETS, *CAPTIONS, *BENCHMARK])
+@pytest.mark.parametrize(
+    ("files", "read", "message"),
+    [
+        *PATTERNCOM,
+        *MULTILABELS,
+        *TRIPLETS,
+        *CAPTIONS,
+        *BENCHMARK,
+        *PARAMETER_VALUES,
+        *COMMAND_LINES,
+        *PARAMETER_FILES,
+        *CHECKPOINTS,
+        *DEVICES,
+        *ENCODER_NAMES,
+        *TEXTS,
+    ],
+)
 def test_bad_input_is_named(tmp_path, files, read, message):
     write(tmp_path, files)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
