@@ -9,6 +9,7 @@ Run it again after an interruption: what stands is skipped, what is partial goes
 
 import argparse
 import re
+import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -24,7 +25,6 @@ from rscir_lib.patterncom import ATTRIBUTES, CLASSES, read_patterncom
 
 IMAGES_PER_CLASS = 800
 IMAGE_SIZE = (256, 256)
-MOST_BYTES = 2**20  # of one packed image; PatternNet's largest has a tenth of it
 QUERIES = 21_000  # PatternCom has more composed queries than this
 PATTERNCOM_ID = "1NP2Ryj4V2L_wwInQB6HjzPDPRH2k0J5U"  # a Google Drive folder
 
@@ -116,33 +116,30 @@ PAPER = tuple(STEPS)  # what is fetched when nothing is asked for
 STEPS |= {name: partial(fetch_further, sources) for name, sources in FURTHER.items()}
 
 
-def unzip_images(packed: Path, images: Path) -> None:
+def unzip_images(packed: Path, images: Path, most_growth: float = 10) -> None:
     """Unpack the members `.../<class>/<image>.jpg` to `images/<class>/<image>.jpg`; skips those that stand.
 
-    An image stands whole or not at all. Raises ValueError for a damaged zip, and, before anything is unpacked, for a
-    member that would land elsewhere or that is larger than an image of `MOST_BYTES`.
+    An image stands whole or not at all. Raises ValueError for a damaged zip, for a member that would land elsewhere,
+    and for a zip that would unpack to more than `most_growth` times its size: JPEG hardly shrinks when it is packed.
     """
     try:
         with zipfile.ZipFile(packed) as file:
             members = [m for m in file.infolist() if re.search(r"(^|/)[^/.][^/]*\.jpg$", m.filename)]
-            targets = [images.joinpath(*PurePosixPath(member.filename).parts[-2:]) for member in members]
-            most = 2 * len(CLASSES) * IMAGES_PER_CLASS
-            if len(members) > most:
-                raise ValueError(f"{packed} holds {len(members)} images, more than {most}; fetch it again")
-            for member, target in zip(members, targets, strict=True):
+            growth = sum(member.file_size for member in members) / packed.stat().st_size
+            if growth > most_growth:
+                raise ValueError(
+                    f"{packed} would unpack to {growth:.0f} times its size, the limit is {most_growth:g}: these are no "
+                    "JPEG images; don't use it"
+                )
+            for member in tqdm(members, desc=f"unpack {packed.name}", unit="image"):
+                target = images.joinpath(*PurePosixPath(member.filename).parts[-2:])
                 if target.resolve().parent.parent != images.resolve():
                     raise ValueError(f"{packed}: member {member.filename!r} leads out of its folder; don't use it")
-                if member.file_size > MOST_BYTES:
-                    raise ValueError(
-                        f"{packed}: member {member.filename!r} unpacks to {member.file_size} bytes, no image of "
-                        f"PatternNet has more than {MOST_BYTES}; don't use it"
-                    )
-            rows = zip(members, targets, strict=True)
-            for member, target in tqdm(rows, f"unpack {packed.name}", len(members), unit="image"):
                 if not target.exists() or target.stat().st_size != member.file_size:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     part = target.with_suffix(".part")
-                    part.write_bytes(file.read(member))  # never more than its stated size
+                    with file.open(member) as source, part.open("wb") as sink:  # never more than its stated size
+                        shutil.copyfileobj(source, sink)
                     part.replace(target)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{packed} is damaged ({error}); delete it and fetch again") from error

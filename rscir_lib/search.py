@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +19,11 @@ import torch
 from PIL import Image
 
 from rscir_lib import plots
-from rscir_lib.archive import Archive, read_image
+from rscir_lib.archive import Archive
 from rscir_lib.composition import Method, Scorer, TwoSimilarities, get_method
 from rscir_lib.features import Features
 from rscir_lib.files import write_json, write_text
+from rscir_lib.pixels import DEFAULT_READING, read_image
 from rscir_lib.similarities import Database, Moments, best_first, check_lambda
 
 if TYPE_CHECKING:
@@ -245,6 +246,8 @@ class Searcher:
         if not isinstance(method, TwoSimilarities):
             scorer = self._fitted.get(method) or method.fit(self.database, self.encode_texts)
             self._fitted[method] = scorer
+            if getattr(method, "reads_words", False):
+                scorer = partial(scorer, words=[text])
         positions, scores = top_k(self.database, of_image, of_text, lam, top, method, scorer)
         question = {"image": name, "text": text, "method": method.name, "lambda": lam if method.has_lambda else None}
         question["archive"] = self.archive.name if self.archive else self.features.provenance.get("archive", "")
@@ -279,7 +282,8 @@ class Searcher:
             picture = self.archive.read(image) if self.archive else None
             return picture, self.files[image], self.database.feats[image]
         if isinstance(image, str | Path):
-            picture, name = read_image(Path(image).expanduser()), Path(image).name
+            rule = self.archive.rule if self.archive else DEFAULT_READING
+            picture, name = read_image(Path(image).expanduser(), rule), Path(image).name
         elif isinstance(image, Image.Image):
             picture, name = image.convert("RGB"), Path(getattr(image, "filename", "") or "a picture").name
         else:
