@@ -357,14 +357,14 @@ def main() -> None:
     command.add_argument("--steps", type=int, default=1_200)
     command = commands.add_parser("adapt", help="an encoder for an archive with captions")
     command.add_argument("root", help="dataset root with images/<class>/ or patternnet.csv")
-    command.add_argument("captions", help="JSON, image name -> list of captions")
+    command.add_argument("captions", type=Path, help="JSON, image name -> list of captions")
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--epochs", type=int, default=90)
     given = parser.parse_args()
     if given.command == "demo":
         demo(given.out, given.scenes, given.steps)
     else:
-        print(adapt(given.root, given.captions, given.out, given.epochs).round(3))
+        print(adapt(given.root, given.captions.expanduser(), given.out.expanduser(), given.epochs).round(3))
 
 
 if __name__ == "__main__":

@@ -30,15 +30,19 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 
 def code_cells(path: Path) -> list[nbformat.NotebookNode]:
-    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    return code_cells_of(nbformat.read(path, as_version=4))
+
+
+def code_cells_of(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def tags(cell: nbformat.NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def test_there_are_six():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
+def test_there_are_seven():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07"]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +222,19 @@ def test_06_live_search_works(benchmark, features, encoder):
     names |= {"POSITION": 5, "WEIGHT": 0.5, "QUERY_TEXT": "many"}
     exec(cell.source, vars(ipywidgets) | names)
     assert figures[0].axes[0].get_xlabel() == "+ many"
+
+
+def test_07_explorer(given, extracted, benchmark, features, encoder):
+    folder = run("07", **given, POSITION=3, WEIGHT=0.3, DEVICE="cpu")
+    found = pd.read_csv(folder / "tables" / "07_precision.csv", index_col=0)
+    rows = evaluate(benchmark, features, encoder.encode_texts, ["weicom"], [0.3], "cpu", progress=False)
+    expected = 100 * rows.groupby("attribute")["AP"].agg(["mean", "min", "max"])
+    assert found[["mean", "min", "max"]].sort_index().to_numpy() == pytest.approx(expected.to_numpy())
+    assert found["count"].sum() == len(benchmark.queries)
+    copy = nbformat.read(folder / "notebooks" / "07_explorer.ipynb", as_version=4)
+    kinds = {kind for cell in code_cells_of(copy) for output in cell.outputs for kind in output.get("data", {})}
+    assert "application/vnd.jupyter.widget-view+json" in kinds
+    assert (folder / "notebooks" / "07_explorer.ipynb").stat().st_size < 500_000  # no picture in the saved state
 
 
 def test_real_images(ucm_root, tmp_path):
