@@ -28,7 +28,7 @@ export $(NAMED) IMAGES CAPTIONS OUT
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test lint format lab explore page bench rehearse results reproduce fetch adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test lint format lab explore page bench rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ page: $(READY) ## the same as files in runs/page, without Python and network (DA
 
 fetch: $(READY) ## download PatternNet, PatternCom and checkpoints into DATASET_ROOT
 	$(RUN) rscir_lib.fetch $(if $(DATASET_ROOT),"$$DATASET_ROOT") $(ARGS)
+
+tiles: $(READY) ## large scenes as windows, listed for LISTING (DATASET_ROOT=, ARGS="--tile 256 --overlap 32")
+	$(RUN) rscir_lib.scenes "$$DATASET_ROOT" $(ARGS)
 
 reproduce: $(READY) ## the published tables beside ours (DATASET_ROOT=.../PatternNet ENCODER=clip)
 	$(RUN) rscir_lib.workbook $(GIVEN) $(ARGS) --published

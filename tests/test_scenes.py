@@ -15,7 +15,7 @@ from shapely.geometry import shape
 from rscir_lib import pixels
 from rscir_lib.archive import read_archive
 from rscir_lib.pixels import Reading
-from rscir_lib.scenes import places, read_scenes
+from rscir_lib.scenes import main, places, read_scenes
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 UTM = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_400_000, 10, 10)}
@@ -180,3 +180,16 @@ def test_handles_are_opened_once_a_process_and_survive_fork_and_pickle(tmp_path)
     write_scene(tmp_path / "scene.tif", 120, 100, seed=1)  # a changed file is opened again
     with pytest.raises(ValueError, match="lies outside its 120 x 100 pixels"):
         archive.read(len(archive) - 1)
+
+
+def test_the_command_writes_a_listing_that_is_the_archive(tmp_path, capsys):
+    write_scene(tmp_path / "my scene.tif", **UTM)
+    main([str(tmp_path), "--tile", "200", "--overlap", "20"])
+    listing = tmp_path / "tiles200.csv"
+    assert f'LISTING="{listing}"' in capsys.readouterr().out
+    listed, archive = read_archive(tmp_path, listing), read_scenes(tmp_path, 200, 20)
+    assert listed.files == archive.files
+    assert listed.fingerprint == archive.fingerprint
+    assert listed.footprint(5) == archive.footprint(5)
+    assert listed.read(5) == archive.read(5)
+    assert read_scenes(tmp_path, 100, listing=listing).files == archive.files
