@@ -3,6 +3,7 @@
 import functools
 import io
 import itertools
+import json
 import sys
 import threading
 import zipfile
@@ -158,6 +159,26 @@ def test_only_the_named_steps(server, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, tmp_path, "--only", "model")
     assert "images, patterncom, models" in capsys.readouterr().err
+
+
+def test_uc_merced_comes_from_the_hub_and_its_labels_by_hand(server, tmp_path, monkeypatch):
+    names = [f"{cls}{i:02}" for cls in ("beach", "harbor") for i in range(4)]
+    packed = zipped({f"UCMerced_LandUse/Images/{name[:-2]}/{name}.tif": b"II*" + bytes(100) for name in names})
+    server.files[f"/datasets/torchgeo/ucmerced/resolve/{fetch.UCM.hub[2]}/UCMerced_LandUse.zip"] = packed
+    monkeypatch.setattr(fetch, "UCM", replace(fetch.UCM, least=50))
+    monkeypatch.setattr(fetch, "UCM_IMAGES", (2, 4))
+    with pytest.raises(FileNotFoundError, match=r"by hand: multilabels\.tsv: .*Chaudhuri.*captions\.json: .*Qu et al"):
+        run(monkeypatch, tmp_path, "--only", "ucm")
+    assert sorted(path.stem for path in tmp_path.glob("images/*/*.tif")) == names
+    rows = [f"{name}\t{int(name[-1] < '2')}" for name in names]
+    (tmp_path / "multilabels.tsv").write_text("\n".join(["image\tcars", *rows]))
+    (tmp_path / "captions.json").write_text(json.dumps({name: ["A place ."] for name in names}))
+    server.asked.clear()
+    run(monkeypatch, tmp_path, "--only", "ucm")
+    assert server.asked == []
+    (tmp_path / "images" / "beach" / "beach00.tif").rename(tmp_path / "images" / "harbor" / "more.tif")
+    with pytest.raises(ValueError, match="is not UC Merced, 2 classes of 4 images"):
+        fetch.fetch_ucm(tmp_path)
 
 
 def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
