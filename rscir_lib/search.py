@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -212,6 +212,7 @@ class Searcher:
         self.files = features.files if archive is None else archive.files
         self.classes = features.classes if archive is None else archive.classes
         self._encoder = encoder
+        self._text = lru_cache(1024)(lambda text: self.encode_texts([text])[0])
         self._fitted: dict[int, tuple[Method, Scorer]] = {}  # by identity: a method need not be hashable
 
     @cached_property
@@ -247,7 +248,7 @@ class Searcher:
         if not text and alone != 0:
             raise ValueError("no text: type some words, or ask by the image alone (lam=0)")
         picture, name, of_image = self._image(image)
-        of_text = self.encode_texts([text])[0] if text else np.zeros_like(self.database.feats[0])
+        of_text = self._text(text) if text else np.zeros_like(self.database.feats[0])
         scorer = None
         if not isinstance(method, TwoSimilarities):
             if id(method) not in self._fitted:
