@@ -8,11 +8,11 @@ The folder it writes loads by path wherever an encoder name is taken.
 
 import argparse
 import hashlib
-import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save
 from tqdm.auto import tqdm, trange
 
 from rscir_lib.archive import Archive, read_archive, read_image
@@ -31,6 +31,7 @@ from rscir_lib.benchmark import Report
 from rscir_lib.captions import read_captions
 from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
 from rscir_lib.features import extract_features, read_features
+from rscir_lib.files import write_file, write_json, write_text
 from rscir_lib.parallel import parallel_map
 from rscir_lib.synthcom import HELD_OUT, training_scene
 
@@ -46,6 +47,22 @@ MODEL = {  # open_clip's ResNet form and text transformer; 11 MB in float16, 4.7
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
 
 
+@dataclass(frozen=True)
+class Cones:
+    """A second stage of training, which gives each modality a cone of its own, as CLIP's have (Liang et al. 2022).
+
+    A constant vector is added to each tower's output, `image` and `text` times as long as its mean feature, through
+    biases that the model has. Both towers then learn on at one low, fixed temperature, which keeps the cones apart and
+    asks for a small spread of image-text similarities only; that of image-image similarities is left by the cone.
+    """
+
+    steps: int = 300
+    learning_rate: float = 1e-3
+    image: float = 1.25
+    text: float = 3.0
+    temperature: float = 0.01
+
+
 def train(
     images: np.ndarray,
     captions: Sequence[list[str]],
@@ -55,65 +72,65 @@ def train(
     learning_rate: float = 2e-3,
     seed: int = 0,
     card: str = "",
+    cones: Cones | None = None,
+    start: Path | None = None,
 ) -> pd.Series:
     """Train on pairs and write weights, config, loss curve and model card to `folder`.
 
     Args:
         images: (N, S, S, 3) uint8.
         captions: N lists of texts; each step draws one per image.
-        folder: where the encoder goes; rewritten ten times on the way, so an interrupted run leaves a usable one.
+        folder: where the encoder goes; rewritten ten times a stage, so an interrupted run leaves a usable one.
         card: what the data are and what the encoder can't do, for the model card.
+        cones: a second stage; none for plain contrastive training alone.
+        start: folder of an encoder of this architecture, whose weights stand for the first stage and its `steps`.
 
-    Returns the loss of each step. Raises ValueError when images and captions don't pair up or the loss diverges.
+    Returns the loss of each step. Raises ValueError when images and captions don't pair up,
+    for weights of another shape, or when the loss diverges.
     """
     if not 0 < len(images) == len(captions) or not all(captions):
         raise ValueError(f"{len(images)} images for {len(captions)} caption lists; each image needs a caption")
+    if start is not None and cones is None:
+        raise ValueError(f"{start} stands for the first stage, and a second is not asked for: nothing to train")
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-
+    write_json(folder / CONFIG, {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}, indent=2)
     texts = {text: row for row, text in enumerate(dict.fromkeys(t for group in captions for t in group))}
     tokens = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])(list(texts))
     counts = torch.tensor([len(group) for group in captions])
     rows = torch.tensor([texts[text] for group in captions for text in group])
     starts = counts.cumsum(0) - counts
-    seen = torch.zeros(MODEL["text_cfg"]["vocab_size"], 1).index_fill_(0, tokens.unique(), 1.0)
+    seen = torch.zeros(MODEL["text_cfg"]["vocab_size"], 1).index_fill_(0, tokens.unique(), 1.0).to(device)
+
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        order = torch.empty(0, dtype=torch.long)
+        while True:
+            while len(order) < min(batch_size, len(images)):
+                order = torch.cat([order, torch.randperm(len(images))])
+            batch, order = order[:batch_size], order[batch_size:]
+            picked = rows[starts[batch] + (torch.rand(len(batch)) * counts[batch]).long()]
+            yield torch.from_numpy(images[batch.numpy()]).to(device), tokens[picked].to(device)
 
     model = open_clip.CLIP(**MODEL).to(device, memory_format=torch.channels_last)
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=steps, pct_start=0.05, cycle_momentum=False
-    )
-    loss_function = open_clip.ClipLoss()
-    order, losses, started = torch.empty(0, dtype=torch.long), [], time.monotonic()
-    progress = trange(steps, desc="training", unit="step")
-    for step in progress:
-        while len(order) < min(batch_size, len(images)):
-            order = torch.cat([order, torch.randperm(len(images))])
-        batch, order = order[:batch_size], order[batch_size:]
-        picked = rows[starts[batch] + (torch.rand(len(batch)) * counts[batch]).long()]
-        pixels = torch.from_numpy(images[batch.numpy()]).to(device)
-        image, text, scale = model(augment(pixels), tokens[picked].to(device))
-        loss = loss_function(image, text, scale)
-        if not math.isfinite(loss.item()):
-            raise ValueError(f"the loss is {loss.item()} at step {step}: lower the learning rate")
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        model.logit_scale.data.clamp_(0, math.log(100))
-        losses.append(loss.item())
-        progress.set_postfix(loss=f"{losses[-1]:.2f}", refresh=False)
-        if (step + 1) % max(1, steps // 10) == 0 or step + 1 == steps:
-            _save(model, seen.to(device), folder / WEIGHTS)
+    write = partial(_save, model, seen, folder / WEIGHTS)
+    started, losses = time.monotonic(), []
+    told = f"{steps} of {batch_size} pairs, AdamW, learning rate {learning_rate}, cosine, seed {seed}"
+    if start is None:
+        losses += _fit(model, batches(), steps, learning_rate, write)
+    else:
+        told = f"from weights of sha256 {hashlib.sha256((start / WEIGHTS).read_bytes()).hexdigest()}"
+        try:
+            model.load_state_dict(load_file(start / WEIGHTS))
+        except RuntimeError as error:
+            raise ValueError(f"{start / WEIGHTS} is of another architecture: {error}") from error
+    if cones is not None:
+        _set_apart(model, *next(batches()), cones)
+        losses += _fit(model, batches(), cones.steps, cones.learning_rate, write, "setting apart")
     facts = {
         "pairs": f"{len(images)} images, {len(rows)} captions ({len(texts)} distinct)",
-        "steps": f"{steps} of {batch_size} pairs, AdamW, learning rate {learning_rate}, cosine, seed {seed}",
+        "steps": told,
+        **({"second stage": str(cones)} if cones else {}),
         "time": f"{(time.monotonic() - started) / 60:.1f} min on {device}, {torch.get_num_threads()} threads",
         "versions": ", ".join(f"{package} {version(package)}" for package in ("torch", "open_clip_torch")),
         "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
@@ -121,6 +138,54 @@ def train(
     history = pd.Series(losses, name="loss")
     _write_card(folder, card, facts, history)
     return history
+
+
+def _fit(
+    model: torch.nn.Module,
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    steps: int,
+    learning_rate: float,
+    write: Callable[[], None],
+    name: str = "training",
+) -> list[float]:
+    """One stage; returns the loss of each step."""
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2 and p.requires_grad]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=steps, pct_start=0.05, cycle_momentum=False
+    )
+    loss_function, losses = open_clip.ClipLoss(), []
+    for step in (progress := trange(steps, desc=name, unit="step")):
+        pixels, tokens = next(batches)
+        loss = loss_function(*model(augment(pixels), tokens))
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            raise ValueError(f"the loss is {losses[-1]} at step {step}: lower the learning rate")
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        model.logit_scale.data.clamp_(0, math.log(100))
+        progress.set_postfix(loss=f"{losses[-1]:.2f}", refresh=False)
+        if (step + 1) % max(1, steps // 10) == 0 or step + 1 == steps:
+            write()
+    return losses
+
+
+@torch.no_grad()
+def _set_apart(model: torch.nn.Module, pixels: torch.Tensor, tokens: torch.Tensor, cones: Cones) -> None:
+    """Fix the temperature, and add to each tower a constant of random direction, its length measured on one batch."""
+    model.eval()
+    image = model.encode_image(augment(pixels)).norm(dim=1).mean()
+    text = model.encode_text(tokens).norm(dim=1).mean()
+    model.train()
+    bias = model.visual.attnpool.c_proj.bias
+    bias += cones.image * image * F.normalize(torch.randn_like(bias), dim=0)
+    direction = torch.randn_like(model.ln_final.bias)  # what the text tower adds goes through its projection
+    model.ln_final.bias += cones.text * text * direction / (direction @ model.text_projection).norm()
+    model.logit_scale.fill_(-math.log(cones.temperature)).requires_grad_(False)
 
 
 def augment(pixels: torch.Tensor) -> torch.Tensor:
@@ -145,8 +210,7 @@ def _save(model: torch.nn.Module, seen: torch.Tensor, path: Path) -> None:
     # a word never seen carries nothing rather than the noise it began with
     state["token_embedding.weight"] = (model.token_embedding.weight * seen).detach().cpu()
     state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    save_file(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    write_file(path, lambda file: file.write(save(state)))
 
 
 def _write_card(folder: Path, card: str, facts: dict[str, str], losses: pd.Series) -> None:
@@ -155,7 +219,7 @@ def _write_card(folder: Path, card: str, facts: dict[str, str], losses: pd.Serie
     axes.figure.savefig(folder / "loss.png", dpi=100, bbox_inches="tight")
     axes.figure.clear()
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
-    (folder / "README.md").write_text(f"{card}\n\n| | |\n| --- | --- |\n{table}\n\n![loss](loss.png)\n")
+    write_text(folder / "README.md", f"{card}\n\n| | |\n| --- | --- |\n{table}\n\n![loss](loss.png)\n")
 
 
 def thumbnails(pictures: Iterable[Image.Image], total: int) -> np.ndarray:
@@ -182,24 +246,36 @@ DEMO_CARD = """# The demo encoder
 A small CLIP in open_clip's terms, trained from scratch on *synthetic* aerial scenes only: `rscir_lib.synthcom` draws
 them on the fly, from a random stream that no benchmark uses, with captions in varied wording, bare values among them.
 
-What it can't do: real imagery; words outside the scenes' captions (their token rows are zero); a modality gap like real
-CLIP's. It composes weakly: for the combinations below, text alone finds next to nothing, and only a small lambda helps,
-since it has also learned which values a class never had. It is there so that every machine has an encoder that is
-trained, small and free to pass on (Apache-2.0).
+Its similarities are shaped like real CLIP's: two images are more alike than an image and a text, and their similarities
+spread more. After a plain contrastive stage, a constant is added to each tower, the stronger one to the texts', so that
+each modality has a cone of its own (Liang et al. 2022). Both then learn on at the low temperature that CLIP ends at.
+
+What it can't do: real imagery; words outside the scenes' captions (their token rows are zero); show how CLIP came by
+that shape, which the recipe sets here. It composes weakly: for the combinations below, text alone finds next to
+nothing, and only a small lambda helps, since it has also learned which values a class never had. It is there so that
+every machine has an encoder that is trained, small and free to pass on (Apache-2.0).
 
 Combinations of attribute, class and value that it has never seen:
 
 {held_out}"""
 
 
-def demo(folder: Path = DEMO_FOLDER, scenes: int = 16_000, steps: int = 1_200, seed: int = 0) -> pd.Series:
-    """Train the demo encoder on `scenes` synthetic scenes; returns the loss of each step."""
+def demo(
+    folder: Path = DEMO_FOLDER,
+    scenes: int = 16_000,
+    steps: int = 1_200,
+    seed: int = 0,
+    cones: Cones | None = Cones(),
+    start: Path | None = None,
+) -> pd.Series:
+    """Train the demo encoder on `scenes` synthetic scenes, in `train`'s two stages; returns the loss of each step."""
     draw = partial(training_scene, seed, size=128)
     drawn = tqdm(parallel_map(draw, range(scenes)), "drawing", scenes, unit="scene")
     captions: list[list[str]] = []
     pixels = thumbnails((captions.append(texts) or picture for picture, texts in drawn), scenes)
     held_out = "\n".join(f"* {attribute}: {name}, {value}" for attribute, name, value in sorted(HELD_OUT))
-    return train(pixels, captions, folder, steps, seed=seed, card=DEMO_CARD.format(held_out=held_out))
+    card = DEMO_CARD.format(held_out=held_out)
+    return train(pixels, captions, folder, steps, seed=seed, card=card, cones=cones, start=start)
 
 
 def spell(name: str, vocabulary: set[str]) -> str:
@@ -289,6 +365,8 @@ def main() -> None:
     command.add_argument("--out", type=Path, default=DEMO_FOLDER)
     command.add_argument("--scenes", type=int, default=16_000)
     command.add_argument("--steps", type=int, default=1_200)
+    command.add_argument("--cone-steps", type=int, default=Cones().steps, help="of the second stage; 0 for none")
+    command.add_argument("--start", type=Path, help="an encoder that stands for the first stage")
     command = commands.add_parser("adapt", help="an encoder for an archive with captions")
     command.add_argument("root", help="dataset root with images/<class>/ or patternnet.csv")
     command.add_argument("captions", help="JSON, image name -> list of captions")
@@ -296,7 +374,8 @@ def main() -> None:
     command.add_argument("--epochs", type=int, default=90)
     given = parser.parse_args()
     if given.command == "demo":
-        demo(given.out, given.scenes, given.steps)
+        cones = Cones(given.cone_steps) if given.cone_steps else None
+        demo(given.out, given.scenes, given.steps, cones=cones, start=given.start)
     else:
         print(adapt(given.root, given.captions, given.out, given.epochs).round(3))
 
