@@ -2,9 +2,14 @@
 # TORCH_BACKEND=cpu (or cu126, rocm6.4 ...: what uv's --torch-backend takes) uses another build of torch, in .venv-cpu.
 PYTHON ?= python3
 TORCH_BACKEND ?=
-# the run: "" and demo are the bundled synthetic benchmark and encoder
+# the run, in the workbook's own parameters; without them the bundled synthetic benchmark and encoder. A list such as
+# ENCODER=clip,remoteclip runs every combination.
 DATASET_ROOT ?=
-ENCODER ?= demo
+ENCODER ?=
+ARCHITECTURE ?=
+LISTING ?=
+PROTOCOL ?=
+PRECISION ?=
 # further arguments of the command behind a target, such as ARGS="04_weicom LAMBDAS=[0.3]" or ARGS=--quick
 ARGS ?=
 
@@ -15,14 +20,18 @@ READY := $(VENV)/.ready
 UV := $(shell grep -o '^uv==[0-9.]*' requirements.lock)
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBSTRIPOUT := nbstripout --keep-count --keep-id --extra-keys=metadata.language_info.version $(NOTEBOOKS)
+# the shell takes what a user gives from its environment, so that spaces and quotes in it stay as they are
+NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION
+GIVEN = $(foreach name,$(NAMED),$(if $($(name)),"$(name)=$$$(name)"))
+export $(NAMED) IMAGES CAPTIONS OUT
 # trust what the system trusts, such as an institute's proxy
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test lint format lab bench rehearse results reproduce fetch adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test lint format lab explore page bench rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and 'Python 3.11 to 3.13 is needed: make PYTHON=python3.12 ...')"
@@ -37,8 +46,49 @@ endif
 	$(RUN) uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
+##@ Start here
+
 workbook: $(READY) ## run every notebook that does not stand already (DATASET_ROOT=, ENCODER=, ARGS=)
-	$(RUN) rscir_lib.workbook DATASET_ROOT=$(DATASET_ROOT) ENCODER=$(ENCODER) $(ARGS)
+	$(RUN) rscir_lib.workbook $(GIVEN) $(ARGS)
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(RUN) jupyterlab $(ARGS) notebooks
+
+explore: $(READY) ## pick a picture, type words, slide lambda: a page on this machine (DATASET_ROOT=, ENCODER=)
+	$(RUN) rscir_lib.explorer serve $(GIVEN) $(ARGS)
+
+page: $(READY) ## the same as files in runs/page, without Python and network (DATASET_ROOT=, ENCODER=)
+	$(RUN) rscir_lib.explorer page $(GIVEN) $(ARGS)
+
+##@ Your own data and encoders
+
+fetch: $(READY) ## download PatternNet, PatternCom and checkpoints into DATASET_ROOT
+	$(RUN) rscir_lib.fetch $(if $(DATASET_ROOT),"$$DATASET_ROOT") $(ARGS)
+
+tiles: $(READY) ## large scenes as windows, listed for LISTING (DATASET_ROOT=, ARGS="--tile 256 --overlap 32")
+	$(RUN) rscir_lib.scenes "$$DATASET_ROOT" $(ARGS)
+
+reproduce: $(READY) ## the published tables beside ours (DATASET_ROOT=.../PatternNet ENCODER=clip)
+	$(RUN) rscir_lib.workbook $(GIVEN) $(ARGS) --published
+
+adapt: $(READY) ## train an encoder on your own archive (IMAGES=folder CAPTIONS=json OUT=folder), then its tables
+	$(if $(and $(IMAGES),$(CAPTIONS),$(OUT)),,$(error make adapt needs IMAGES=folder CAPTIONS=file.json OUT=folder))
+	$(RUN) rscir_lib.training adapt "$$IMAGES" "$$CAPTIONS" --out "$$OUT" $(ARGS)
+	$(RUN) rscir_lib.results "$$IMAGES" --encoder "$$OUT" --listing "$$OUT/heldout.csv"
+
+results: $(READY) ## methods x attributes with chance and intervals (DATASET_ROOT=, ENCODER=, ARGS="--seed 1")
+	$(RUN) rscir_lib.results $(if $(DATASET_ROOT),"$$DATASET_ROOT") $(if $(ENCODER),--encoder "$$ENCODER") \
+		$(if $(ARCHITECTURE),--architecture "$$ARCHITECTURE") $(if $(LISTING),--listing "$$LISTING") $(ARGS)
+
+##@ Speed and size
+
+bench: $(READY) ## speed and memory, as ratios, and the scaling figure (ARGS=--quick for a small one)
+	$(RUN) rscir_lib.bench $(ARGS)
+
+rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes and random weights
+	$(RUN) rscir_lib.bench rehearse $(ARGS)
+
+##@ Work on the workbook itself
 
 test: $(READY) lint ## lint, the library's tests, the notebooks through papermill and nbval
 	$(RUN) pytest --nbval-lax --nbval-current-env tests notebooks $(ARGS)
@@ -53,30 +103,8 @@ format: $(READY) ## put code and notebooks in shape
 	$(RUN) ruff format
 	$(RUN) $(NBSTRIPOUT)
 
-lab: $(READY) ## open the notebooks in JupyterLab
-	$(RUN) jupyterlab $(ARGS) notebooks
-
-bench: $(READY) ## speed and memory, as ratios, and the scaling figure (ARGS=--quick for a small one)
-	$(RUN) rscir_lib.bench $(ARGS)
-
-rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes and random weights
-	$(RUN) rscir_lib.bench rehearse $(ARGS)
-
-results: $(READY) ## methods x attributes with chance and intervals (ARGS="--seed 1", ARGS="ROOT --encoder ...")
-	$(RUN) rscir_lib.results $(ARGS)
-
-reproduce: $(READY) ## the published tables beside ours (DATASET_ROOT=.../PatternNet ENCODER=clip)
-	$(RUN) rscir_lib.workbook DATASET_ROOT=$(DATASET_ROOT) ENCODER=$(ENCODER) $(ARGS) --published
-
-fetch: $(READY) ## download PatternNet, PatternCom and checkpoints into DATASET_ROOT
-	$(RUN) rscir_lib.fetch $(DATASET_ROOT) $(ARGS)
-
-demo-encoder: $(READY) ## train the bundled encoder again, on synthetic scenes
-	$(RUN) rscir_lib.training demo $(ARGS)
-
-adapt: $(READY) ## train an encoder on your own archive (IMAGES=folder CAPTIONS=json OUT=folder), then its tables
-	$(RUN) rscir_lib.training adapt $(IMAGES) $(CAPTIONS) --out $(OUT) $(ARGS)
-	$(RUN) rscir_lib.results $(IMAGES) --encoder $(OUT) --listing $(OUT)/heldout.csv
+refresh: $(READY) ## run the notebooks in place and keep the result tables that nbval checks
+	$(RUN) rscir_lib.workbook --refresh
 
 figures: workbook ## put the README's figures into figures/ (scaling.png after make bench)
 	$(BIN)/python -c "from rscir_lib.synthcom import contact_sheet; contact_sheet('data/synthcom').savefig('figures/synthcom.png', dpi=80)"
@@ -85,8 +113,8 @@ figures: workbook ## put the README's figures into figures/ (scaling.png after m
 	test ! -f runs/bench/scaling.png || cp runs/bench/scaling.png figures/scaling.png
 	$(BIN)/python -c "import glob; from PIL import Image; [Image.open(p).convert('RGB').quantize(256).save(p, optimize=True) for p in glob.glob('figures/*.png')]"
 
-refresh: $(READY) ## run the notebooks in place and keep the result tables that nbval checks
-	$(RUN) rscir_lib.workbook --refresh
+demo-encoder: $(READY) ## train the bundled encoder again, on synthetic scenes
+	$(RUN) rscir_lib.training demo $(ARGS)
 
 lock: $(READY) ## resolve requirements.lock afresh
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --upgrade pyproject.toml -o requirements.lock

@@ -185,9 +185,9 @@ def _found(root: Path) -> tuple[list[str], list[str], str]:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no archive here, there is no such folder; an archive is a folder of images")
     left, outside = Counter(), []
-    paths = _images(root / "images", left, outside)
+    paths = _images(root / "images", root, left, outside)
     base = root / "images" if paths else root
-    paths = paths or _images(root, left, outside)
+    paths = paths or _images(root, root, left, outside)
     without = "; left out: " + ", ".join(f"{n} {what}" for what, n in sorted(left.items())) if left else ""
     if not paths:
         raise FileNotFoundError(
@@ -213,15 +213,15 @@ def _found(root: Path) -> tuple[list[str], list[str], str]:
     )
 
 
-def _images(folder: Path, left: Counter, outside: list[str]) -> list[Path]:
+def _images(folder: Path, root: Path, left: Counter, outside: list[str]) -> list[Path]:
     """The images in a folder and below it, sorted; counts in `left` what else lies there."""
-    found, home, seen = [], folder.parent.resolve(), set()
+    found, seen = [], set()
     for here, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
         visible = [] if real in seen else [name for name in folders if not name.startswith(".")]  # a link to above
         left["hidden folders"] += 0 if real in seen else len(folders) - len(visible)
         folders[:] = sorted(visible)
-        away = not Path(real).is_relative_to(home)
+        away = not Path(real).is_relative_to(root)
         for name in files if real not in seen else ():
             path = Path(here, name)
             if name.startswith("."):
@@ -234,7 +234,7 @@ def _images(folder: Path, left: Counter, outside: list[str]) -> list[Path]:
                 left["files with a control character in their path"] += 1
             else:
                 found.append(path)
-                if away or (path.is_symlink() and not path.resolve().is_relative_to(home)):
+                if away or (path.is_symlink() and not path.resolve().is_relative_to(root)):
                     outside.append(str(path))
         seen.add(real)
     left += Counter()  # drops what was never counted

@@ -35,13 +35,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from rscir_lib import synthcom
 from rscir_lib.archive import Archive, read_image
 from rscir_lib.benchmark import Benchmark
-from rscir_lib.composition import Moments
+from rscir_lib.composition import Database, Moments
 from rscir_lib.encoders import ENCODERS, Encoder, load_encoder
 from rscir_lib.evaluation import evaluate, summarize
 from rscir_lib.features import Features, extract_features, read_features
 from rscir_lib.metrics import METRICS
 from rscir_lib.patterncom import CLASSES, MERGES, read_patterncom
-from rscir_lib.search import search
+from rscir_lib.search import top_k
 
 PATTERNNET = 30_400  # images
 DIM = 768  # of ViT-L-14's features
@@ -397,11 +397,12 @@ def bench_search(report: Report, quick: bool, demo: str) -> None:
         texts = random_texts(["many"] * 8)
         seconds, moments = timed(Moments.of, feats)
         report.add("query", "moments, once an archive", images=images, seconds=seconds)
+        database = Database(feats, moments=moments)
 
-        def ask(i: int, encoder: Encoder | None, feats=feats, texts=texts, moments=moments) -> None:
+        def ask(i: int, encoder: Encoder | None, feats=feats, texts=texts, database=database) -> None:
             if encoder:
                 encoder.encode_texts([f"{i} cars"])
-            search(feats, feats[i * 97 % len(feats)], texts[i % len(texts)], 0.5, moments=moments)
+            top_k(database, feats[i * 97 % len(feats)], texts[i % len(texts)], 0.5)
 
         for name, encoder in {"": None, **encoders}.items():
             ask(0, encoder)

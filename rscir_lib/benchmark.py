@@ -114,6 +114,21 @@ class Benchmark:
         row = self.queries.loc[query]
         return self.archive.read(row["position"]) if row["position"] >= 0 else self.query_archive.read(row["query"])
 
+    def sides(self, query: int) -> pd.Series:
+        """(N,) on which side each image is for the query whose index in `queries` is `query`, and why."""
+        row, classes = self.queries.loc[query], pd.Series(self.archive.classes)
+        group = self.labels.query("attribute == @row.attribute and group == @row.group")
+        sides = pd.Series("elsewhere: negative", index=range(len(self.archive)), name="side")
+        sides[classes.isin(classes[group["position"]])] = "same class, no label: negative"
+        sides[group["position"]] = "same group, another value: negative"
+        sides[self.targets[row["target"]]] = "has the value asked for: RELEVANT"
+        if row.get("unknown", -1) >= 0:
+            sides[self.unknowns[row["unknown"]]] = "nobody said: unknown, left out of the ranking"
+        own = "left out of its own ranking" if self.exclude_self else "negative"
+        if row["position"] >= 0 and "RELEVANT" not in sides[row["position"]]:
+            sides[row["position"]] = f"the query image itself: {own}"
+        return sides
+
     def without(self, files: Iterable[str]) -> "Benchmark":
         """The benchmark over the archive less these files (those that can't be read, say).
 
@@ -170,10 +185,10 @@ class Benchmark:
         }
         if self.unknowns:
             columns["unknown median"] = queries["unknown"].median()
-        if self.labels.empty:
-            return pd.DataFrame(columns)
         told = {"labelled": labels.size(), "values": labels["value"].unique().map(", ".join)}
-        return pd.DataFrame(told | columns).reindex(labels.size().index)
+        if self.labels.empty:  # queries that came without labels
+            told = {"labelled": 0, "values": ""}
+        return pd.DataFrame(told | columns).reindex((queries if self.labels.empty else labels).size().index)
 
 
 def _check_positions(name: str, positions: np.ndarray, size: int) -> None:
@@ -267,17 +282,6 @@ class ImageNames:
         return name if len(self._ends[name]) == 1 else file
 
 
-def group_of(cls: str) -> str:
-    """The group of images that a class is; one of all where an archive has no classes."""
-    return cls or "all"
-
-
-def check_protocol(protocol: str, own: str) -> None:
-    """Raises ValueError unless `protocol` is the default or this benchmark's one."""
-    if protocol not in ("released", own):
-        raise ValueError(f"protocol {protocol!r}: this benchmark knows {own!r} only; leave PROTOCOL at its default")
-
-
 class Report:
     """Collects what a reader tolerates."""
 
@@ -289,6 +293,57 @@ class Report:
 
     def table(self) -> pd.DataFrame:
         return pd.DataFrame(self.rows, columns=WARNINGS).astype({"line": "Int64"})
+
+
+class Questions:
+    """Collects queries by PatternCom's rule: a labelled image with every other value of its group."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive, self._names = archive, ImageNames(archive)
+        self.queries: list[tuple] = []
+        self.labels: list[tuple] = []
+        self.targets: list[np.ndarray] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.queries)
+
+    def ask(self, attribute: str, group: str, values: pd.Series, texts: Sequence[str], unknown: int = -1) -> None:
+        """Pairs images with those of `texts` that aren't their value; relevant to a text are the images that have it.
+
+        values: the value of each labelled image of the group, the index its archive position, ascending. unknown: index
+        of the images that are unknown to these queries.
+        """
+        target = {text: len(self.targets) + i for i, text in enumerate(texts)}
+        self.targets.extend(values.index[values == text].to_numpy() for text in texts)
+        for position, value in values.items():
+            image = self._names.name(self._archive.files[position])
+            self.labels.append((attribute, image, group, value, position))
+            for text in texts:
+                if text != value:
+                    self.queries.append((attribute, group, image, value, text, position, target[text], unknown))
+
+    def benchmark(self, protocol: str, report: Report, unknowns: Sequence[np.ndarray] = ()) -> Benchmark:
+        """What was asked."""
+        return Benchmark(
+            self._archive,
+            protocol,
+            pd.DataFrame(self.queries, columns=[*QUERIES, "unknown"]).drop(columns=[] if unknowns else "unknown"),
+            tuple(self.targets),
+            pd.DataFrame(self.labels, columns=LABELS),
+            report.table(),
+            tuple(unknowns),
+        )
+
+
+def group_of(cls: str) -> str:
+    """The group of images that a class is; one of all where an archive has no classes."""
+    return cls or "all"
+
+
+def check_protocol(protocol: str, own: str) -> None:
+    """Raises ValueError unless `protocol` is the default or this benchmark's one."""
+    if protocol not in ("released", own):
+        raise ValueError(f"protocol {protocol!r}: this benchmark knows {own!r} only; leave PROTOCOL at its default")
 
 
 # what lies under a dataset root -> its reader, by name: a format imports what it needs, not the other way round

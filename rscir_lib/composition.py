@@ -57,6 +57,7 @@ class TwoSimilarities:
     has_lambda: bool = False
     pointwise: bool = False
     formula: str = ""
+    shown: Callable[..., torch.Tensor] | None = None  # the scale of scores that people read, where not `prepare`
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.formula)
@@ -93,7 +94,7 @@ METHODS: dict[str, Method] = {
         TwoSimilarities(
             "weicom", mix, upper_tail, has_lambda=True, pointwise=True,
             formula="(1 - lambda) Phi(z_v) + lambda Phi(z_t), less 1, z = (s - mean) / std. Psomas et al., Composed "
-            "image retrieval for remote sensing, IGARSS 2024.",
+            "image retrieval for remote sensing, IGARSS 2024.", shown=normal_cdf,
         ),
         # the steps that WeiCom adds, one by one
         TwoSimilarities(

@@ -15,7 +15,7 @@ from rscir_lib.features import Features
 from rscir_lib.metrics import CUTOFFS, METRICS, chance_ap, metric_names, retrieval_metrics
 from rscir_lib.parallel import parallel_map
 from rscir_lib.patterncom import ATTRIBUTES
-from rscir_lib.similarities import Database, best_first
+from rscir_lib.similarities import Database, best_first, check_lambda
 
 BASELINES = ("text", "image", "average")
 COLUMNS = ["attribute", "image", "text", "method", "lambda", "n_relevant", *METRICS]
@@ -77,9 +77,9 @@ def evaluate(
                 for query, of_query in zip(of_queries, of_job, strict=True):
                     ranks[job, query] = of_query
 
-    counts = {"n_relevant": np.array([len(target) for target in benchmark.targets])[queries["target"]]}
+    counts = {"n_relevant": benchmark.n_relevant}
     if "unknown" in queries:
-        counts["n_unknown"] = np.array([*map(len, benchmark.unknowns), 0])[queries["unknown"]]  # -1: none
+        counts["n_unknown"] = benchmark.n_unknown
     tables = [
         queries[["attribute", "image", "text"]]
         .assign(method=method.name, **{"lambda": lam}, **counts)
@@ -141,7 +141,9 @@ def _answers(
     methods score the same queries by themselves.
     """
     device = resolve_device(device)
-    queries = _checked(benchmark)
+    queries = benchmark.queries
+    if queries.empty:
+        raise ValueError(f"{benchmark.archive.root}: no composed query to evaluate; benchmark.warnings says why")
     database = Database(_finite(features, benchmark.archive), device)
     texts = list(dict.fromkeys(queries["text"]))
     text_feats = encoded(encode_texts, texts, database.feats.shape[1])
@@ -150,7 +152,7 @@ def _answers(
     text_of = queries["text"].map({text: i for i, text in enumerate(texts)}).to_numpy()
     target_of = queries["target"].to_numpy()
     unknown_of = queries["unknown"].to_numpy() if "unknown" in queries else np.full(len(queries), -1)
-    self_of = queries["position"].to_numpy() if getattr(benchmark, "exclude_self", False) else None
+    self_of = queries["position"].to_numpy() if benchmark.exclude_self else None
 
     paired = [i for i, (method, _) in enumerate(jobs) if isinstance(method, TwoSimilarities)]
     fitted = {method: method.fit(database, encode_texts) for i, (method, _) in enumerate(jobs) if i not in paired}
@@ -239,12 +241,6 @@ def _jobs(methods: Sequence[str | Method], lambdas: Sequence[float]) -> list[Job
     return jobs
 
 
-def check_lambda(lam: float) -> None:
-    """Raises ValueError unless it is a number in [0, 1]."""
-    if isinstance(lam, bool) or not isinstance(lam, numbers.Real) or not 0 <= lam <= 1:
-        raise ValueError(f"lambda {lam!r} is outside [0, 1]; 0 is image alone, 1 text alone")
-
-
 def _cutoffs(cutoffs: Sequence[int]) -> tuple[int, ...]:
     if isinstance(cutoffs, str) or not np.iterable(cutoffs) or not len(cutoffs):
         raise ValueError(f"cutoffs: expected a list of whole numbers, such as [1, 5, 10], found {cutoffs!r}")
@@ -269,35 +265,6 @@ def resolve_device(device: str) -> str:
     if device not in ("cpu", "mps"):
         raise ValueError(f"device {device!r} is unknown: choose auto, cpu, cuda, cuda:<number> or mps")
     return "cpu"
-
-
-def _checked(benchmark: Benchmark) -> pd.DataFrame:
-    """The queries, where they can be evaluated; raises ValueError naming the first that contradicts itself."""
-    queries, size = benchmark.queries, len(benchmark.archive)
-    if queries.empty:
-        raise ValueError(f"{benchmark.archive.root}: no composed query to evaluate; benchmark.warnings says why")
-    outside = (queries["position"] < 0) | (queries["position"] >= size)
-    if getattr(benchmark, "query_archive", None) is not None:
-        outside &= queries["position"] != -1
-    if outside.any():
-        query = queries[outside].iloc[0]
-        raise ValueError(
-            f"query {outside.idxmax()} ({query['image']}): position {query['position']} is none of the archive's "
-            f"{size} images, 0 to {size - 1}"
-        )
-    if "unknown" in queries:
-        for query in queries[queries["unknown"] >= 0].drop_duplicates(["target", "unknown"]).itertuples():
-            both = np.intersect1d(benchmark.targets[query.target], benchmark.unknowns[query.unknown])
-            if len(both):
-                file = benchmark.archive.files[both[0]]
-                raise ValueError(f"query {query.Index} ({query.image}): {file} is relevant and unknown at once")
-    if getattr(benchmark, "exclude_self", False):
-        for query in queries.itertuples():
-            if query.position in benchmark.targets[query.target]:
-                raise ValueError(
-                    f"query {query.Index}: {query.image} is relevant to itself, yet query images are excluded"
-                )
-    return queries
 
 
 def _finite(features: Features, archive: object) -> np.ndarray:
@@ -436,14 +403,9 @@ def summarize(rows: pd.DataFrame, per: pd.Series | None = None, rounding: str | 
 
 def chance(benchmark: Benchmark) -> pd.Series:
     """mAP in per cent of a random ranking: expected, per attribute and Avg. What any method has to beat."""
-    sizes = pd.DataFrame({"relevant": [len(benchmark.targets[target]) for target in benchmark.queries["target"]]})
-    sizes["ranked"] = len(benchmark.archive)
-    if "unknown" in benchmark.queries:
-        sizes["ranked"] -= np.array([*map(len, benchmark.unknowns), 0])[benchmark.queries["unknown"]]
-    if getattr(benchmark, "exclude_self", False):
-        sizes["ranked"] -= (benchmark.queries["position"] >= 0).to_numpy()
-    expected = {size: 100 * chance_ap(*size) for size in set(sizes.itertuples(index=False, name=None))}
-    ap = pd.Series([expected[size] for size in sizes.itertuples(index=False, name=None)], benchmark.queries.index)
+    sizes = list(zip(benchmark.n_relevant.tolist(), benchmark.n_ranked.tolist(), strict=True))
+    expected = {size: 100 * chance_ap(*size) for size in set(sizes)}
+    ap = pd.Series([expected[size] for size in sizes], benchmark.queries.index)
     by = ap.groupby(benchmark.queries["attribute"], sort=False).mean().rename(str.capitalize)
     return pd.concat([by, pd.Series({"Avg": by.mean()})]).rename("chance")
 

@@ -198,7 +198,7 @@ def _check_file(path: Path, source: Source) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m rscir_lib.fetch", description=__doc__.splitlines()[0])
-    parser.add_argument("root", type=Path, metavar="DATASET_ROOT")
+    parser.add_argument("root", type=lambda text: Path(text).expanduser(), metavar="DATASET_ROOT")
     parser.add_argument("--only", default=",".join(STEPS), help="steps, separated by commas; all if not given")
     arguments = parser.parse_args()
     steps = arguments.only.split(",")

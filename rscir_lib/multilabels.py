@@ -1,5 +1,6 @@
 """Existence queries from complete human multi-labels."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from rscir_lib.archive import Archive, read_archive, read_lines
-from rscir_lib.benchmark import LABELS, QUERIES, Benchmark, ImageNames, Report, check_protocol, group_of
+from rscir_lib.benchmark import Benchmark, ImageNames, Questions, Report, check_protocol, group_of
 
 MIN_LABELLED = 2  # a multi-label makes queries in a class where it is present and absent at least this often
 FILE = "multilabels.tsv"
@@ -33,37 +34,26 @@ def read_multilabels(root: str | Path, listing: str | Path | None = None, protoc
     """
     check_protocol(protocol, "multi-label")
     archive, report = read_archive(root, listing), Report()
-    table = read_table(archive, listing, report)
-    names = ImageNames(archive).name
-    queries, targets, labels = [], [], []
-    for cls, word, members, has in varying(archive, table):
-        labels += [("existence", names(archive.files[i]), group_of(cls), word, i) for i in members[has]]
-        for i in members[~has]:
-            queries.append(("existence", group_of(cls), names(archive.files[i]), f"no {word}", word, i, len(targets)))
-        targets.append(members[has])
-    if not queries:
+    questions = Questions(archive)
+    for group, word, values in varying(archive, read_table(archive, listing, report)):
+        questions.ask("existence", group, values, [word])
+    if not questions:
         raise ValueError(
             f"{archive.root / FILE}: no label is there in {MIN_LABELLED} images of a class and missing in as many, so "
             "there is nothing to ask; label more images"
         )
-    return Benchmark(
-        archive,
-        "multi-label",
-        pd.DataFrame(queries, columns=QUERIES),
-        tuple(targets),
-        pd.DataFrame(labels, columns=LABELS),
-        report.table(),
-    )
+    return questions.benchmark("multi-label", report)
 
 
-def varying(archive: Archive, table: MultiLabels):
-    """Class, word, the class's positions, and which of them show it, where it is there and not there often enough."""
+def varying(archive: Archive, table: MultiLabels) -> Iterator[tuple[str, str, pd.Series]]:
+    """For each class and label that is there and not there often enough: a group, the label, and the value of each
+    image of the class, which is the label or "no" before it."""
     classes = np.array(archive.classes)
     for cls in dict.fromkeys(archive.classes):
         members = np.flatnonzero(classes == cls)
         for word, has in zip(table.words, table.present[members].T, strict=True):
             if min(has.sum(), (~has).sum()) >= MIN_LABELLED:
-                yield cls, word, members, has
+                yield f"{group_of(cls)}: {word}", word, pd.Series(np.where(has, word, f"no {word}"), index=members)
 
 
 def read_table(archive: Archive, listing: str | Path | None, report: Report) -> MultiLabels:

@@ -148,7 +148,10 @@ def _too_large(path: Path, size: str, rule: Reading) -> _Refused:
 
 
 def open_raster(path: Path) -> "DatasetReader":
-    """A file opened by rasterio, once a process and thread. Raises ValueError when rasterio isn't installed."""
+    """A file opened by rasterio, once a process and thread.
+
+    Raises OSError for a file that GDAL can't open, ValueError when rasterio isn't installed.
+    """
     state = path.stat()
     return _opened(path, (state.st_mtime_ns, state.st_size), os.getpid(), threading.get_ident())
 
@@ -168,15 +171,15 @@ def _opened(path: Path, state: tuple[int, int], process: int, thread: int) -> "D
 
 
 def _driver(path: Path) -> str:
-    """GDAL's name of the format of a file. Raises ValueError for any other file."""
+    """GDAL's name of the format of a file. Raises OSError for any other file."""
     with path.open("rb") as file:
         start = file.read(8)
     if not start:
-        raise ValueError("the file is empty")
+        raise OSError("the file is empty")
     for magic, driver in _GDAL.items():
         if start.startswith(magic):
             return driver
-    raise ValueError("its content is not of an image format that is read here")
+    raise OSError("its content is not of an image format that is read here")
 
 
 def geography(path: Path) -> tuple | None:

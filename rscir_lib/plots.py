@@ -1,10 +1,12 @@
-"""The figures: each function takes arrays or tables and returns a matplotlib Figure, for its caller to show or save."""
+"""The figures: each function takes arrays or tables and returns a matplotlib Figure, for its caller to show or save.
+
+`figure.description` says in words what it shows: the alternative text of notebooks, pages and files.
+"""
 
 import itertools
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,16 +33,21 @@ def _colors(names: Sequence[str]) -> dict[str, tuple]:
 GRID = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0.06, "hspace": 0.06}
 
 
-def _done(figure: Figure, title: str, **place: float) -> Figure:
+def _done(figure: Figure, title: str, description: str, **place: float) -> Figure:
     figure.suptitle(title, **place)
     plt.close(figure)  # else a notebook shows it twice
+    figure.description = f"{title}: {description}" if title else description
+    # where a notebook keeps an image's alternative text, and nbconvert looks for it
+    figure._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": figure.description}})
     return figure
 
 
-def _show(ax: Axes, path: Path, relevant: bool | None = None) -> None:
+Read = Callable[[int], Image.Image]  # the picture at an archive position: archive.read
+
+
+def _show(ax: Axes, image: Image.Image, relevant: bool | None = None) -> None:
     """An image in a frame: green with a tick when relevant, thin grey when not, none when that is not asked."""
-    with Image.open(path) as image:
-        ax.imshow(image.convert("RGB").resize((160, 160)))
+    ax.imshow(image.convert("RGB").resize((160, 160)))
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set(
         visible=relevant is not None, color=RELEVANT if relevant else OTHER, linewidth=5 if relevant else 1
@@ -53,15 +60,15 @@ def _show(ax: Axes, path: Path, relevant: bool | None = None) -> None:
 
 
 def query_sheet(
-    path: Callable[[int], Path],
-    examples: Sequence[tuple[int, str, Sequence[int]]],
+    read: Read,
+    examples: Sequence[tuple[int | Image.Image, str, Sequence[int]]],
     relevant: Sequence[Sequence[int]],
     title: str = "",
 ) -> Figure:
     """Queries, one a row: the query image, a text beside it, and some images, framed in green where they answer it.
 
-    path: where the image at an archive position lies. examples: position of the query image, text, positions of the
-    images to show. relevant: for each example the positions of its relevant images.
+    read: the picture at an archive position. examples: the query image, a position or a picture, its text, positions of
+    the images to show. relevant: for each example the positions of its relevant images.
     """
     columns = 1 + max(len(shown) for *_, shown in examples)
     figure, axes = plt.subplots(
@@ -69,20 +76,30 @@ def query_sheet(
         gridspec_kw=GRID | {"width_ratios": [2.4] + [1] * (columns - 1)},
     )  # fmt: skip
     for row, (query, text, shown), right in zip(axes, examples, relevant, strict=True):
-        _show(row[0], path(query))
+        _show(row[0], _query(read, query))
         row[0].set_anchor("W")
         words = textwrap.fill(text, 16, break_long_words=False)
         row[0].text(1.05, 0.5, words, transform=row[0].transAxes, va="center", size=12, weight="bold")
         for ax, position in zip(row[1:], shown, strict=False):
-            _show(ax, path(position), position in right)
+            _show(ax, read(position), position in right)
         for ax in row[1 + len(shown) :]:
             ax.axis("off")
-    return _done(figure, title, y=1 + 0.25 / len(examples))
+    rows = [f"{text} ({_right(shown, right)})" for (_, text, shown), right in zip(examples, relevant, strict=True)]
+    description = f"{len(examples)} query images, each with a text and {columns - 1} images: {'; '.join(rows)}."
+    return _done(figure, title, description, y=1 + 0.25 / len(examples))
+
+
+def _query(read: Read, query: int | Image.Image) -> Image.Image:
+    return query if isinstance(query, Image.Image) else read(query)
+
+
+def _right(shown: Sequence[int], relevant: Sequence[int]) -> str:
+    return f"{len(set(shown) & set(relevant))} of {len(shown)} relevant"
 
 
 def gallery(
-    path: Callable[[int], Path],
-    query: int,
+    read: Read,
+    query: int | Image.Image | None,
     text: str,
     found: Mapping[str, Sequence[int]],
     relevant: Sequence[int] | None = None,
@@ -90,34 +107,42 @@ def gallery(
 ) -> Figure:
     """A composed query on the left; on the right one row of retrieved images per label of `found`, best first.
 
-    path: where the image at an archive position lies; query, found, relevant: positions. Relevant images get a green
-    frame and a tick; with None, when nobody judged them, no image has a frame.
+    read: the picture at an archive position; found, relevant: positions; query: one too, or a picture, or None where
+    words alone are asked. Relevant images get a green frame and a tick; with None, when nobody judged them, no image
+    has a frame.
     """
     columns = max(len(positions) for positions in found.values())
     figure = plt.figure(figsize=(1.3 * (columns + 2.6), 1.3 * max(len(found), 2)))
     grid = figure.add_gridspec(len(found), columns + 2, width_ratios=[2.2, 0.4] + [1] * columns, **GRID)
     ax = figure.add_subplot(grid[:, 0])
-    _show(ax, path(query))
-    ax.set_xlabel(textwrap.fill(f"+ {text}", 18), size=15, weight="bold")
+    _show(ax, Image.new("RGB", (1, 1), "white") if query is None else _query(read, query))
+    if text:
+        ax.set_xlabel(textwrap.fill(f"+ {text}", 18), size=15, weight="bold")
     for row, (label, positions) in enumerate(found.items()):
         for column, position in enumerate(positions):
             ax = figure.add_subplot(grid[row, column + 2])
-            _show(ax, path(position), None if relevant is None else position in relevant)
+            _show(ax, read(position), None if relevant is None else position in relevant)
             if column == 0:
                 ax.set_ylabel(textwrap.fill(label, 13), size=12)
-    return _done(figure, title, y=1 + 0.25 / max(len(found), 2))
+    rows = [
+        f"{label}: {len(positions)} images" + ("" if relevant is None else f", {_right(positions, relevant)}")
+        for label, positions in found.items()
+    ]
+    question = " and ".join(["a query image"] * (query is not None) + [f"the text {text!r}"] * bool(text))
+    description = f"Images retrieved for {question}. {'; '.join(rows)}."
+    return _done(figure, title, description, y=1 + 0.25 / max(len(found), 2))
 
 
 def similarity_histograms(groups: Mapping[str, np.ndarray], title: str = "") -> Figure:
     """Distributions of cosine similarities on one axis, each with its mean; means far apart are a modality gap."""
     figure, ax = plt.subplots(figsize=(9, 3.8), layout="constrained")
-    for color, (label, values) in zip(sns.color_palette(), groups.items(), strict=False):
-        name = f"{label}: mean {np.mean(values):.2f}, std {np.std(values):.2f}"
+    names = [f"{label}: mean {np.mean(values):.2f}, std {np.std(values):.2f}" for label, values in groups.items()]
+    for color, name, values in zip(sns.color_palette(), names, groups.values(), strict=False):
         sns.histplot(x=values, bins=80, stat="density", element="step", alpha=0.35, color=color, label=name, ax=ax)
         ax.axvline(np.mean(values), color=color, linestyle="--")
     ax.set(xlabel="cosine similarity", ylabel="density")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
-    return _done(figure, title)
+    return _done(figure, title, f"Histograms of cosine similarities. {'; '.join(names)}.")
 
 
 def cdf_steps(
@@ -148,7 +173,16 @@ def cdf_steps(
         title=f"mixed, lambda = {lam:g}", xlabel="to the image", ylabel="to the text", xlim=(0, 1), ylim=(0, 1)
     )
     axes[-1].legend(loc="lower left", fontsize=9)
-    return _done(figure, title)
+    spreads = "; ".join(
+        f"{name}: to the image {np.mean(image):.2f} ± {np.std(image):.2f}, to the text {np.mean(text):.2f} ± "
+        f"{np.std(text):.2f}"
+        for name, (image, text) in steps.items()
+    )
+    description = (
+        f"Histograms of one query's similarities, mean and std ({spreads}), and both scales against each other, mixed "
+        f"at lambda {lam:g}; {int(relevant.sum())} of {len(relevant)} images are relevant."
+    )
+    return _done(figure, title, description)
 
 
 def lambda_curves(table: pd.DataFrame, chance: pd.Series | None = None, title: str = "") -> Figure:
@@ -178,7 +212,15 @@ def lambda_curves(table: pd.DataFrame, chance: pd.Series | None = None, title: s
         ax.axis("off")
     figure.supylabel("mAP (%)", size=12)
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
-    return _done(figure, title)
+    bests = [
+        f"{column}: " + ", ".join(
+            f"{method} best {values.max():.1f}" + ("" if values.index.isna().all() else f" at {values.idxmax():g}")
+            for method, values in table[column].groupby(level="method", sort=False)
+            for values in [values.droplevel("method")]
+        )
+        for column in table.columns
+    ]  # fmt: skip
+    return _done(figure, title, f"Curves of mAP in per cent against lambda. {'; '.join(bests)}.")
 
 
 def heat_map(table: pd.DataFrame, title: str = "", label: str = "mAP (%)") -> Figure:
@@ -191,7 +233,16 @@ def heat_map(table: pd.DataFrame, title: str = "", label: str = "mAP (%)") -> Fi
     )  # fmt: skip
     ax.tick_params(axis="y", rotation=0)
     ax.set_ylabel("")
-    return _done(figure, title)
+    rows = "; ".join(
+        f"{_words(name)} {row.max():.0f} at {_words(row.idxmax())}"
+        for name, row in table.iterrows()
+        if row.notna().any()
+    )
+    return _done(figure, title, f"A table of {label}, {' x '.join(map(str, table.shape))}. Each row's highest: {rows}.")
+
+
+def _words(name: object) -> str:
+    return " ".join(map(str, name)) if isinstance(name, tuple) else str(name)
 
 
 def attribute_bars(table: pd.DataFrame, chance: pd.Series | None = None, title: str = "") -> Figure:
@@ -209,4 +260,8 @@ def attribute_bars(table: pd.DataFrame, chance: pd.Series | None = None, title: 
     figure.legend(
         *handles, loc="outside lower center", ncols=7 if len(table.columns) > 4 else 4, frameon=False, fontsize=10
     )
-    return _done(figure, title)
+    rows = "; ".join(
+        f"{name} " + ", ".join(f"{column} {value:.1f}" for column, value in zip(table.columns, row, strict=True))
+        for name, row in zip(names, table.to_numpy(), strict=True)
+    )
+    return _done(figure, title, f"Bars of mAP in per cent. {rows}.")

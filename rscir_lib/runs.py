@@ -96,8 +96,7 @@ def _encoder(value: object) -> str:
         return ""
     from rscir_lib.encoders import ENCODERS
 
-    known = ("demo", *ENCODERS)
-    return "" if value in known else f"one of {', '.join(known)}, or the folder of an encoder"
+    return "" if value in tuple(ENCODERS) else f"one of {', '.join(ENCODERS)}, or the folder of an encoder"
 
 
 def _architecture(value: object) -> str:
@@ -167,13 +166,16 @@ def check_parameters(**values: object) -> None:
         if expected := PARAMETERS[name](value):
             raise ValueError(f"{name}={value!r}: expected {expected}")
     encoder, architecture = values.get("ENCODER", "demo"), values.get("ARCHITECTURE", "")
+    if architecture and encoder == "demo":
+        raise ValueError(f'ARCHITECTURE={architecture!r}: expected "", as demo comes in one; ENCODER=... names another')
     if architecture and not encoder_folder(encoder):
         from rscir_lib.encoders import ENCODERS
 
-        known = ENCODERS[encoder].models if encoder in ENCODERS else ("small",)
+        known = getattr(ENCODERS[encoder], "models", [architecture])  # else its loader knows
         if architecture not in known:
-            known = ", ".join(known)
-            raise ValueError(f"ARCHITECTURE={architecture!r}: expected one of {known}, which {encoder} comes in")
+            raise ValueError(
+                f"ARCHITECTURE={architecture!r}: expected one of {', '.join(known)}, which {encoder} comes in"
+            )
 
 
 # --- where things lie
@@ -234,7 +236,7 @@ def run_folder(
         )
     for room in ("features", "tables", "figures", "notebooks"):
         (run / room).mkdir(parents=True, exist_ok=True)
-    if noted is None or any(noted[key]["place"] != _place(v) for key, v in own.items() if isinstance(v, Path)):
+    if noted is None or any(noted[key].get("place") != _place(v) for key, v in own.items() if isinstance(v, Path)):
         told = {key: _identity(value) if isinstance(value, Path) else value for key, value in own.items()}
         write_json(note, told)
     return run
@@ -274,7 +276,10 @@ def _same(noted: object, value: object) -> bool:
 def _read_note(note: Path) -> dict | None:
     """What a `run.json` holds; None where there is none, or a damaged one, which is reported and written afresh."""
     try:
-        return read_json(note)
+        noted = read_json(note)
+        if not isinstance(noted.get("dataset"), dict):
+            raise ValueError(f"{note} is damaged (it doesn't say whose run this is)")
+        return noted
     except FileNotFoundError:
         return None
     except ValueError as error:

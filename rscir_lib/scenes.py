@@ -1,14 +1,22 @@
-"""Large scenes as archives of windows, without a chip written to disk; rasterio reads them, with or without place."""
+"""Large scenes as archives of windows, without a chip written to disk; rasterio reads them, with or without place.
 
+`python -m rscir_lib.scenes FOLDER --tile 256` writes the windows as a listing, which every notebook takes as LISTING.
+"""
+
+import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from rscir_lib.archive import Archive, read_archive, split_window
+from rscir_lib.archive import Archive, read_archive, split_window, write_listing
 from rscir_lib.pixels import DEFAULT_READING, Reading, Window, band_values, colour_bands, geography, open_raster
+
+if TYPE_CHECKING:
+    from affine import Affine
 
 
 def read_scenes(
@@ -38,7 +46,8 @@ def read_scenes(
     files, classes, shares, unopened = [], [], [], 0
     for position, file in enumerate(tqdm(whole.files, f"tiles of {whole.name}", unit="scene")):
         try:
-            found = list(_windows(whole.path(position), tile, overlap, whole.rule))
+            listed = split_window(file)[1]  # a listing may name windows: they stay
+            found = [(None, 0.0)] if listed else list(_windows(whole.path(position), tile, overlap, whole.rule))
         except OSError:  # no format of GDAL's, or absent: reading it will say so
             found, unopened = [(None, 0.0)], unopened + 1
         for window, share in found:
@@ -100,13 +109,16 @@ def places(archive: Archive) -> pd.DataFrame:
 
     Columns: file; column, row, width, height of the window in pixels; crs; transform, six numbers from pixel of the
     window to ground; footprint, a GeoJSON polygon in longitude and latitude; nodata, the share of pixels without data.
-    An image without place has None as crs, transform and footprint.
+    crs, transform and footprint are missing where an image has no place, the size is 0 where it can't be read.
     """
     rows = []
     for position, file in enumerate(archive.files):
         path, (_, window) = archive.path(position), split_window(file)
-        place = geography(path)
-        column, row, width, height = window or (0, 0, *open_raster(path).shape[::-1])
+        try:
+            place, size = geography(path), open_raster(path).shape[::-1]
+        except OSError:
+            place, size = None, (0, 0)
+        column, row, width, height = window or (0, 0, *size)
         rows.append(
             {
                 "file": file,
@@ -115,9 +127,34 @@ def places(archive: Archive) -> pd.DataFrame:
                 "width": width,
                 "height": height,
                 "crs": place and place[1].to_string(),
-                "transform": place and tuple(place[0] * place[0].translation(column, row))[:6],
+                "transform": place and _moved(place[0], column, row),
                 "footprint": archive.footprint(position),
                 "nodata": archive.nodata[position] if archive.nodata else np.nan,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _moved(transform: "Affine", column: int, row: int) -> tuple[float, ...]:
+    east, north = transform * (column, row)
+    return (transform.a, transform.b, east, transform.d, transform.e, north)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m rscir_lib.scenes", description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="of scenes: GeoTIFF, JPEG 2000, or any large image")
+    parser.add_argument("--tile", type=int, default=256, help="side of a window in pixels")
+    parser.add_argument("--overlap", type=int, default=0, help="pixels that neighbours share")
+    parser.add_argument("--max-nodata", type=float, default=0.5, help="share of pixels without data a window may have")
+    parser.add_argument("--listing", type=Path, help="where to write it; FOLDER/tiles<TILE>.csv without it")
+    given = parser.parse_args(argv)
+    archive = read_scenes(given.folder, given.tile, given.overlap, given.max_nodata)
+    listing = given.listing or archive.root / f"tiles{given.tile}.csv"
+    write_listing(archive, listing)
+    print(f"{archive.note}\nwritten: {listing}")
+    print(f'next: make workbook DATASET_ROOT="{archive.root}" LISTING="{listing.resolve()}"')
+
+
+if __name__ == "__main__":
+    main()

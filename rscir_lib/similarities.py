@@ -7,6 +7,7 @@ never across queries, and it never reverses an order.
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 
 import numpy as np
 import torch
@@ -73,6 +74,12 @@ def mix(image: torch.Tensor, text: torch.Tensor, lam: float) -> torch.Tensor:
     return (1 - lam) * image + lam * text
 
 
+def check_lambda(lam: float) -> None:
+    """Raises ValueError unless it is a number in [0, 1]."""
+    if isinstance(lam, bool) or not isinstance(lam, Real) or not 0 <= lam <= 1:
+        raise ValueError(f"lambda {lam!r} is outside [0, 1]; 0 is image alone, 1 text alone")
+
+
 def best_first(scores: np.ndarray, top: int) -> np.ndarray:
     """Positions (top,) of the highest of (N,) scores, best first, ties by position; all N where there are fewer."""
     top = min(top, len(scores))
@@ -114,14 +121,14 @@ class Moments:
 
     def normal_cdf(self, similarities: np.ndarray, query: np.ndarray) -> np.ndarray:
         """Phi of some (n,) similarities to a query feature (d,), standardised over the whole archive."""
-        return normal_cdf(torch.from_numpy(np.asarray(similarities, np.float64)), self.of_similarities(query)).numpy()
+        return normal_cdf(torch.from_numpy(np.array(similarities, np.float64)), self.of_similarities(query)).numpy()
 
 
 class Database:
     """An archive as a method sees it: `feats`, (N, d) float32 of unit length, and exact similarities to them."""
 
     def __init__(self, feats: np.ndarray, device: str = "cpu", moments: Moments | None = None) -> None:
-        self.feats, self.device = np.ascontiguousarray(feats), device
+        self.feats, self.device = np.ascontiguousarray(feats, np.float32), device
         if moments is not None:
             self.moments = moments
 

@@ -3,30 +3,35 @@
     python -m rscir_lib.training demo                                    # SynthCom scenes -> data/demo_encoder
     python -m rscir_lib.training adapt ROOT captions.json --out FOLDER   # an archive of your own
 
-The folder it writes loads by path wherever an encoder name is taken.
+The folder it writes loads by path wherever an encoder name is taken. Interrupted, the same command goes on from the
+last checkpoint, to the same bits.
 """
 
 import argparse
 import hashlib
+import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from PIL import Image
 from safetensors.torch import load_file, save
 from tqdm.auto import tqdm, trange
 
-from rscir_lib.archive import Archive, read_archive, read_image
+from rscir_lib.archive import Archive, read_archive, write_listing
 from rscir_lib.benchmark import Report
 from rscir_lib.captions import read_captions
 from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
@@ -37,6 +42,8 @@ from rscir_lib.synthcom import HELD_OUT, training_scene
 
 Encode = Callable[[list[str]], np.ndarray]
 
+CHECKPOINT = "training.pt"  # stands in a folder whose training is unfinished
+LOCK = ".training.lock"
 SIZE = 64  # pixels the encoder sees
 POOL_SIZE = 80  # pixels kept per training image: room to zoom
 MODEL = {  # open_clip's ResNet form and text transformer; 11 MB in float16, 4.7 of them the token embedding
@@ -80,112 +87,170 @@ def train(
     Args:
         images: (N, S, S, 3) uint8.
         captions: N lists of texts; each step draws one per image.
-        folder: where the encoder goes; rewritten ten times a stage, so an interrupted run leaves a usable one.
+        folder: where the encoder goes; rewritten ten times on the way, so an interrupted run leaves a usable one, and
+            the next call with the same arguments goes on from there.
         card: what the data are and what the encoder can't do, for the model card.
         cones: a second stage; none for plain contrastive training alone.
-        start: folder of an encoder of this architecture, whose weights stand for the first stage and its `steps`.
+        start: folder of an encoder of this architecture that stands for the first stage: `steps` is then 0.
 
-    Returns the loss of each step. Raises ValueError when images and captions don't pair up,
-    for weights of another shape, or when the loss diverges.
+    Returns the loss of each step. Raises ValueError when images and captions don't pair up, there is no step to take,
+    `start` is of another architecture, the loss diverges, another process trains in the folder, or an unfinished
+    training of something else lies there.
     """
     if not 0 < len(images) == len(captions) or not all(captions):
         raise ValueError(f"{len(images)} images for {len(captions)} caption lists; each image needs a caption")
-    if start is not None and cones is None:
-        raise ValueError(f"{start} stands for the first stage, and a second is not asked for: nothing to train")
+    if (start is None) != (steps > 0) or (start and not cones):
+        raise ValueError(f"{steps} steps, start {start}, cones {cones}: a first stage has steps or a start, then cones")
+    with _alone(folder):
+        return _train(images, captions, folder, steps, batch_size, learning_rate, seed, card, cones, start)
+
+
+def _train(
+    images: np.ndarray,
+    captions: Sequence[list[str]],
+    folder: Path,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    card: str,
+    cones: Cones | None,
+    start: Path | None,
+) -> pd.Series:
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CONFIG, {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}, indent=2)
+    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
+    started_from = hashlib.sha256((start / WEIGHTS).read_bytes()).hexdigest() if start else ""
+    second = asdict(cones) if cones else {}
+    settings = [config, captions, steps, batch_size, learning_rate, seed, device, second, started_from]
+    task = hashlib.sha256(json.dumps(settings).encode() + images.tobytes()).hexdigest()
+    write_json(folder / CONFIG, config, indent=2)
+
     texts = {text: row for row, text in enumerate(dict.fromkeys(t for group in captions for t in group))}
     tokens = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])(list(texts))
     counts = torch.tensor([len(group) for group in captions])
     rows = torch.tensor([texts[text] for group in captions for text in group])
     starts = counts.cumsum(0) - counts
-    seen = torch.zeros(MODEL["text_cfg"]["vocab_size"], 1).index_fill_(0, tokens.unique(), 1.0).to(device)
-
-    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        order = torch.empty(0, dtype=torch.long)
-        while True:
-            while len(order) < min(batch_size, len(images)):
-                order = torch.cat([order, torch.randperm(len(images))])
-            batch, order = order[:batch_size], order[batch_size:]
-            picked = rows[starts[batch] + (torch.rand(len(batch)) * counts[batch]).long()]
-            yield torch.from_numpy(images[batch.numpy()]).to(device), tokens[picked].to(device)
+    seen = torch.zeros(MODEL["text_cfg"]["vocab_size"], 1).index_fill_(0, tokens.unique(), 1.0)
 
     model = open_clip.CLIP(**MODEL).to(device, memory_format=torch.channels_last)
-    write = partial(_save, model, seen, folder / WEIGHTS)
-    started, losses = time.monotonic(), []
-    told = f"{steps} of {batch_size} pairs, AdamW, learning rate {learning_rate}, cosine, seed {seed}"
-    if start is None:
-        losses += _fit(model, batches(), steps, learning_rate, write)
-    else:
-        told = f"from weights of sha256 {hashlib.sha256((start / WEIGHTS).read_bytes()).hexdigest()}"
-        try:
-            model.load_state_dict(load_file(start / WEIGHTS))
-        except RuntimeError as error:
-            raise ValueError(f"{start / WEIGHTS} is of another architecture: {error}") from error
-    if cones is not None:
-        _set_apart(model, *next(batches()), cones)
-        losses += _fit(model, batches(), cones.steps, cones.learning_rate, write, "setting apart")
+    if start:
+        _check_and_load(model, start / WEIGHTS)
+    parts = {"model": model, **_optimizer(model, steps or cones.steps, learning_rate)}
+    loss_function = open_clip.ClipLoss()
+    order, losses, started = torch.empty(0, dtype=torch.long), [], time.monotonic()
+    if past := _read_checkpoint(folder / CHECKPOINT, task, parts, device):
+        order, losses, started = past["order"], past["losses"], started - past["seconds"]
+
+    def draw(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        picked = rows[starts[batch] + (torch.rand(len(batch)) * counts[batch]).long()]
+        return augment(torch.from_numpy(images[batch.numpy()]).to(device)), tokens[picked].to(device)
+
+    total = steps + second.get("steps", 0)
+    progress = trange(len(losses), total, initial=len(losses), total=total, desc="training", unit="step")
+    for step in progress:
+        if step == steps:
+            _set_apart(model, *draw(torch.randperm(len(images))[:batch_size]), cones)
+            parts |= _optimizer(model, cones.steps, cones.learning_rate)
+            order = order[:0]
+        model.logit_scale.requires_grad_(step < steps)
+        while len(order) < min(batch_size, len(images)):
+            order = torch.cat([order, torch.randperm(len(images))])
+        batch, order = order[:batch_size], order[batch_size:]
+        loss = loss_function(*model(*draw(batch)))
+        if not math.isfinite(loss.item()):
+            raise ValueError(f"the loss is {loss.item()} at step {step}: lower the learning rate")
+        parts["optimizer"].zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        parts["optimizer"].step()
+        parts["schedule"].step()
+        model.logit_scale.data.clamp_(0, math.log(100))
+        losses.append(loss.item())
+        progress.set_postfix(loss=f"{losses[-1]:.2f}", refresh=False)
+        if (step + 1) % max(1, total // 10) == 0 or step + 1 == total:
+            _save(model, seen.to(device), folder / WEIGHTS)
+            past = {"order": order, "losses": losses, "seconds": time.monotonic() - started}
+            _write_checkpoint(folder / CHECKPOINT, task, parts, past)
     facts = {
         "pairs": f"{len(images)} images, {len(rows)} captions ({len(texts)} distinct)",
-        "steps": told,
-        **({"second stage": str(cones)} if cones else {}),
+        "steps": f"{steps} of {batch_size} pairs, AdamW, learning rate {learning_rate}, cosine, seed {seed}",
+        **({"start": f"weights of sha256 {started_from}"} if start else {}),
+        **({"second stage": ", ".join(f"{name} {value}" for name, value in second.items())} if second else {}),
         "time": f"{(time.monotonic() - started) / 60:.1f} min on {device}, {torch.get_num_threads()} threads",
         "versions": ", ".join(f"{package} {version(package)}" for package in ("torch", "open_clip_torch")),
         "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
     }
     history = pd.Series(losses, name="loss")
     _write_card(folder, card, facts, history)
+    (folder / CHECKPOINT).unlink()
     return history
 
 
-def _fit(
-    model: torch.nn.Module,
-    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
-    steps: int,
-    learning_rate: float,
-    write: Callable[[], None],
-    name: str = "training",
-) -> list[float]:
-    """One stage; returns the loss of each step."""
+def _optimizer(model: torch.nn.Module, steps: int, learning_rate: float) -> dict[str, Any]:
     decayed = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2 and p.requires_grad]
+    others = [p for p in model.parameters() if p.ndim < 2]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=steps, pct_start=0.05, cycle_momentum=False
+    schedule = torch.optim.lr_scheduler.OneCycleLR(  # 0.05 of 20 steps would divide by zero
+        optimizer, learning_rate, total_steps=steps, pct_start=0.051, cycle_momentum=False
     )
-    loss_function, losses = open_clip.ClipLoss(), []
-    for step in (progress := trange(steps, desc=name, unit="step")):
-        pixels, tokens = next(batches)
-        loss = loss_function(*model(augment(pixels), tokens))
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise ValueError(f"the loss is {losses[-1]} at step {step}: lower the learning rate")
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        model.logit_scale.data.clamp_(0, math.log(100))
-        progress.set_postfix(loss=f"{losses[-1]:.2f}", refresh=False)
-        if (step + 1) % max(1, steps // 10) == 0 or step + 1 == steps:
-            write()
-    return losses
+    return {"optimizer": optimizer, "schedule": schedule}
+
+
+def _check_and_load(model: torch.nn.Module, path: Path) -> None:
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path} is of another architecture: {error}") from error
 
 
 @torch.no_grad()
-def _set_apart(model: torch.nn.Module, pixels: torch.Tensor, tokens: torch.Tensor, cones: Cones) -> None:
+def _set_apart(model: torch.nn.Module, images: torch.Tensor, tokens: torch.Tensor, cones: Cones) -> None:
     """Fix the temperature, and add to each tower a constant of random direction, its length measured on one batch."""
     model.eval()
-    image = model.encode_image(augment(pixels)).norm(dim=1).mean()
+    image = model.encode_image(images).norm(dim=1).mean()
     text = model.encode_text(tokens).norm(dim=1).mean()
     model.train()
     bias = model.visual.attnpool.c_proj.bias
     bias += cones.image * image * F.normalize(torch.randn_like(bias), dim=0)
     direction = torch.randn_like(model.ln_final.bias)  # what the text tower adds goes through its projection
     model.ln_final.bias += cones.text * text * direction / (direction @ model.text_projection).norm()
-    model.logit_scale.fill_(-math.log(cones.temperature)).requires_grad_(False)
+    model.logit_scale.fill_(-math.log(cones.temperature))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The folder, made if need be and written by no other process meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0, is_singleton=True):  # so that adapt and train share it
+            yield
+    except Timeout:
+        raise ValueError(f"{folder}: another process trains here; wait for it, or choose another folder") from None
+
+
+def _write_checkpoint(path: Path, task: str, parts: Mapping[str, Any], past: dict) -> None:
+    """All that the next step depends on."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+    write_file(path, partial(torch.save, {"task": task, "random": random, **state, **past}))
+
+
+def _read_checkpoint(path: Path, task: str, parts: Mapping[str, Any], device: str) -> dict | None:
+    """Put the parts and the random numbers back to where they were; returns what else was saved, None if nothing."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        if state["task"] != task:
+            raise ValueError("it belongs to other images, captions or settings")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["random"]["cpu"].cpu())
+        torch.cuda.set_rng_state_all([each.cpu() for each in state["random"]["cuda"]])
+    except Exception as error:  # whatever a damaged file makes torch raise
+        raise ValueError(f"{path}: can't go on from here ({error}); delete it, or choose another folder") from error
+    return {"order": state["order"].cpu(), "losses": state["losses"], "seconds": state["seconds"]}
 
 
 def augment(pixels: torch.Tensor) -> torch.Tensor:
@@ -313,45 +378,47 @@ def phrases(captions: list[str], rng: np.random.Generator, count: int = 5) -> li
 def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int = 90, seed: int = 0) -> pd.Series:
     """Train on 80 % of every class of an archive; return the zero-shot class accuracies on the rest.
 
-    No label is trained on. A class is asked for by its name, and by the captions of its training images.
+    No label is trained on. A class is asked for by its name, and by the captions of its training images; images
+    without a class are left out of that. Interrupted, it goes on from the last checkpoint.
     Writes to `folder` the encoder and `train.csv`, `heldout.csv` in patternnet.csv's format.
     """
-    archive = read_archive(root)
+    archive, folder = read_archive(root), Path(folder)
     report = Report()
     captions = read_captions(captions_file, archive, report=report)
     for _, _, what, problem in report.rows:
         tqdm.write(f"{captions_file}: {what}: {problem}")
     train_on, held_out = split(archive, seed=seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    index = {name: number for number, name in enumerate(sorted(set(archive.classes)))}
-    for file, part in (("train.csv", train_on), ("heldout.csv", held_out)):
-        lines = [f"{archive.files[i]} {index[archive.classes[i]]} {archive.classes[i]}\n" for i in part]
-        (folder / file).write_text("".join(lines))
     used = [i for i in train_on if captions[i]]
-    if len(used) < len(train_on):
-        tqdm.write(f"{len(train_on) - len(used)} training images have no caption and are left out")
-    with ThreadPoolExecutor() as pool:
-        images = tqdm(pool.map(read_image, map(archive.path, used)), "reading", len(used), unit="image")
-        pixels = thumbnails(images, len(used))
-    rng = np.random.default_rng(seed)
-    texts = [captions[i] + phrases(captions[i], rng) for i in used]
-    card = (
-        f"# Encoder adapted to {archive.name}\n\nA small CLIP trained from scratch on {len(used)} images and their "
-        f"captions. It knows the words of these captions and nothing else."
-    )
-    train(pixels, texts, folder, steps=max(epochs, epochs * len(used) // 256), seed=seed, card=card)
+    tqdm.write(f"training on {len(used)} images of {len(archive)}; {len(train_on) - len(used)} more have no caption")
+    with _alone(folder):
+        for file, part in (("train.csv", train_on), ("heldout.csv", held_out)):
+            write_listing(archive.subset(part), folder / file)
+        with ThreadPoolExecutor() as pool:
+            images = tqdm(pool.map(archive.read, used), "reading", len(used), unit="image")
+            pixels = thumbnails(images, len(used))
+        rng = np.random.default_rng(seed)
+        texts = [captions[i] + phrases(captions[i], rng) for i in used]
+        card = (
+            f"# Encoder adapted to {archive.name}\n\nA small CLIP trained from scratch on {len(used)} images and their "
+            f"captions. It knows the words of these captions and nothing else."
+        )
+        train(pixels, texts, folder, steps=max(epochs, epochs * len(used) // 256), seed=seed, card=card)
 
-    encoder, rest = load_encoder(folder), archive.subset(held_out)
-    features = read_features(extract_features(rest, encoder, folder / "features", overwrite=True)).feats
+        encoder, rest = load_encoder(folder), archive.subset(i for i in held_out if archive.classes[i])
+        classes = sorted(set(archive.classes) - {""})
+        if len(classes) < 2 or not len(rest):
+            tqdm.write(f"{archive.name} has {len(classes)} classes, {len(rest)} held-out images of them: no accuracy")
+            return pd.Series(dtype=float, name="held-out accuracy")
+        features = read_features(extract_features(rest, encoder, folder / "features", overwrite=True)).feats
     vocabulary = {word for i in used for caption in captions[i] for word in caption.lower().split()}
-    names = {name: [spell(name, vocabulary)] for name in index}
-    described = {name: sorted({c for i in used if archive.classes[i] == name for c in captions[i]}) for name in index}
+    names = {name: [spell(name, vocabulary)] for name in classes}
+    described = {name: sorted({c for i in used if archive.classes[i] == name for c in captions[i]}) for name in classes}
     accuracy = partial(zero_shot_accuracy, features, rest.classes, encoder.encode_texts)
     return pd.Series(
         {
             "class by its name": accuracy(names),
-            "class by its training captions": accuracy(described),
-            "chance": 1 / len(index),
+            "class by its training captions": accuracy({name: described[name] or names[name] for name in classes}),
+            "chance": 1 / len(classes),
         },
         name="held-out accuracy",
     )
@@ -369,15 +436,15 @@ def main() -> None:
     command.add_argument("--start", type=Path, help="an encoder that stands for the first stage")
     command = commands.add_parser("adapt", help="an encoder for an archive with captions")
     command.add_argument("root", help="dataset root with images/<class>/ or patternnet.csv")
-    command.add_argument("captions", help="JSON, image name -> list of captions")
+    command.add_argument("captions", type=Path, help="JSON, image name -> list of captions")
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--epochs", type=int, default=90)
     given = parser.parse_args()
     if given.command == "demo":
         cones = Cones(given.cone_steps) if given.cone_steps else None
-        demo(given.out, given.scenes, given.steps, cones=cones, start=given.start)
+        demo(given.out, given.scenes, 0 if given.start else given.steps, cones=cones, start=given.start)
     else:
-        print(adapt(given.root, given.captions, given.out, given.epochs).round(3))
+        print(adapt(given.root, given.captions.expanduser(), given.out.expanduser(), given.epochs).round(3))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from rscir_lib.archive import read_archive
-from rscir_lib.benchmark import LABELS, QUERIES, Benchmark, ImageNames, Report, check_protocol, group_of
+from rscir_lib.benchmark import Benchmark, Questions, Report, check_protocol
 from rscir_lib.captions import read_captions
 from rscir_lib.multilabels import MIN_LABELLED, read_table, varying
 
@@ -50,58 +50,29 @@ def read_ucmcom(root: str | Path, listing: str | Path | None = None, protocol: s
     archive, report = read_archive(root, listing), Report()
     table = read_table(archive, listing, report)
     captions = read_captions(archive.root / "captions.json", archive, listing, report)
-    names = ImageNames(archive)
-    classes = np.array(archive.classes)
-    queries, labels, targets, unknowns = [], [], [], []
+    classes, unknowns, questions = np.array(archive.classes), [], Questions(archive)
 
-    def ask(attribute: str, group: str, values: pd.Series, asked: Sequence[str], unknown: int = -1) -> None:
-        """Each image of `values` (position -> value) with every other value that is `asked`."""
-        target_of = {}
-        for text in asked:
-            target_of[text] = len(targets)
-            targets.append(values.index[values == text].to_numpy())
-        for position, value in values.items():
-            image = names.name(archive.files[position])
-            labels.append((attribute, image, group, value, position))
-            queries.extend(
-                (attribute, group, image, value, text, position, target_of[text], unknown)
-                for text in asked
-                if text != value
-            )
-
-    for cls, word, members, has in varying(archive, table):
-        values = pd.Series(np.where(has, word, f"no {word}"), index=members)
-        ask("existence", f"{group_of(cls)}: {word}", values, [word, f"no {word}"])
-    for cls in dict.fromkeys(c for c in archive.classes if c in COUNTED):
+    for group, word, values in varying(archive, table):
+        questions.ask("existence", group, values, [word, f"no {word}"])
+    for cls in dict.fromkeys(cls for cls in archive.classes if cls in COUNTED):
         members = np.flatnonzero(classes == cls)
         numbers = pd.Series([agreed_number(captions[i], COUNTED[cls]) for i in members], index=members, dtype=object)
-        known = numbers.dropna()
-        often = known.value_counts()
+        often = numbers.value_counts()
         asked = [number for number in NUMBERS if often.get(number, 0) >= MIN_LABELLED]
         if len(asked) < 2:
             continue
         unknowns.append(members[numbers.isna()])
-        ask("quantity", cls, known, asked, len(unknowns) - 1)
+        questions.ask("quantity", cls, numbers.dropna(), asked, len(unknowns) - 1)
         if len(unknowns[-1]):
-            problem = "no number that its captions agree on; unknown, left out of the rankings of this class"
+            problem = "no number that their captions agree on: unknown, left out of the rankings of this group"
             report.add("captions.json", None, f"{len(unknowns[-1])} images of {cls}", problem)
     family = np.flatnonzero(np.isin(classes, list(DENSITY)))
-    densities = pd.Series([DENSITY[archive.classes[i]] for i in family], index=family, dtype=object)
+    densities = pd.Series([DENSITY[classes[i]] for i in family], index=family, dtype=object)
     if densities.nunique() > 1:
-        ask("density", "residential", densities, list(dict.fromkeys(densities)))
-    if not queries:
-        raise ValueError(
-            f"{archive.root}: no label varies within a class, so there is nothing to ask; label more images"
-        )
-    return Benchmark(
-        archive,
-        "ucmcom",
-        pd.DataFrame(queries, columns=[*QUERIES, "unknown"]),
-        tuple(targets),
-        pd.DataFrame(labels, columns=LABELS),
-        report.table(),
-        tuple(unknowns),
-    )
+        questions.ask("density", "residential", densities, list(dict.fromkeys(densities)))
+    if not questions:
+        raise ValueError(f"{archive.root}: no label varies within a class: there is nothing to ask; label more images")
+    return questions.benchmark("ucmcom", report, unknowns)
 
 
 def number_of(caption: str, thing: str) -> str | None:

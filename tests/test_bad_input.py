@@ -3,17 +3,22 @@
 Each message names the file, row or parameter, the value found, and what is expected or what to do.
 """
 
+import contextlib
+import io
 import json
+import re
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from rscir_lib import workbook
 from rscir_lib.archive import Archive
 from rscir_lib.benchmark import Benchmark, Report, read_benchmark
 from rscir_lib.multilabels import read_multilabels
 from rscir_lib.patterncom import read_patterncom
+from rscir_lib.runs import check_parameters, open_run
 from rscir_lib.triplets import read_triplets
 from rscir_lib.ucmcom import read_ucmcom
 
@@ -250,6 +255,123 @@ BENCHMARK = [
 ]  # fmt: skip
 
 
+def parameter(name, value, expected):
+    """One parameter's value that no notebook takes."""
+    message = f"^{re.escape(f'{name}={value!r}')}: expected .*{expected}"
+    return row({}, lambda root: check_parameters(**{name: value}), message, f"{name}={value!r}"[:50])
+
+
+def command(*words, expected, files=None):
+    """Words of the workbook's command line; `{root}` in them stands for the folder that holds `files`."""
+
+    def run(root):
+        errors = io.StringIO()
+        given = [f"OUTPUT_ROOT={root / 'runs'}", *(word.replace("{root}", str(root)) for word in words)]
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+            assert workbook.main(given) == 1
+        assert "Traceback" not in errors.getvalue()
+        assert not (root / "runs").exists(), "a folder was made for parameters that are refused"
+        raise ValueError(errors.getvalue())  # the sentence
+
+    return row(files or {}, run, f"(?s){expected}", " ".join(words)[:50])
+
+
+LIST = "a list without repetition, each a number from 0 to 1, such as"
+TEXTS = "a list without repetition, each a text that is not blank"
+
+PARAMETER_VALUES = [
+    *[parameter("LAMBDAS", value, LIST) for value in ("0.5", None, 0.5, [], [2], ["a"], [-0.1], [0.5, 0.5], [True])],
+    *[parameter("LAMBDAS", value, LIST) for value in ([float("nan")], [None], {"a": 1}, [[0.5]], (0.5,))],
+    *[parameter("WEIGHT", value, "a number from 0 to 1") for value in (7, -1, "0.5", None, float("nan"), True, [0.5])],
+    *[parameter("TOP", value, "a whole number from 1") for value in (-3, 0, 2.5, "8", None, True)],
+    *[parameter("POSITION", value, "a whole number from 0") for value in (-1, 0.0, "0", None)],
+    *[parameter("QUERY", value, "a whole number from 0") for value in (-1, 1.5, "first", None)],
+    *[parameter("SEED", value, "a whole number from 0") for value in (-1, 2**32, 0.5, "x")],
+    *[parameter("BATCH_SIZE", value, "a whole number from 0") for value in (-1, 1.5, "32", None)],
+    *[parameter("OVERWRITE", value, "True or False") for value in (1, "yes", None)],
+    *[parameter("PROTOCOL", value, "one of released, first-release") for value in ("x", "", None, 1, "Released")],
+    *[parameter("PRECISION", value, "one of float32, bfloat16, float16") for value in ("x", "", 32, "fp16", None)],
+    *[parameter("DEVICE", value, "auto, cpu, cuda") for value in ("gpu", "tpu", "", "cuda:", "cuda:-1", None, "CPU")],
+    *[parameter("ENCODER", value, "one of demo, clip.*folder") for value in ("clpi", "", None, 3, "no/such/folder")],
+    *[parameter("ARCHITECTURE", value, "the name of an arch") for value in ("../..", "/etc", "a/b", "..", None, "a b")],
+    *[parameter("DATASET_ROOT", value, "a folder that is there") for value in ("/no/such/folder", None, 3, ["a"])],
+    *[parameter("MODELS_ROOT", value, "a folder that is there") for value in ("/no/such/folder", None)],
+    *[parameter("LISTING", value, "a file that is there") for value in ("/no/such/file.csv", None, "/")],
+    *[parameter("FEATURES", value, "a feature store or a .pkl file") for value in ("/no/such/store", None)],
+    *[parameter("OUTPUT_ROOT", value, "a folder") for value in (None, 3, __file__)],
+    *[parameter("TEXTS", value, TEXTS) for value in ([], "white", [""], [" "], [1], [None], ["a", "a"], None)],
+    *[parameter("FREE_TEXTS", value, TEXTS) for value in ([], "large", ["", "b"], [["a"]])],
+    *[parameter("ABLATION", value, "each one of .*weicom") for value in ([], ["weicm"], "weicom", [None], [1])],
+    row(
+        {},
+        lambda root: check_parameters(ENCODER="clip", ARCHITECTURE="ViT-L/14"),
+        "ARCHITECTURE='ViT-L/14': expected the name of an architecture, such as ViT-L-14",
+        "clip ViT-L/14",
+    ),
+    row(
+        {},
+        lambda root: check_parameters(ENCODER="clip", ARCHITECTURE="ViT-H-14"),
+        "ARCHITECTURE='ViT-H-14': expected one of RN50, ViT-B-32, ViT-L-14, which clip comes in",
+        "clip ViT-H-14",
+    ),
+    row(
+        {},
+        lambda root: check_parameters(NEW=3),
+        r"no rule says what the parameter NEW may be; .*runs.PARAMETERS",
+        "NEW=3",
+    ),
+    row(
+        {},
+        lambda root: open_run(str(root), DEVICE="cuda:999", OUTPUT_ROOT=str(root / "runs")),
+        "DEVICE='cuda:999': expected auto or cpu: torch sees [0-9]+ CUDA devices here",
+        "open_run cuda:999",
+    ),
+]
+
+COMMAND_LINES = [
+    command("07x", expected="error: no notebook '07x'; there are 01_dataset_construction"),
+    command("LAMDAS=[0.1]", expected="error: no parameter 'LAMDAS' in these notebooks; they declare DATASET_ROOT"),
+    command("TOP=8", "01", expected="error: no parameter 'TOP' in these notebooks"),
+    command("LAMBDAS=0.5,", expected=re.escape("LAMBDAS=(0.5,): expected ") + LIST),
+    command("LAMBDAS=[0.1", expected=re.escape("LAMBDAS=[0.1: not a literal like [")),
+    command("LAMBDAS=" + "[" * 3000, expected="not a literal like"),
+    command("LAMBDAS=['a']", expected=re.escape("LAMBDAS=['a']: expected ") + LIST),
+    command("LAMBDAS=[2]", expected=re.escape("LAMBDAS=[2]: expected ") + LIST),
+    command("LAMBDAS=[]", expected=re.escape("LAMBDAS=[]: expected ") + LIST),
+    command("WEIGHT=7", expected="WEIGHT=7: expected a number from 0 to 1"),
+    command("TOP=-3", expected="TOP=-3: expected a whole number from 1"),
+    command("BATCH_SIZE=many", expected="BATCH_SIZE=many: not a literal like 0"),
+    command("OVERWRITE=true", expected="OVERWRITE=true: not a literal like False"),
+    command("PROTOCOL=x", expected="PROTOCOL='x': expected one of released"),
+    command("DEVICE=gpu", expected="DEVICE='gpu': expected auto, cpu"),
+    command("DATASET_ROOT={root}/none", expected="DATASET_ROOT='.*/none': expected a folder that is there"),
+    command("DATASET_ROOT={root}/f", files={"f": b""}, expected="DATASET_ROOT='.*/f': expected a folder that is there"),
+    command("LISTING={root}", expected="LISTING=.*: expected a file that is there"),
+    command("ENCODER=demo", "ARCHITECTURE=RN50", expected="ARCHITECTURE='RN50': expected \"\", as demo comes in one"),
+    command("--params", "{root}/none.yaml", expected="No such file or directory: '.*none.yaml'"),
+    command("--params", "{root}", expected="Is a directory"),
+]
+
+YAML = {
+    "empty.yaml": (b"", "expected lines of `NAME: value`, such as `ENCODER: clip`; found nothing"),
+    "comment.yaml": (b"# none\n", "expected lines of `NAME: value`.*found nothing"),
+    "list.yaml": (b"- ENCODER\n- clip\n", "expected lines of `NAME: value`.*found a list"),
+    "word.yaml": (b"clip\n", "expected lines of `NAME: value`.*found a str"),
+    "number.yaml": (b"3: 4\n", "expected lines of `NAME: value`.*found a dict"),
+    "open.yaml": (b"LAMBDAS: [0.1\n", "not YAML .*line"),
+    "tab.yaml": (b"ENCODER:\tclip\n\tx: 1", "not YAML .*line"),
+    "latin.yaml": ("ENCODER: für".encode("latin-1"), "not YAML .*utf-8"),
+    "object.yaml": (b"ENCODER: !!python/object/apply:os.system [ls]", "not YAML .*could not determine a constructor"),
+    "unknown.yaml": (b"ENCODR: clip", "no parameter 'ENCODR'"),
+    "value.yaml": (b"LAMBDAS: [0.5, x]", r"LAMBDAS=\[0.5, 'x'\]: expected a list"),
+    "none.yaml": (b"ENCODER:", "ENCODER=None: expected one of demo"),
+}
+PARAMETER_FILES = [
+    command("--params", "{root}/" + name, files={name: content}, expected=message)
+    for name, (content, message) in YAML.items()
+]
+
+
 def write(root, files):
     for image in IMAGES:
         path = root / "images" / image
@@ -261,7 +383,10 @@ def write(root, files):
         path.mkdir() if content is None else path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-@pytest.mark.parametrize(("files", "read", "message"), [*PATTERNCOM, *MULTILABELS, *TRIPLETS, *CAPTIONS, *BENCHMARK])
+@pytest.mark.parametrize(
+    ("files", "read", "message"),
+    [*PATTERNCOM, *MULTILABELS, *TRIPLETS, *CAPTIONS, *BENCHMARK, *PARAMETER_VALUES, *COMMAND_LINES, *PARAMETER_FILES],
+)
 def test_bad_input_is_named(tmp_path, files, read, message):
     write(tmp_path, files)
     with pytest.raises((ValueError, FileNotFoundError), match=message):

@@ -57,6 +57,25 @@ def test_without_moves_every_position(tmp_path):
         made(tmp_path).without(["images/c/z.jpg"])
 
 
+def test_sides_are_told_apart(tmp_path):
+    """What the text asks for, another value, no label, not known, and the query image itself."""
+    labelled = [("a", "oval", 0), ("c", "round", 2), ("f", "oval", 5)]
+    labels = pd.DataFrame([("shape", image, "c", value, i) for image, value, i in labelled])
+    labels.columns = ["attribute", "image", "group", "value", "position"]
+    queries = made(tmp_path).queries.assign(unknown=[0, -1])
+    benchmark = made(tmp_path, queries=queries, labels=labels, unknowns=(np.array([1]),))
+    sides = [side.rpartition(": ")[::2] for side in benchmark.sides(0)]
+    assert sides == [
+        ("the query image itself", "negative"),
+        ("nobody said", "unknown, left out of the ranking"),
+        ("has the value asked for", "RELEVANT"),
+        ("has the value asked for", "RELEVANT"),
+        ("same class, no label", "negative"),
+        ("same group, another value", "negative"),
+    ]
+    assert replace(benchmark, exclude_self=True).sides(0)[0] == "the query image itself: left out of its own ranking"
+
+
 def test_query_outside_the_archive(tmp_path):
     outside = Archive(tmp_path / "other", ("q.jpg", "r.jpg"), ("", ""))
     queries = made(tmp_path).queries.assign(position=[-1, 2], query=[1, -1])

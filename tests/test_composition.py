@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import oracle
 from rscir_lib.composition import METHODS, Moments, get_method, normal_cdf, zscore
 from rscir_lib.metrics import METRICS, chance_ap, retrieval_metrics
-from rscir_lib.search import search
+from rscir_lib.search import top_k
 
 seeds = st.integers(0, 2**32)
 
@@ -93,12 +93,12 @@ def test_search_finds_the_top_of_the_ranking(archive, lam):
     exact = feats.astype(np.float64)
     s_image, s_text = (torch.from_numpy(exact @ query.astype(np.float64)) for query in (image, text))
     scores = get_method("weicom").score(s_image, s_text, lam).numpy()
-    positions, found = search(feats, image, text, lam, top=20)
+    positions, found = top_k(feats, image, text, lam, top=20)
     assert list(positions) == list(np.argsort(-scores, kind="stable")[:20])
     assert found == pytest.approx(scores[positions], abs=1e-9)
-    assert len(search(feats[:5], image, text, lam, top=20)[0]) == 5
+    assert len(top_k(feats[:5], image, text, lam, top=20)[0]) == 5
     with pytest.raises(ValueError, match=r"lambda 1.2 is outside \[0, 1\]"):
-        search(feats, image, text, 1.2)
+        top_k(feats, image, text, 1.2)
 
 
 @settings(deadline=None)

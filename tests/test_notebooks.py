@@ -13,14 +13,13 @@ import pandas as pd
 import pytest
 import torch
 
-from rscir_lib import plots, runs, workbook
+from rscir_lib import runs, workbook
 from rscir_lib.archive import read_image
 from rscir_lib.benchmark import read_benchmark
-from rscir_lib.composition import Moments
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import BASELINES, chance, compare_published, evaluate, summarize
 from rscir_lib.features import read_features
-from rscir_lib.search import search
+from rscir_lib.search import Searcher, top_k
 from rscir_lib.synthcom import draw_synthcom
 
 NOTEBOOKS = sorted(workbook.NOTEBOOKS.glob("*.ipynb"))
@@ -31,15 +30,19 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 
 def code_cells(path: Path) -> list[nbformat.NotebookNode]:
-    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    return code_cells_of(nbformat.read(path, as_version=4))
+
+
+def code_cells_of(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def tags(cell: nbformat.NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def test_there_are_six():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
+def test_there_are_seven():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07"]
 
 
 @pytest.mark.parametrize(
@@ -206,19 +209,32 @@ def test_06_retrieval_galleries(given, extracted, benchmark, features, encoder, 
     # what the galleries show is the ranking that is judged: precision at 5 by search equals the evaluator's
     query = benchmark.queries.iloc[7]
     x, text = features.aligned(benchmark.archive).astype(float), encoder.encode_texts([query["text"]])[0]
-    found, _ = search(x, x[query["position"]], text, 0.5, 5, Moments.of(x))
+    found, _ = top_k(x, x[query["position"]], text, 0.5, 5)
     assert np.isin(found, benchmark.targets[query["target"]]).mean() == pytest.approx(rows.loc[7, "P@5"])
 
 
 def test_06_live_search_works(benchmark, features, encoder):
     """The one cell that batch runs skip: `interact`, stood in for by one call with the widgets' values."""
     (cell,) = [cell for cell in code_cells(NOTEBOOKS[5]) if "skip-execution" in tags(cell)]
-    x, figures = features.aligned(benchmark.archive).astype(float), []
-    names = {"archive": benchmark.archive, "x": x, "moments": Moments.of(x), "encoder": encoder, "TOP": 3}
+    figures = []
+    names = {"archive": benchmark.archive, "ask": Searcher(features, encoder, benchmark.archive), "TOP": 3}
     names |= {"interact": lambda show, **widgets: figures.append(show(**{k: w.value for k, w in widgets.items()}))}
-    names |= {"POSITION": 5, "WEIGHT": 0.5, "FREE_TEXTS": ["large"], "plots": plots, "search": search}
+    names |= {"POSITION": 5, "WEIGHT": 0.5, "QUERY_TEXT": "many"}
     exec(cell.source, vars(ipywidgets) | names)
-    assert figures[0].axes[0].get_xlabel() == "+ large"
+    assert figures[0].axes[0].get_xlabel() == "+ many"
+
+
+def test_07_explorer(given, extracted, benchmark, features, encoder):
+    folder = run("07", **given, POSITION=3, WEIGHT=0.3, DEVICE="cpu")
+    found = pd.read_csv(folder / "tables" / "07_precision.csv", index_col=0)
+    rows = evaluate(benchmark, features, encoder.encode_texts, ["weicom"], [0.3], "cpu", progress=False)
+    expected = 100 * rows.groupby("attribute")["AP"].agg(["mean", "min", "max"])
+    assert found[["mean", "min", "max"]].sort_index().to_numpy() == pytest.approx(expected.to_numpy())
+    assert found["count"].sum() == len(benchmark.queries)
+    copy = nbformat.read(folder / "notebooks" / "07_explorer.ipynb", as_version=4)
+    kinds = {kind for cell in code_cells_of(copy) for output in cell.outputs for kind in output.get("data", {})}
+    assert "application/vnd.jupyter.widget-view+json" in kinds
+    assert (folder / "notebooks" / "07_explorer.ipynb").stat().st_size < 500_000  # no picture in the saved state
 
 
 def test_real_images(ucm_root, tmp_path):

@@ -1,7 +1,5 @@
 """The figures: they show what they are given, and leave nothing open behind them."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -16,13 +14,13 @@ COLUMNS = ["Color", "Shape", "Avg"]
 
 
 @pytest.fixture
-def path(tmp_path):
+def read(tmp_path):
     """Five small images of uneven sizes and modes, by position."""
     for i, (mode, size) in enumerate(
         [("RGB", (40, 40)), ("L", (30, 50)), ("RGB", (8, 5)), ("RGBA", (9, 9)), ("P", (7, 7))]
     ):
         Image.new(mode, size, 90).save(tmp_path / f"{i}.png")
-    return lambda position: Path(tmp_path / f"{position}.png")
+    return lambda position: Image.open(tmp_path / f"{position}.png")
 
 
 @pytest.fixture
@@ -45,8 +43,8 @@ def words(figure: Figure) -> list[str]:
     return [text.get_text() for ax in figure.axes for text in ax.texts]
 
 
-def test_gallery_ticks_the_relevant_images(path, tmp_path):
-    figure = plots.gallery(path, 0, "oval", {"lambda 0": [0, 1, 2], "lambda 1": [3, 1]}, np.array([1, 3]), "title")
+def test_gallery_ticks_the_relevant_images(read, tmp_path):
+    figure = plots.gallery(read, 0, "oval", {"lambda 0": [0, 1, 2], "lambda 1": [3, 1]}, np.array([1, 3]), "title")
     assert words(figure).count(TICK) == 3
     assert [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()] == ["lambda 0", "lambda 1"]
     assert figure.axes[0].get_xlabel() == "+ oval"
@@ -54,14 +52,14 @@ def test_gallery_ticks_the_relevant_images(path, tmp_path):
     assert Image.open(tmp_path / "gallery.png").width > 400
 
 
-def test_gallery_without_judgement_frames_nothing(path):
-    figure = plots.gallery(path, 0, "large", {"one row": [0, 1]})
+def test_gallery_without_judgement_frames_nothing(read):
+    figure = plots.gallery(read, 0, "large", {"one row": [0, 1]})
     assert TICK not in words(figure)
     assert not any(spine.get_visible() for ax in figure.axes for spine in ax.spines.values())
 
 
-def test_query_sheet_has_a_row_an_example(path):
-    figure = plots.query_sheet(path, [(0, "+ two", [1, 2]), (3, "+ dense", [4])], [[1], [4]], "title")
+def test_query_sheet_has_a_row_an_example(read):
+    figure = plots.query_sheet(read, [(0, "+ two", [1, 2]), (3, "+ dense", [4])], [[1], [4]], "title")
     assert words(figure) == ["+ two", TICK, "+ dense", TICK]
     assert figure.get_suptitle() == "title"
 
@@ -95,3 +93,22 @@ def test_attribute_bars_are_as_high_as_the_table(table):
 
 def test_heat_map_writes_whole_numbers(table):
     assert words(plots.heat_map(table.droplevel("lambda")))[:3] == ["10", "20", "15"]
+
+
+def test_every_figure_says_what_it_shows(read, table):
+    values = np.linspace(0.1, 0.9, 12)
+    figures = [
+        plots.gallery(read, Image.new("RGB", (9, 9)), "oval", {"lambda 0": [0, 1, 2]}, np.array([1]), "A title"),
+        plots.query_sheet(read, [(0, "+ two", [1, 2])], [[1]], "A title"),
+        plots.similarity_histograms({"image-image": values}, "A title"),
+        plots.cdf_steps({"normal CDF": (values, values)}, values > 0.7, 0.3, "A title"),
+        plots.lambda_curves(table, title="A title"),
+        plots.heat_map(table.droplevel("lambda"), "A title"),
+        plots.attribute_bars(table, title="A title"),
+    ]
+    told = ["1 of 3 relevant", "+ two (1 of 2 relevant)", "mean 0.50", "3 of 12 images are relevant"]
+    told += ["weicom best 40.0 at 0.5", "weicom 40 at Color", "image Color 10.0, Shape 20.0, Avg 15.0"]
+    for figure, words in zip(figures, told, strict=True):
+        assert figure.description.startswith("A title: ")
+        assert words in figure.description
+        assert figure._repr_mimebundle_()[1]["image/png"]["alt"] == figure.description

@@ -1,6 +1,8 @@
 """pyproject.toml, requirements.lock and environment.yml tell one story."""
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -44,3 +46,40 @@ def test_environment_takes_everything_from_the_lock():
     listed = lines[lines.index("dependencies:") + 1 :]
     python = PROJECT["requires-python"]
     assert listed == [f"- python {python}", "- pip", "- pip:", "- -r requirements.lock", "- -e ."]
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [
+        ("workbook", {"DATASET_ROOT": 1, "ENCODER": 1, "LISTING": 1}),
+        ("reproduce", {"DATASET_ROOT": 1, "ENCODER": 1, "LISTING": 1}),
+        ("results", {"DATASET_ROOT": 0, "ENCODER": 0, "LISTING": 0}),
+        ("fetch", {"DATASET_ROOT": 0}),
+        ("adapt", {"IMAGES": 0, "CAPTIONS": 0, "OUT": 0}),
+    ],
+)
+def test_make_passes_paths_on_as_they_are(target, named, tmp_path):
+    """Spaces, quotes and unicode; the python that make calls is stood in for by one that shows its words."""
+    shown = tmp_path / "shown"
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("requirements.lock", "pyproject.toml", ".venv/bin/python", ".venv/.ready"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> "{shown}"\n')
+    python.chmod(0o755)
+    place = "/my archive/für 'ø' \"x\""
+    words = [f"{name}={place}/{name.lower()}" for name in named]
+    subprocess.run(["make", "-s", target, *words], cwd=tmp_path, check=True)
+    given = shown.read_text().splitlines()
+    for name, with_name in named.items():
+        assert f"{place}/{name.lower()}" in given or f"{name}={place}/{name.lower()}" in given
+        assert (f"{name}={place}/{name.lower()}" in given) == bool(with_name)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_make_passes_nothing_that_was_not_given():
+    """So that a parameter file behind ARGS is not overruled by an empty DATASET_ROOT."""
+    done = subprocess.run(["make", "-n", "workbook"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split("rscir_lib.workbook")[1].strip() == ""

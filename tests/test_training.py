@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import save_file
 
+from rscir_lib import training
 from rscir_lib.archive import read_archive
 from rscir_lib.encoders import DEMO_FOLDER, WEIGHTS, load_encoder
 from rscir_lib.evaluation import PUBLISHED
@@ -64,35 +66,88 @@ def test_words_never_seen_carry_nothing(tmp_path):
     assert not np.array_equal(encoder.encode_texts(["red"]), encoder.encode_texts(["green"]))
 
 
-def test_images_and_captions_must_pair_up(tmp_path):
-    with pytest.raises(ValueError, match="2 images for 1 caption lists"):
-        train(np.zeros((2, 80, 80, 3), np.uint8), [["red"]], tmp_path, steps=1)
-    with pytest.raises(ValueError, match="each image needs a caption"):
-        train(np.zeros((2, 80, 80, 3), np.uint8), [["red"], []], tmp_path, steps=1)
+class Killed(BaseException):
+    pass
 
 
-def pairs(n=40):
-    """Scenes of three colours, each with a caption of its own colour."""
-    rng = np.random.default_rng(0)
-    colours = {"red roof": (220, 30, 30), "green field": (30, 200, 30), "blue sea": (30, 30, 220)}
-    named = [list(colours)[i % 3] for i in range(n)]
-    images = np.stack([rng.normal(colours[name], 20, (80, 80, 3)) for name in named]).clip(0, 255).astype(np.uint8)
-    return images, [[name] for name in named]
+def digest(folder):
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
 
 
-def test_second_stage_sets_the_modalities_apart(tmp_path):
-    images, captions = pairs()
-    train(images, captions, tmp_path / "plain", steps=3)
-    plain_weights = (tmp_path / "plain" / WEIGHTS).read_bytes()
-    losses = train(images, captions, tmp_path / "apart", steps=0, cones=Cones(steps=2), start=tmp_path / "plain")
+@pytest.fixture
+def pairs(monkeypatch):
+    """Twelve images with captions, and a model small enough to train some steps at once."""
+    monkeypatch.setitem(training.MODEL, "text_cfg", training.MODEL["text_cfg"] | {"width": 8, "heads": 1, "layers": 1})
+    images = np.random.default_rng(0).integers(0, 256, (12, 80, 80, 3), dtype=np.uint8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine, threads of so short a step only wait for each other
+    yield images, [["red roof", f"number {i}"] for i in range(12)]
+    torch.set_num_threads(threads)
+
+
+def killed_at(step, monkeypatch, *arguments, **options):
+    """Train, and stop as if killed in that step."""
+    real, calls = training.augment, iter(range(step))
+
+    def augment(pixels):
+        if next(calls, None) is None:
+            raise Killed
+        return real(pixels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "augment", augment)
+        with pytest.raises(Killed):
+            train(*arguments, **options)
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(pairs, tmp_path, monkeypatch):
+    options = {"steps": 12, "batch_size": 8, "cones": Cones(steps=6)}
+    whole = train(*pairs, tmp_path / "whole", **options)
+    for step in (
+        1,
+        4,
+        5,
+        5,
+    ):  # before the first checkpoint; then in sessions that save some, the last in the second stage
+        killed_at(step, monkeypatch, *pairs, tmp_path / "killed", **options)
+    assert (tmp_path / "killed" / training.CHECKPOINT).exists()
+    pd.testing.assert_series_equal(train(*pairs, tmp_path / "killed", **options), whole)
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+    assert sorted(path.name for path in (tmp_path / "killed").glob("[!.]*")) == [
+        "README.md",
+        "loss.png",
+        "open_clip_config.json",
+        WEIGHTS,
+    ]
+
+
+def test_a_checkpoint_of_something_else_is_named(pairs, tmp_path, monkeypatch):
+    killed_at(3, monkeypatch, *pairs, tmp_path, steps=10, batch_size=8)
+    with pytest.raises(ValueError, match=r"training.pt: can't go on from here .*other images, captions or settings"):
+        train(*pairs, tmp_path, steps=11, batch_size=8)
+    path = tmp_path / training.CHECKPOINT
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"training.pt: can't go on from here .*delete it"):
+        train(*pairs, tmp_path, steps=10, batch_size=8)
+
+
+def test_two_do_not_train_in_one_folder(pairs, tmp_path):
+    with FileLock(tmp_path / training.LOCK), pytest.raises(ValueError, match="another process trains here"):
+        train(*pairs, tmp_path, steps=1)
+
+
+def test_second_stage_sets_the_modalities_apart(pairs, tmp_path):
+    train(*pairs, tmp_path / "plain", steps=3)
+    weights = digest(tmp_path / "plain")
+    losses = train(*pairs, tmp_path / "apart", steps=0, cones=Cones(steps=2), start=tmp_path / "plain")
     assert len(losses) == 2
-    assert (tmp_path / "plain" / WEIGHTS).read_bytes() == plain_weights
-    assert hashlib.sha256(plain_weights).hexdigest() in (tmp_path / "apart" / "README.md").read_text()
+    assert digest(tmp_path / "plain") == weights
+    assert weights in (tmp_path / "apart" / "README.md").read_text()
 
     def shape(folder):
         encoder = load_encoder(folder, device="cpu")
-        batch = torch.stack([encoder.preprocess(Image.fromarray(image)) for image in images])
-        return spreads(encoder.encode_images(batch), encoder.encode_texts(["red roof", "green field", "blue sea"]))
+        batch = torch.stack([encoder.preprocess(Image.fromarray(image)) for image in pairs[0]])
+        return spreads(encoder.encode_images(batch), encoder.encode_texts([f"number {i}" for i in range(12)]))
 
     before, after = shape(tmp_path / "plain"), shape(tmp_path / "apart")
     assert gap_and_ratio(after)[0] >= 0.3
@@ -101,13 +156,43 @@ def test_second_stage_sets_the_modalities_apart(tmp_path):
     assert scale == pytest.approx(1 / Cones.temperature, rel=1e-2)
 
 
-def test_a_start_needs_a_second_stage_and_the_same_architecture(tmp_path):
-    images, captions = pairs(4)
-    with pytest.raises(ValueError, match="nothing to train"):
-        train(images, captions, tmp_path / "out", steps=0, start=tmp_path)
+def test_a_start_is_followed_by_a_second_stage_and_fits(pairs, tmp_path):
+    for options in ({"steps": 0}, {"steps": 0, "start": tmp_path}, {"steps": 1, "start": tmp_path, "cones": Cones()}):
+        with pytest.raises(ValueError, match="a first stage has steps or a start"):
+            train(*pairs, tmp_path / "out", **options)
     save_file({"logit_scale": torch.zeros(())}, tmp_path / WEIGHTS)
     with pytest.raises(ValueError, match="another architecture"):
-        train(images, captions, tmp_path / "out", steps=0, cones=Cones(steps=1), start=tmp_path)
+        train(*pairs, tmp_path / "out", steps=0, cones=Cones(steps=1), start=tmp_path)
+
+
+def test_adapt_takes_names_with_spaces(colours, tmp_path):
+    root, captions = colours
+    (root / "images" / "redroof").rename(root / "images" / "red roof")
+    for path in (root / "images" / "red roof").iterdir():
+        path.rename(path.with_name(path.name.replace("redroof", "red roof ")))
+    captions.write_text(captions.read_text().replace('"redroof', '"red roof '))
+    accuracy = adapt(root, captions, tmp_path / "run", epochs=1)
+    assert accuracy["chance"] == pytest.approx(1 / 3)
+    listed = [read_archive(root, tmp_path / "run" / file).files for file in ("train.csv", "heldout.csv")]
+    assert sorted(sum(listed, ())) == sorted(read_archive(root).files)
+
+
+def test_adapt_without_classes(colours, tmp_path):
+    root, captions = colours
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, path in enumerate(sorted(root.glob("images/*/*"))):
+        path.rename(flat / f"{i:02}-{path.name}")
+    captions.write_text(json.dumps({path.name: ["a roof"] for path in flat.iterdir()}))
+    assert adapt(flat, captions, tmp_path / "run", epochs=1).empty
+    assert load_encoder(tmp_path / "run", device="cpu").dim == 128
+
+
+def test_images_and_captions_must_pair_up(tmp_path):
+    with pytest.raises(ValueError, match="2 images for 1 caption lists"):
+        train(np.zeros((2, 80, 80, 3), np.uint8), [["red"]], tmp_path, steps=1)
+    with pytest.raises(ValueError, match="each image needs a caption"):
+        train(np.zeros((2, 80, 80, 3), np.uint8), [["red"], []], tmp_path, steps=1)
 
 
 def test_adapt_learns_a_folder_of_images(colours, tmp_path):

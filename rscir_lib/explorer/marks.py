@@ -1,0 +1,84 @@
+"""What a person marked right or wrong in the explorer: kept in a CSV file, read back as a benchmark.
+
+The file has a header and one line a mark: image,text,answer,verdict. `image` and `answer` are files of the archive,
+`verdict` is "right", "wrong", or "" for a mark taken back; of several lines for one answer the last counts.
+"""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from rscir_lib.archive import Archive
+from rscir_lib.benchmark import Benchmark, Report
+from rscir_lib.files import write_text
+
+HEADER = ["image", "text", "answer", "verdict"]
+VERDICTS = ("right", "wrong", "")
+
+
+def add_mark(path: str | Path, image: str, text: str, answer: str, verdict: str) -> None:
+    """Append one mark. Raises ValueError for another verdict than right, wrong or "" (taken back)."""
+    if verdict not in VERDICTS:
+        raise ValueError(f"verdict {verdict!r} is none of right, wrong and blank")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        rows = path.read_text(encoding="utf-8") if path.exists() else ",".join(HEADER) + "\n"
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow([image, text, answer, verdict])
+        write_text(path, rows + line.getvalue())
+
+
+def marks_table(path: str | Path) -> pd.DataFrame:
+    """The marks that count, columns image, text, answer, verdict; empty where the file is not there yet.
+
+    Raises ValueError naming file and line for another header or an unknown verdict.
+    """
+    path = Path(path)
+    if not path.exists():
+        return pd.DataFrame(columns=HEADER)
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        if next(reader, None) != HEADER:
+            raise ValueError(f"{path}, line 1: expected the header {','.join(HEADER)}")
+        last = {}
+        for row in reader:
+            if len(row) != len(HEADER) or row[3] not in VERDICTS:
+                raise ValueError(f"{path}, line {reader.line_num}: expected image,text,answer,verdict, found {row}")
+            last[tuple(row[:3])] = row[3]
+    rows = [(*key, verdict) for key, verdict in last.items() if verdict]
+    return pd.DataFrame(rows, columns=HEADER)
+
+
+def read_marks(path: str | Path, archive: Archive) -> Benchmark:
+    """The marks as a benchmark: a query for each image and text that has an answer marked right.
+
+    Nobody looked at the other images: they are unknown, and are taken out of the ranking of that query.
+    Raises ValueError naming files that the archive lacks, and where no answer is marked right.
+    """
+    table = marks_table(path)
+    row = {file: position for position, file in enumerate(archive.files)}
+    absent = sorted({file for column in ("image", "answer") for file in table[column]} - row.keys())
+    if absent:
+        raise ValueError(f"{path} marks {len(absent)} images that {archive.name} lacks ({', '.join(absent[:3])})")
+    queries, targets, unknowns = [], [], []
+    for (image, text), marks in table.groupby(["image", "text"], sort=False):
+        right = marks.loc[marks["verdict"] == "right", "answer"].map(row)
+        if right.empty:
+            continue
+        targets.append(np.sort(right.to_numpy(dtype=int)))
+        unknowns.append(np.setdiff1d(np.arange(len(archive)), marks["answer"].map(row)))
+        group = archive.classes[row[image]]
+        queries.append(
+            ("marks", group, image.rsplit("/", 1)[-1], "", text, row[image], len(targets) - 1, len(targets) - 1)
+        )
+    if not queries:
+        raise ValueError(f"{path}: no answer is marked right, so there is nothing to evaluate")
+    columns = ["attribute", "group", "image", "value", "text", "position", "target", "unknown"]
+    frame = pd.DataFrame(queries, columns=columns)
+    labels = table.assign(attribute="marks", group="", value=table["verdict"], position=table["answer"].map(row))
+    return Benchmark(archive, "marks", frame, tuple(targets), labels, Report().table(), tuple(unknowns))
