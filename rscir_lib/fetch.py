@@ -87,14 +87,21 @@ def fetch_models(root: Path) -> None:
 STEPS = {"images": fetch_images, "patterncom": fetch_patterncom, "models": fetch_models}
 
 
-def unzip_images(packed: Path, images: Path) -> None:
+def unzip_images(packed: Path, images: Path, most_growth: float = 10) -> None:
     """Unpack the members `.../<class>/<image>.jpg` to `images/<class>/<image>.jpg`; skips those that stand.
 
-    Raises ValueError for a damaged zip, and for a member that would land elsewhere.
+    Raises ValueError for a damaged zip, for a member that would land elsewhere, and for a zip that would unpack to
+    more than `most_growth` times its size: JPEG hardly shrinks when it is packed.
     """
     try:
         with zipfile.ZipFile(packed) as file:
             members = [m for m in file.infolist() if re.search(r"(^|/)[^/.][^/]*\.jpg$", m.filename)]
+            growth = sum(member.file_size for member in members) / packed.stat().st_size
+            if growth > most_growth:
+                raise ValueError(
+                    f"{packed} would unpack to {growth:.0f} times its size, the limit is {most_growth:g}: these are no "
+                    "JPEG images; don't use it"
+                )
             for member in tqdm(members, desc=f"unpack {packed.name}", unit="image"):
                 target = images.joinpath(*PurePosixPath(member.filename).parts[-2:])
                 if target.resolve().parent.parent != images.resolve():

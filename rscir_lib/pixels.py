@@ -29,7 +29,7 @@ _GDAL = {  # by their first bytes
     b"RIFF": "WEBP",
     b"BM": "BMP",
 }
-_CACHE = 128 * 2**20  # bytes of decoded blocks that GDAL keeps in a process; its own default is a share of the memory
+CACHE = "128"  # MB of decoded blocks that GDAL keeps in a process; its own default is a share of the memory
 _SAMPLE = 2048  # pixels a side; the stretch of a larger scene is that of 8 x 8 windows spread over it, as many pixels
 
 Window = tuple[int, int, int, int]  # column, row, width, height in pixels of the scene
@@ -165,7 +165,8 @@ def _opened(path: Path, state: tuple[int, int], process: int, thread: int) -> "D
             f"{path}: this file is read with rasterio (depths other than 8 bits, JPEG 2000, tiles of scenes), which is "
             "not installed; pip install rasterio"
         ) from None
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE):
+    os.environ.setdefault("GDAL_CACHEMAX", CACHE)  # GDAL looks once, at its first block
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         return rasterio.open(path, driver=_driver(path))
 

@@ -19,10 +19,11 @@ import torch
 from PIL import Image
 
 from rscir_lib import plots
-from rscir_lib.archive import Archive, read_image
+from rscir_lib.archive import Archive
 from rscir_lib.composition import Method, Scorer, TwoSimilarities, get_method
 from rscir_lib.features import Features
 from rscir_lib.files import write_json, write_text
+from rscir_lib.pixels import DEFAULT_READING, read_image
 from rscir_lib.similarities import Database, Moments, best_first, check_lambda
 
 if TYPE_CHECKING:
@@ -279,7 +280,8 @@ class Searcher:
             picture = self.archive.read(image) if self.archive else None
             return picture, self.files[image], self.database.feats[image]
         if isinstance(image, str | Path):
-            picture, name = read_image(Path(image).expanduser()), Path(image).name
+            rule = self.archive.rule if self.archive else DEFAULT_READING
+            picture, name = read_image(Path(image).expanduser(), rule), Path(image).name
         elif isinstance(image, Image.Image):
             picture, name = image.convert("RGB"), Path(getattr(image, "filename", "") or "a picture").name
         else:

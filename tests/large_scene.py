@@ -6,6 +6,7 @@ patchwork of SynthCom's synthetic images, so that the class of every window is k
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import geopandas
@@ -20,6 +21,7 @@ from rscir_lib.archive import Archive, read_archive
 from rscir_lib.bench import machine, measured, memory_mib
 from rscir_lib.encoders import load_encoder
 from rscir_lib.features import extract_features, read_features
+from rscir_lib.pixels import CACHE
 from rscir_lib.scenes import places, read_scenes
 from rscir_lib.synthcom import draw_synthcom
 
@@ -48,6 +50,7 @@ def draw(path: Path, side: int, patches: Archive) -> np.ndarray:
 def run(out: Path, side: int) -> None:
     """Every step from the scene to the map, measured."""
     out.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("GDAL_CACHEMAX", CACHE)  # for the drawing
     print(machine())
     patches = read_archive(draw_synthcom(out / "patches", images_per_class=4))
     path = out / "scenes" / "scene.tif"

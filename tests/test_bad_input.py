@@ -7,15 +7,18 @@ import contextlib
 import io
 import json
 import re
+import zipfile
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from rscir_lib import workbook
 from rscir_lib.archive import Archive
 from rscir_lib.benchmark import Benchmark, Report, read_benchmark
+from rscir_lib.encoders import load_encoder
 from rscir_lib.multilabels import read_multilabels
 from rscir_lib.patterncom import read_patterncom
 from rscir_lib.runs import check_parameters, open_run
@@ -372,6 +375,100 @@ PARAMETER_FILES = [
 ]
 
 
+def saved(thing, **options):
+    """What torch.save makes of a thing."""
+    file = io.BytesIO()
+    torch.save(thing, file, **options)
+    return file.getvalue()
+
+
+def packed(name, size):
+    """A zip of few bytes that unpacks to `size` zeros."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr(name, bytes(size))
+    return file.getvalue()
+
+
+def checkpoint(content, message, name, file="CLIP-RN50.bin", encoder="clip"):
+    return row({f"models/{file}": content}, partial(load_models, encoder), f"{file} {message}", f"checkpoint {name}")
+
+
+def load_models(encoder, root):
+    return load_encoder(encoder, "RN50", "cpu", models_root=root / "models")
+
+
+REFUSED = "is refused: it must hold tensors only, as a saved state dict or safetensors .*"
+SAFE = {"file": "OpenAI-RN50.safetensors", "encoder": "clip-openai"}
+TENSOR = torch.zeros(3)
+CHECKPOINTS = [
+    checkpoint(b"", REFUSED + "it is empty. Fetch it again", "empty"),
+    checkpoint(b"", REFUSED + "it is empty. Fetch it again", "empty, safetensors", **SAFE),
+    checkpoint(b"<html>", REFUSED + "it is no file of torch's, or one cut short", "a web page"),
+    checkpoint(b"<html>" * 9, REFUSED + "save it as safetensors", "a web page, safetensors", **SAFE),
+    checkpoint(saved({"a": TENSOR})[:-100], REFUSED + "it is no file of torch's, or one cut short", "cut short"),
+    checkpoint(saved({"a": TENSOR}, _use_new_zipfile_serialization=False), REFUSED + "no file of torch's", "of old"),
+    checkpoint(saved([TENSOR]), REFUSED + "it holds a list, not tensors by name", "a list"),
+    checkpoint(saved(TENSOR), REFUSED + "it holds a Tensor, not tensors by name", "a bare tensor"),
+    checkpoint(saved({}), REFUSED + "it holds a dict with nothing in it", "nothing"),
+    checkpoint(saved({"state_dict": [1]}), REFUSED + "it holds a list, not tensors by name", "a list as state_dict"),
+    checkpoint(saved({"a": 1}), REFUSED + "'a' in it is an int, not a named tensor", "a number"),
+    checkpoint(saved({1: TENSOR}), REFUSED + "1 in it is a Tensor, not a named tensor", "a number as name"),
+    checkpoint(saved({"model": {"a": TENSOR}}), REFUSED + "'model' in it is a dict, not a named tensor", "nested"),
+    checkpoint(saved({"a": TENSOR.to_sparse()}), REFUSED + "'a' in it is a sparse Tensor, not a named", "sparse"),
+    checkpoint(saved({"a": partial}), REFUSED + "save it as safetensors", "code"),
+    checkpoint(packed("archive/data.pkl", 10**7), REFUSED + "archive/data.pkl in it is packed .10000000", "a bomb"),
+    checkpoint(
+        saved({"a": TENSOR}), "does not fit RN50: .* is missing from the file; it fits none", "of another model"
+    ),
+]
+
+DEVICES = [
+    row({}, partial(lambda device, _: load_encoder("demo", device=device), device), message, f"device {device}")
+    for device, message in {
+        **{
+            name: f"device '{name}' is not on this machine: pass auto, or one of .*cpu"
+            for name in ("gpu", "tpu", "cuda:77", "cpu:1", "meta", "", "GPU 0")
+        },
+        None: "device None is not on this machine: pass auto",
+        -1: "device -1 is not on this machine: pass auto",
+    }.items()
+]
+
+ENCODER_NAMES = [
+    row({}, partial(lambda given, _: load_encoder(**given), given), message, f"encoder {given}")
+    for given, message in (
+        ({"name": "clipp"}, "unknown encoder 'clipp': one of demo, clip, remoteclip"),
+        ({"name": ""}, "an encoder is given by name or folder, not by ''"),
+        ({"name": None}, "an encoder is given by name or folder, not by None"),
+        ({"name": ["clip"]}, r"an encoder is given by name or folder, not by \['clip'\]"),
+        ({"name": "clip", "architecture": "../.."}, r"unknown architecture of clip: '\.\./\.\.'; one of RN50"),
+        ({"name": "clip", "architecture": "ViT-B-16"}, "unknown architecture of clip: 'ViT-B-16'; one of RN50"),
+        ({"name": "clip", "architecture": 3}, "unknown architecture of clip: 3; one of RN50"),
+        ({"name": "demo", "architecture": "RN50"}, "unknown architecture of demo: 'RN50'; one of custom"),
+        ({"name": "demo", "precision": "float8"}, "unknown precision: 'float8'; one of float32"),
+        ({"name": "demo", "precision": 16}, "unknown precision: 16; one of float32"),
+        ({"name": "skyclip", "models_root": "none"}, r"SkyCLIP-ViT-L-14\.pt is missing: .*SkyScript"),
+    )
+]
+
+TEXTS = [
+    row({}, partial(lambda texts, _: load_encoder("demo", device="cpu").encode_texts(texts), texts), message, name)
+    for texts, message, name in (
+        ([None], r"texts\[0\] is None, not a string; leave it out", "text none"),
+        (["red", 3], r"texts\[1\] is 3, not a string", "text a number"),
+        (["red", ""], r"texts\[1\] is blank for 'demo': ''; write a word", "text blank"),
+        (["red " * 40], r"texts\[0\] has 42 tokens, 'demo' reads 32; shorten", "text too long"),
+        (["x" * 10**6], r"texts\[0\] has 1000000 characters, 'demo' reads 32 tokens; shorten it", "text of a million"),
+        (["\ud800"], r"texts\[0\] is .*, which is no Unicode text; type it again", "text no Unicode"),
+        ("red", "encode_texts takes a list with at least one text", "text alone"),
+        ([], "encode_texts takes a list with at least one text", "text list empty"),
+        (None, "encode_texts takes a list with at least one text", "text list none"),
+        (7, "encode_texts takes a list with at least one text", "text list a number"),
+    )
+]
+
+
 def write(root, files):
     for image in IMAGES:
         path = root / "images" / image
@@ -385,7 +482,20 @@ def write(root, files):
 
 @pytest.mark.parametrize(
     ("files", "read", "message"),
-    [*PATTERNCOM, *MULTILABELS, *TRIPLETS, *CAPTIONS, *BENCHMARK, *PARAMETER_VALUES, *COMMAND_LINES, *PARAMETER_FILES],
+    [
+        *PATTERNCOM,
+        *MULTILABELS,
+        *TRIPLETS,
+        *CAPTIONS,
+        *BENCHMARK,
+        *PARAMETER_VALUES,
+        *COMMAND_LINES,
+        *PARAMETER_FILES,
+        *CHECKPOINTS,
+        *DEVICES,
+        *ENCODER_NAMES,
+        *TEXTS,
+    ],
 )
 def test_bad_input_is_named(tmp_path, files, read, message):
     write(tmp_path, files)

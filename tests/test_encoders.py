@@ -99,6 +99,9 @@ def test_missing_and_unexpected_keys_are_named(tmp_path):
     save_file(state | {"extra": torch.zeros(1)}, tmp_path / WEIGHTS)
     with pytest.raises(ValueError, match="extra is not part of the model"):
         load_encoder(str(tmp_path))
+    save_file(state | {"ln_final.bias": state["ln_final.bias"].long()}, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match=r"ln_final.bias holds whole numbers, the model wants floating point"):
+        load_encoder(str(tmp_path))
     save_file({key: value for key, value in state.items() if key != "ln_final.bias"}, tmp_path / WEIGHTS)
     with pytest.raises(ValueError, match=r"ln_final.bias is missing from the file"):
         load_encoder(str(tmp_path))
@@ -118,12 +121,13 @@ def test_pickled_code_is_refused(tmp_path, monkeypatch, dump):
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
-@pytest.mark.parametrize(("name", "file"), [("clip", "CLIP-RN50.bin"), ("clip-openai", "OpenAI-RN50.safetensors")])
-def test_damaged_file_is_named(tmp_path, name, file, content):
-    (tmp_path / file).write_bytes(content)
-    with pytest.raises(ValueError, match=file):
-        load_encoder(name, "RN50", models_root=tmp_path)
+def test_few_bytes_do_not_fill_the_memory(tmp_path):
+    with torch.device("meta"):
+        shapes = open_clip.CLIP(**open_clip.get_model_config("RN50")).state_dict()
+    state = {key: torch.zeros((), dtype=value.dtype).expand(value.shape) for key, value in shapes.items()}
+    torch.save(state, tmp_path / "CLIP-RN50.bin")
+    with pytest.raises(ValueError, match=r"CLIP-RN50.bin is refused: it has \d+ bytes for a model of \d+ weights"):
+        load_encoder("clip", "RN50", models_root=tmp_path)
 
 
 def test_missing_file_is_named(tmp_path):
@@ -135,20 +139,6 @@ def test_unexpected_checksum_is_refused(checkpoints, monkeypatch):
     monkeypatch.setitem(ENCODERS["clip"].sha256, ARCHITECTURES[0], "0" * 64)
     with pytest.raises(ValueError, match="expected 0000"):
         load_encoder("clip", ARCHITECTURES[0], models_root=checkpoints)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("clipp",), "unknown encoder 'clipp': one of demo, clip, remoteclip"),
-        (("clip", "ViT-B-16"), "unknown architecture of clip: 'ViT-B-16'; one of RN50"),
-        (("demo", "RN50"), "unknown architecture of demo"),
-        (("demo", None, "cpu", "float8"), "unknown precision"),
-    ],
-)
-def test_typos_are_explained(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        load_encoder(*arguments)
 
 
 def test_demo_and_its_folder_are_one(demo):
@@ -189,12 +179,6 @@ def test_low_precision_stays_close(demo, precision):
     assert low.provenance["precision"] == precision
 
 
-@pytest.mark.parametrize("texts", [[], "oval", ["oval", " "], ["word " * 100]])
-def test_texts_it_can_not_read_are_refused(demo, texts):
-    with pytest.raises(ValueError, match=r"encode_texts takes|blank|tokens"):
-        demo.encode_texts(texts)
-
-
 def test_words_it_has_never_met(demo):
     assert unknown_words(demo, "a red airplane") == []
     assert unknown_words(demo, "a red zeppelin!") == ["zeppelin"]
@@ -232,5 +216,5 @@ def test_an_encoder_of_ones_own(tmp_path, monkeypatch):
     rows = evaluate(benchmark, features, encoder.encode_texts, methods=["text"])
     assert len(rows) == 24
     assert (rows["AP"] == 1).all()
-    best, _ = search(features.feats, features.feats[0], encoder.encode_texts(["blue"])[0], 1.0, top=4)
-    assert sorted(best) == [2, 5, 8, 11]
+    hits = search(features, 0, "blue", lam=1, top=4, encoder=encoder, archive=archive)
+    assert sorted(hits.table["position"]) == [2, 5, 8, 11]

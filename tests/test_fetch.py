@@ -225,6 +225,17 @@ def test_no_member_leaves_the_folder(server, tmp_path, name):
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [packed]
 
 
+def test_a_zip_that_grows_is_refused(tmp_path):
+    packed = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("PatternNet/beach/a.jpg", bytes(10**6))
+    with pytest.raises(ValueError, match=r"bomb\.zip would unpack to \d+ times its size, the limit is 10"):
+        fetch.unzip_images(packed, tmp_path / "images")
+    assert not (tmp_path / "images").exists()
+    fetch.unzip_images(packed, tmp_path / "images", most_growth=10**6)
+    assert (tmp_path / "images" / "beach" / "a.jpg").stat().st_size == 10**6
+
+
 def test_damaged_zip(server, tmp_path):
     whole = server.files[server.zip]
     server.files[server.zip] = whole[: len(whole) // 2]

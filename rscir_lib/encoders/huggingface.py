@@ -112,6 +112,8 @@ def load_folder(
                 f"{folder / file} is missing: save the model with save_pretrained, in one safetensors file"
             )
     processing = _read(folder / "preprocessor_config.json")
+    if (folder / "tokenizer_config.json").is_file():
+        _read(folder / "tokenizer_config.json")
     weights = folder / WEIGHTS
     found = read_tensors(weights)
     local = {"local_files_only": True, "trust_remote_code": False}

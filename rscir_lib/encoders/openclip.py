@@ -296,7 +296,8 @@ def read_config(path: Path) -> dict:
     preprocess = config.get("preprocess_cfg", {})
     for key in ("mean", "std"):
         values = preprocess.get(key, [1.0] * 3)
-        if not isinstance(values, list) or len(values) != 3 or (key == "std" and min(values) <= 0):
+        numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
+        if not numbers or len(values) != 3 or (key == "std" and min(values) <= 0):
             raise ValueError(f"{path}: preprocess_cfg.{key} is {values!r}; it is three numbers, std above 0")
     known = {"interpolation": ("bicubic", "bilinear"), "resize_mode": ("shortest", "longest", "squash")}
     for key, choices in known.items():
@@ -378,8 +379,6 @@ def model_tensors(config: dict) -> dict[str, torch.Tensor]:
             return kind(**config).state_dict()
     except OSError as error:
         tower = config["text_cfg"].get("hf_model_name")
-        raise ValueError(
-            f"the text tower {tower!r} is on the hub and not on this machine; use another model"
-        ) from error
+        raise ValueError(f"its text tower {tower!r} is on the hub, not on this machine; use another model") from error
     except Exception as error:  # whatever widths that don't fit together make torch, timm or open_clip raise
         raise ValueError(f"the config makes no model ({str(error) or type(error).__name__}); correct it") from error

@@ -91,10 +91,9 @@ def check_texts(
             raise ValueError(f"texts[{row}] is {text!r}, not a string; leave it out or write it in words")
         if len(text) > 100 * limit:  # the tokenizers take the square of a long word's length
             raise ValueError(f"texts[{row}] has {len(text)} characters, {name!r} reads {limit} tokens; shorten it")
-        try:
-            count = len(tokens(text)) + ends
-        except UnicodeEncodeError:
-            raise ValueError(f"texts[{row}] is {text!r}, which is no Unicode text; type it again") from None
+        if not text.isprintable() and text != text.encode(errors="replace").decode():  # half a character
+            raise ValueError(f"texts[{row}] is {text!r}, which is no Unicode text; type it again")
+        count = len(tokens(text)) + ends
         if count == ends:
             raise ValueError(f"texts[{row}] is blank for {name!r}: {text!r}; write a word")
         if count > limit:
@@ -117,7 +116,7 @@ def try_out(encoder: Encoder, source: object) -> None:
         text = encoder.encode_texts(["a"])
     except Exception as error:  # whatever a model raises that doesn't fit together
         raise ValueError(
-            f"{source}: the model can't encode an image and a text ({_line(error)}); correct it"
+            f"{source}: the model can't encode an image and a text in {encoder.precision} ({_line(error)}); correct it"
         ) from error
     for kind, features in (("an image", image), ("a text", text)):
         if features.shape != (1, encoder.dim) or not np.isfinite(features).all():

@@ -57,7 +57,7 @@ def _of_torch(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"it holds {_kind(state)}, not tensors by name")
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
-            raise ValueError(f"{key!r} in it is {_kind(value)}, not a tensor")
+            raise ValueError(f"{key!r} in it is {_kind(value)}, not a named tensor")
     return {key.removeprefix("module."): _shape(value.shape, value.is_floating_point()) for key, value in state.items()}
 
 
@@ -66,7 +66,10 @@ def _shape(shape: list[int] | torch.Size, real: bool) -> torch.Tensor:
 
 
 def _kind(value: object) -> str:
-    return f"a {type(value).__name__}" + (" with nothing in it" if isinstance(value, Mapping) and not value else "")
+    sparse = "sparse " if isinstance(value, torch.Tensor) and value.layout is not torch.strided else ""
+    empty = " with nothing in it" if isinstance(value, Mapping) and not value else ""
+    article = "an" if type(value).__name__[0] in "aeiou" and not sparse else "a"
+    return f"{article} {sparse}{type(value).__name__}{empty}"
 
 
 def misfit(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str | None:
