@@ -41,9 +41,9 @@ def report(
     shapes = spreads(some, texts)
     echo(shapes.round(3).to_string())
     echo("means {:.2f} apart, spread ratio {:.2f}".format(*gap_and_ratio(shapes)))
-    echo("\nWhat normalisation buys: Avg mAP in % at the best lambda, and at one chosen on the other attributes\n")
+    echo("\nAvg mAP in % at the best lambda, at one chosen on the other attributes, and at 0.5\n")
     compared = evaluate(benchmark, features, encoder.encode_texts, NORMALISATIONS, FINE)
-    echo(best_and_honest(compared).round({"best": 1, "honest": 1, "lambda": 3}).to_string() + "\n")
+    echo(best_and_honest(compared).round({"lambda": 3, "best": 1, "honest": 1, "even": 1}).to_string() + "\n")
     best = summarize(rows).loc["weicom"]["Avg"].idxmax()
     echo(_against_average(rows, best))
     if (archive.root / "synthcom.json").exists():
@@ -85,16 +85,18 @@ def gap_and_ratio(shapes: pd.DataFrame) -> tuple[float, float]:
 
 
 def best_and_honest(rows: pd.DataFrame) -> pd.DataFrame:
-    """Avg mAP in per cent of each method at its best lambda, and at an honest one; index method.
+    """Avg mAP in per cent of each method at its best lambda, at an honest one, and at 0.5; index method.
 
     rows: of `evaluate`, methods with a lambda. Columns `lambda` and `best`: chosen on the queries that it is measured
-    on; `honest`: for each attribute the lambda that is best on the mean of the others, NaN where there is only one.
+    on; `honest`: for each attribute the lambda that is best on the mean of the others, NaN where there is only one;
+    `even`: at 0.5, which nobody chose, NaN where it is not among the rows.
     """
     lines = {}
     for method, table in summarize(rows).groupby(level="method", sort=False):
         average, by = table["Avg"].droplevel("method"), table.drop(columns="Avg").droplevel("method")
         chosen = [by.at[by.drop(columns=a).mean(axis=1).idxmax(), a] for a in by] if by.shape[1] > 1 else [np.nan]
         lines[method] = {"lambda": average.idxmax(), "best": average.max(), "honest": np.mean(chosen)}
+        lines[method]["even"] = average.get(0.5, np.nan)
     return pd.DataFrame(lines).T
 
 

@@ -174,9 +174,9 @@ def _train(
             _write_checkpoint(folder / CHECKPOINT, task, parts, past)
     facts = {
         "pairs": f"{len(images)} images, {len(rows)} captions ({len(texts)} distinct)",
-        "steps": f"{steps} of {batch_size} pairs, AdamW, learning rate {learning_rate}, cosine, seed {seed}",
-        **({"start": f"weights of sha256 {started_from}"} if start else {}),
+        "steps": f"weights of sha256 {started_from}" if start else f"{steps}, learning rate {learning_rate}",
         **({"second stage": ", ".join(f"{name} {value}" for name, value in second.items())} if second else {}),
+        "optimiser": f"AdamW, {batch_size} pairs a step, cosine, seed {seed}",
         "time": f"{(time.monotonic() - started) / 60:.1f} min on {device}, {torch.get_num_threads()} threads",
         "versions": ", ".join(f"{package} {version(package)}" for package in ("torch", "open_clip_torch")),
         "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),

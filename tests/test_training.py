@@ -316,6 +316,7 @@ def test_honest_lambda_is_chosen_on_the_other_attributes():
     assert found["lambda"] == 0.25
     assert found["best"] == pytest.approx(100 * (0.2 + 0.8 + 0.7) / 3)
     assert found["honest"] == pytest.approx(100 * (0.2 + 0.1 + 0.7) / 3)
+    assert found["even"] == pytest.approx(100 * (0.9 + 0.1 + 0.2) / 3)
     assert np.isnan(best_and_honest(rows[rows["attribute"] == "color"]).loc["weicom", "honest"])
 
 
