@@ -66,6 +66,7 @@ fetch: $(READY) ## download PatternNet, PatternCom and checkpoints into DATASET_
 	$(RUN) rscir_lib.fetch $(if $(DATASET_ROOT),"$$DATASET_ROOT") $(ARGS)
 
 tiles: $(READY) ## large scenes as windows, listed for LISTING (DATASET_ROOT=, ARGS="--tile 256 --overlap 32")
+	$(if $(DATASET_ROOT),,$(error make tiles needs DATASET_ROOT=folder of scenes))
 	$(RUN) rscir_lib.scenes "$$DATASET_ROOT" $(ARGS)
 
 reproduce: $(READY) ## the published tables beside ours (DATASET_ROOT=.../PatternNet ENCODER=clip)

@@ -13,7 +13,19 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from rscir_lib.similarities import Database, Moments, clamped, minmax, mix, normal_cdf, raw, upper_tail, zscore
+from rscir_lib.methods import Basic, FreeDom, Slerp
+from rscir_lib.similarities import (
+    Database,
+    Moments,
+    clamped,
+    minmax,
+    mix,
+    normal_cdf,
+    raw,
+    reciprocal_rank,
+    upper_tail,
+    zscore,
+)  # fmt: skip
 
 __all__ = ["METHODS", "Database", "Method", "Moments", "TwoSimilarities", "get_method", "mix", "normal_cdf", "zscore"]
 
@@ -30,7 +42,10 @@ class Scorer(Protocol):
 
 
 class Method(Protocol):
-    """A way to compose. Its docstring gives the formula and the source."""
+    """A way to compose. Its docstring gives the formula and the source.
+
+    A method that needs the words themselves says `reads_words = True`; its scorer takes a list of the B texts as well.
+    """
 
     name: str
     has_lambda: bool
@@ -109,6 +124,14 @@ METHODS: dict[str, Method] = {
             "minmax", mix, minmax, has_lambda=True,
             formula="(1 - lambda) m_v + lambda m_t, m = (s - min) / (max - min). Fox and Shaw, TREC-2, 1994 (CombSUM).",
         ),
+        TwoSimilarities(
+            "rrf", mix, reciprocal_rank, has_lambda=True,
+            formula="(1 - lambda) / (60 + rank_v) + lambda / (60 + rank_t), equal similarities sharing the better "
+            "rank. Cormack et al., Reciprocal rank fusion, SIGIR 2009, where lambda is 1/2.",
+        ),
+        Slerp(),
+        FreeDom(),
+        Basic(),
         # in the authors' code, unpublished
         TwoSimilarities("sum", lambda image, text, lam: image + text, pointwise=True, formula="s_v + s_t."),
         TwoSimilarities("product", lambda image, text, lam: image * text, formula="s_v s_t."),

@@ -149,6 +149,7 @@ def _answers(
     text_feats = encoded(encode_texts, texts, database.feats.shape[1])
     image_feats, image_of = _query_images(benchmark, database, query_features)
     t, v = (torch.from_numpy(feats).to(device) for feats in (text_feats, image_feats))
+    text_feats, image_feats = text_feats.astype(np.float64), image_feats.astype(np.float64)
     text_of = queries["text"].map({text: i for i, text in enumerate(texts)}).to_numpy()
     target_of = queries["target"].to_numpy()
     unknown_of = queries["unknown"].to_numpy() if "unknown" in queries else np.full(len(queries), -1)
@@ -201,8 +202,14 @@ def _answers(
             method, lam = jobs[job]
             for start in range(0, len(chunk), rows):
                 some = chunk[start : start + rows]
-                asked = image_feats[image_of[some]].astype(np.float64), text_feats[text_of[some]].astype(np.float64)
-                scores = torch.as_tensor(np.asarray(fitted[method](*asked, lam), np.float64))
+                asked = [
+                    image_feats[image_of[some]].astype(np.float64),
+                    text_feats[text_of[some]].astype(np.float64),
+                    lam,
+                ]
+                if getattr(method, "reads_words", False):
+                    asked.append([texts[text] for text in text_of[some]])
+                scores = torch.as_tensor(np.asarray(fitted[method](*asked), np.float64))
                 if scores.shape != (len(some), len(database)):
                     raise ValueError(
                         f"method {method.name!r} gave scores of shape {tuple(scores.shape)} for {len(some)} queries; "
@@ -213,13 +220,15 @@ def _answers(
                     answers.append((np.array([job]), some[block], finish(found[None])))
         return answers
 
+    # an encoder may sit on a GPU, which a forked process can't use
+    alone = device != "cpu" or any(getattr(method, "reads_words", False) for method, _ in jobs)
     kept = max(1, TEXT_SCORES_KEPT // (len(database) * max(len(prepares), 1)))
     with tqdm(total=len(queries), desc="evaluate", unit=" queries", disable=not progress) as bar:
         for first_text in range(0, len(texts), kept):
             text_scores = prepared(t[first_text : first_text + kept]) if paired else {}
             asked = np.flatnonzero((text_of >= first_text) & (text_of < first_text + kept))
             chunks = _by_image(asked, image_of, rows)
-            for chunk, answers in zip(chunks, parallel_map(score, chunks, None if device == "cpu" else 1), strict=True):
+            for chunk, answers in zip(chunks, parallel_map(score, chunks, 1 if alone else None), strict=True):
                 yield from answers
                 bar.update(len(chunk))
 

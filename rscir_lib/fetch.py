@@ -1,6 +1,8 @@
 """Get PatternNet, PatternCom and the paper's two checkpoints into a dataset root, and check them.
 
     python -m rscir_lib.fetch DATASET_ROOT [--only images,patterncom,models]
+    python -m rscir_lib.fetch DATASET_ROOT --only remoteclip,georsclip           # RemoteCLIP's others, and GeoRSCLIP
+    python -m rscir_lib.fetch UCM_ROOT --only ucm                                # UC Merced's images, for UCMCom
 
 Run it again after an interruption: what stands is skipped, what is partial goes on.
 """
@@ -12,6 +14,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
@@ -19,6 +22,7 @@ from tqdm.auto import tqdm
 
 from rscir_lib.archive import read_archive
 from rscir_lib.patterncom import ATTRIBUTES, CLASSES, read_patterncom
+from rscir_lib.ucmcom import read_ucmcom
 
 IMAGES_PER_CLASS = 800
 IMAGE_SIZE = (256, 256)
@@ -33,7 +37,8 @@ class Source:
     path: str
     least: int  # bytes; anything smaller is an error page or a part
     drive: str = ""  # Google Drive id
-    hub: tuple[str, str, str] | None = None  # repository, its type, its revision; the file name is the path's
+    hub: tuple[str, str, str] | None = None  # repository, its type, its revision
+    inside: str = ""  # path in the repository and below models/; the path's name if ""
 
 
 IMAGES = Source(
@@ -49,6 +54,33 @@ REMOTECLIP = Source(
     drive="1zAqlxASKvNTFQB-ftf6Wn42nFX5IeTKB",
     hub=("chendelong/RemoteCLIP", "model", "main"),
 )
+UCM = Source(
+    "downloads/UCMerced_LandUse.zip",
+    least=3 * 10**8,
+    hub=("torchgeo/ucmerced", "dataset", "7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a"),
+)
+UCM_IMAGES = (21, 100)  # classes, images of each
+UCM_LABELS = {  # no hub that serves them could be tried
+    "multilabels.tsv": "the 17 multi-labels of Chaudhuri et al. 2018, between tabs: a header, then 0 or 1 a label",
+    "captions.json": "UCM-captions of Qu et al. 2016, as JSON: image name without suffix -> its five captions",
+}
+
+
+FURTHER = {
+    "remoteclip": [
+        Source(f"models/RemoteCLIP-{name}.pt", 10**8, hub=("chendelong/RemoteCLIP", "model", "main"))
+        for name in ("RN50", "ViT-B-32")
+    ],
+    "georsclip": [
+        Source(
+            f"models/ckpt/RS5M_{name}.pt",
+            10**8,
+            hub=("Zilun/GeoRSCLIP", "model", "main"),
+            inside=f"ckpt/RS5M_{name}.pt",
+        )
+        for name in ("ViT-B-32", "ViT-L-14", "ViT-H-14")
+    ],
+}
 
 
 def fetch_images(root: Path) -> None:
@@ -84,18 +116,45 @@ def fetch_models(root: Path) -> None:
     _get(root, REMOTECLIP)
 
 
-STEPS = {"images": fetch_images, "patterncom": fetch_patterncom, "models": fetch_models}
+def fetch_further(sources: list[Source], root: Path) -> None:
+    """Checkpoints that the paper doesn't use."""
+    for source in sources:
+        _get(root, source)
+
+
+def fetch_ucm(root: Path) -> None:
+    """UC Merced's 2,100 images to `root/images/<class>/<image>`; its labels are to be put beside them by hand.
+
+    Raises FileNotFoundError saying which labels, by whom and in which form, until they are there.
+    """
+    classes, each = UCM_IMAGES
+    if len(list(root.glob("images/*/*.tif"))) != classes * each:
+        unzip_images(_get(root, UCM), root / "images")
+    found = Counter(path.parent.name for path in root.glob("images/*/*.tif"))
+    if len(found) != classes or set(found.values()) != {each}:
+        raise ValueError(f"{root / 'images'} is not UC Merced, {classes} classes of {each} images; found {dict(found)}")
+    missing = [f"{file}: {what}" for file, what in UCM_LABELS.items() if not (root / file).exists()]
+    if missing:
+        raise FileNotFoundError(
+            f"{root}: the images are there; put the labels beside them by hand: {'; '.join(missing)}"
+        )
+    read_ucmcom(root)
+
+
+STEPS = {"images": fetch_images, "patterncom": fetch_patterncom, "models": fetch_models, "ucm": fetch_ucm}
+PATTERNNET = ("images", "patterncom", "models")  # what is fetched unless told
+STEPS |= {name: partial(fetch_further, sources) for name, sources in FURTHER.items()}
 
 
 def unzip_images(packed: Path, images: Path, most_growth: float = 10) -> None:
-    """Unpack the members `.../<class>/<image>.jpg` to `images/<class>/<image>.jpg`; skips those that stand.
+    """Unpack the members `.../<class>/<image>.jpg` (or `.tif`) to `images/<class>/<image>.jpg`; skips those that stand.
 
-    Raises ValueError for a damaged zip, for a member that would land elsewhere, and for a zip that would unpack to
-    more than `most_growth` times its size: JPEG hardly shrinks when it is packed.
+    An image stands whole or not at all. Raises ValueError for a damaged zip, for a member that would land elsewhere,
+    and for a zip that would unpack to more than `most_growth` times its size: photographs hardly shrink when packed.
     """
     try:
         with zipfile.ZipFile(packed) as file:
-            members = [m for m in file.infolist() if re.search(r"(^|/)[^/.][^/]*\.jpg$", m.filename)]
+            members = [m for m in file.infolist() if re.search(r"(^|/)[^/.][^/]*\.(jpg|tif)$", m.filename)]
             growth = sum(member.file_size for member in members) / packed.stat().st_size
             if growth > most_growth:
                 raise ValueError(
@@ -108,9 +167,11 @@ def unzip_images(packed: Path, images: Path, most_growth: float = 10) -> None:
                     raise ValueError(f"{packed}: member {member.filename!r} leads out of its folder; don't use it")
                 if not target.exists() or target.stat().st_size != member.file_size:
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    with file.open(member) as source, target.open("wb") as sink:
+                    part = target.with_suffix(".part")
+                    with file.open(member) as source, part.open("wb") as sink:  # never more than its stated size
                         shutil.copyfileobj(source, sink)
-    except zipfile.BadZipFile as error:
+                    part.replace(target)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{packed} is damaged ({error}); delete it and fetch again") from error
 
 
@@ -164,14 +225,16 @@ def _get(root: Path, source: Source) -> Path:
         import huggingface_hub
 
         repository, kind, revision = source.hub
-        huggingface_hub.hf_hub_download(repository, path.name, repo_type=kind, revision=revision, local_dir=path.parent)
+        file = source.inside or path.name
+        below = path.parents[file.count("/")]
+        huggingface_hub.hf_hub_download(repository, file, repo_type=kind, revision=revision, local_dir=below)
         _check_file(path, source)
 
     ways = {}
     if source.drive:
         ways[f"the file with Google Drive id {source.drive}"] = from_drive
     if source.hub:
-        ways[f"{path.name} of the Hugging Face {source.hub[1]} {source.hub[0]}"] = from_hub
+        ways[f"{source.inside or path.name} of the Hugging Face {source.hub[1]} {source.hub[0]}"] = from_hub
     path.parent.mkdir(parents=True, exist_ok=True)
     _try(path, ways)
     return path
@@ -206,7 +269,9 @@ def _check_file(path: Path, source: Source) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m rscir_lib.fetch", description=__doc__.splitlines()[0])
     parser.add_argument("root", type=lambda text: Path(text).expanduser(), metavar="DATASET_ROOT")
-    parser.add_argument("--only", default=",".join(STEPS), help="steps, separated by commas; all if not given")
+    parser.add_argument(
+        "--only", default=",".join(PATTERNNET), help=f"of {', '.join(STEPS)}; PatternNet's if not given"
+    )
     arguments = parser.parse_args()
     steps = arguments.only.split(",")
     if not set(steps) <= set(STEPS):

@@ -71,6 +71,11 @@ def _words(value: object) -> str:
     return "" if isinstance(value, str) and value.strip() else "a text that is not blank"
 
 
+def _name(value: object) -> str:
+    fine = isinstance(value, str) and re.fullmatch(r"[^\s,/\\\"]([^,/\\\"\n\r]*[^\s,/\\\"])?", value)
+    return "" if fine else "a name without comma, quote, slash or outer blanks"
+
+
 def _folder(value: object) -> str:
     fine = isinstance(value, str) and (not value or from_root(value).is_dir())
     return "" if fine else 'a folder that is there, or ""'
@@ -152,6 +157,14 @@ PARAMETERS: dict[str, Rule] = {
     "POSITION": _whole(0, 2**53),  # `Run.check` knows the archive's size
     "QUERY": _whole(0, 2**53),
     "SEED": _whole(0, 2**32 - 1),
+    "ATTRIBUTE": _name,
+    "VALUES": _list(_name, '["smooth", "rough"]'),
+    "TEMPLATE": lambda value: "" if isinstance(value, str) and "{}" in value else "a text with {} for the value",
+    "PERSON": _name,
+    "MOST": _whole(1, 2**53),
+    "ORDER": _choice("uncertain", "random"),
+    "CHECK": _text,
+    "WRITE_TO_ARCHIVE": _truth,
 }
 
 

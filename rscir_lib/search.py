@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -246,6 +246,8 @@ class Searcher:
         if not isinstance(method, TwoSimilarities):
             scorer = self._fitted.get(method) or method.fit(self.database, self.encode_texts)
             self._fitted[method] = scorer
+            if getattr(method, "reads_words", False):
+                scorer = partial(scorer, words=[text])
         positions, scores = top_k(self.database, of_image, of_text, lam, top, method, scorer)
         question = {"image": name, "text": text, "method": method.name, "lambda": lam if method.has_lambda else None}
         question["archive"] = self.archive.name if self.archive else self.features.provenance.get("archive", "")

@@ -67,6 +67,13 @@ def minmax(s: torch.Tensor) -> torch.Tensor:
     return torch.where(high - low > FLAT, (s - low) / (high - low), torch.zeros_like(s))
 
 
+def reciprocal_rank(s: torch.Tensor) -> torch.Tensor:
+    """1 / (60 + rank), the highest having rank 1; equal similarities share the better rank."""
+    ascending = s.sort(dim=-1).values
+    not_higher = torch.searchsorted(ascending, s.contiguous(), right=True)
+    return 1 / (61 + s.shape[-1] - not_higher).to(s.dtype)
+
+
 def mix(image: torch.Tensor, text: torch.Tensor, lam: float) -> torch.Tensor:
     """(1 - lambda) image + lambda text: lambda 0 is image alone, 1 text alone."""
     if lam == 1:

@@ -31,7 +31,17 @@ from rscir_lib.files import UNFINISHED, write_json, write_npy
 
 MANIFEST = "manifest.json"
 # Recorded, but no reason to refuse a row: the archive may have moved or grown, or a package been updated
-RECORDED = {"archive", "archive_fingerprint", "python", "torch", "torchvision", "open_clip_torch", "pillow", "numpy"}
+RECORDED = {
+    "archive",
+    "archive_fingerprint",
+    "python",
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "transformers",
+    "pillow",
+    "numpy",
+}
 STAMPS = ("sizes", "mtimes_ns", "contents")
 DTYPES = ("float32", "float16")
 SHARD_BYTES = 2**28  # 87,381 rows of 768 float32: few files, and a fraction of the memory there is

@@ -73,7 +73,7 @@ def phi(z):
 
 
 def scores(method, s_image, s_text, lam):
-    if lam in (0, 1) and method in ("weicom", "zscore", "linear", "minmax"):
+    if lam in (0, 1) and method in ("weicom", "zscore", "linear", "minmax", "rrf"):
         return s_text if lam else s_image  # one modality alone
     if method in ("weicom", "zscore"):
         s_image, s_text = standardised(s_image), standardised(s_text)
@@ -83,6 +83,8 @@ def scores(method, s_image, s_text, lam):
         s_image, s_text = stretched(s_image), stretched(s_text)
     if method == "product-clamped":
         s_image, s_text = [max(s, 0.0) for s in s_image], [max(s, 0.0) for s in s_text]
+    if method == "rrf":
+        return reciprocal_ranks(s_image, s_text, lam)
     combine = {
         "image": lambda i, t: i,
         "text": lambda i, t: t,
@@ -95,7 +97,7 @@ def scores(method, s_image, s_text, lam):
     return [combine(i, t) for i, t in zip(s_image, s_text, strict=True)]
 
 
-def metrics(ranked, relevant):
+def metrics(ranked, relevant, cutoffs=(5, 10, 15, 20)):
     """AP, P@k and R@k of a ranked list of names."""
     found, precisions = 0, []
     for rank, name in enumerate(ranked, 1):
@@ -103,17 +105,69 @@ def metrics(ranked, relevant):
             found += 1
             precisions.append(found / rank)
     result = {"AP": sum(precisions) / len(relevant) if relevant else 0.0}
-    for k in (5, 10, 15, 20):
+    for k in cutoffs:
         hits = len([name for name in ranked[:k] if name in relevant])
         result[f"P@{k}"] = hits / k
         result[f"R@{k}"] = hits / len(relevant) if relevant else 0.0
     return result
 
 
-def evaluate_query(feats, names, image, text_feat, relevant, method, lam):
-    """Metrics of one composed query; `sorted` is stable, so ties go by archive order."""
-    s_image = [dot(row, feats[names.index(image)]) for row in feats]
+def ranking(feats, image_feat, text_feat, method, lam, left_out=()):
+    """Positions, best first, ties by position, without those that are left out."""
+    s_image = [dot(row, image_feat) for row in feats]
     s_text = [dot(row, text_feat) for row in feats]
     score = scores(method, s_image, s_text, lam)
-    order = sorted(range(len(names)), key=lambda i: -score[i])
+    return [i for i in sorted(range(len(feats)), key=lambda i: -score[i]) if i not in left_out]
+
+
+def evaluate_query(feats, names, image, text_feat, relevant, method, lam):
+    """Metrics of one composed query; `sorted` is stable, so ties go by archive order."""
+    order = ranking(feats, feats[names.index(image)], text_feat, method, lam)
     return metrics([names[i] for i in order], relevant)
+
+
+def rank_of(x, values):
+    """1 for the highest; equal values share the better rank."""
+    return 1 + len([v for v in values if v > x])
+
+
+def reciprocal_ranks(s_image, s_text, lam):
+    return [
+        (1 - lam) / (60 + rank_of(i, s_image)) + lam / (60 + rank_of(t, s_text))
+        for i, t in zip(s_image, s_text, strict=True)
+    ]
+
+
+def on_arc(v, t, lam):
+    """The point on the arc from v to t: turned from v towards t by the share lam of their angle."""
+    cosine = dot(v, t)
+    angle = math.acos(max(-1, min(1, cosine)))
+    across = [b - cosine * a for a, b in zip(v, t, strict=True)]  # from v, at a right angle, towards t
+    length = math.sqrt(dot(across, across))
+    return [math.cos(lam * angle) * a + math.sin(lam * angle) * c / length for a, c in zip(v, across, strict=True)]
+
+
+def nearest(query, feats, k):
+    """Positions of the k rows most similar to the query, best first, ties by position."""
+    return sorted(range(len(feats)), key=lambda i: (-dot(query, feats[i]), i))[:k]
+
+
+def expanded(v, feats, k, power):
+    total = [float(x) for x in v]
+    for i in nearest(v, feats, k):
+        weight = max(dot(v, feats[i]), 0) ** power
+        total = [a + weight * float(x) for a, x in zip(total, feats[i], strict=True)]
+    length = math.sqrt(dot(total, total))
+    return [x / length for x in total]
+
+
+def freedom(v, text, feats, encode, vocabulary, neighbours, words, kept):
+    """Scores of every row by FreeDom for an image of the archive."""
+    counts = {}
+    for i in nearest(v, feats, neighbours):
+        named = sorted(vocabulary, key=lambda word: -dot(feats[i], encode([word])[0]))[:words]
+        for word in named:
+            counts[word] = counts.get(word, 0) + 1
+    most = sorted(counts, key=lambda word: -counts[word])[:kept]
+    highest = max(counts.values())
+    return [sum(counts[word] / highest * dot(encode([f"{word} {text}"])[0], row) for word in most) for row in feats]

@@ -362,6 +362,7 @@ def test_pixels_without_data_are_black_and_do_not_count(tmp_path, picture):
     np.testing.assert_array_equal(np.asarray(read_image(undeclared, Reading(nodata=-9999))), got)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow tells of damaged tags
 def test_damaged_files_raise_nothing_else(mixed, tmp_path):
     rng, told = random.Random(0), []
     for name in ("good.jpg", "palette.png", "sixteen.tif", "twelve.jp2", "lossless.webp", "plain.bmp", "sixteen.png"):
@@ -391,7 +392,14 @@ def test_without_rasterio_plain_images_are_read_and_others_say_what_is_needed(mi
 
 
 def test_features_of_a_mixed_folder(mixed, tmp_path):
-    readable = [i for i, cls in enumerate(mixed.classes) if cls != "other"]
-    archive = mixed.subset(readable)
-    feats = read_features(extract_features(archive, load_encoder("demo", device="cpu"), tmp_path / "store")).feats
-    np.testing.assert_allclose(feats, features_of([archive.read(i) for i in range(len(archive))]), atol=1e-5)
+    folder = extract_features(mixed, load_encoder("demo", device="cpu"), tmp_path / "store", workers=2)
+    features = read_features(folder)
+    bad = {"truncated.jpg", "truncated.tif", "text.jpg", "catalogue.tif", "empty.png", "scene.png", "complex.tif"}
+    assert {file.removeprefix("other/") for file in features.unreadable} == {*bad, "void.tif"}
+    assert "cut it into tiles" in features.unreadable["other/scene.png"]
+    assert "replace the file" in features.unreadable["other/truncated.jpg"]
+    readable = [i for i, file in enumerate(mixed.files) if file not in features.unreadable]
+    assert features.files == tuple(mixed.files[i] for i in readable)
+    expected = features_of([mixed.read(i) for i in readable])
+    np.testing.assert_allclose(features.feats, expected, atol=1e-5)
+    assert features.provenance["reading"] == mixed.reading["reading"]

@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracle
-from rscir_lib.composition import METHODS, Moments, get_method, normal_cdf, zscore
+from rscir_lib.composition import METHODS, Moments, TwoSimilarities, get_method, normal_cdf, zscore
 from rscir_lib.metrics import METRICS, chance_ap, retrieval_metrics
 from rscir_lib.search import top_k
+from rscir_lib.similarities import upper_tail
 
 seeds = st.integers(0, 2**32)
+PAIRED = sorted(name for name, method in METHODS.items() if isinstance(method, TwoSimilarities))
 
 
 def similarities(seed, rows=3, n=40):
@@ -20,7 +22,7 @@ def similarities(seed, rows=3, n=40):
 
 
 @settings(deadline=None)
-@given(seed=seeds, name=st.sampled_from(sorted(METHODS)), lam=st.floats(0, 1))
+@given(seed=seeds, name=st.sampled_from(PAIRED), lam=st.floats(0, 1))
 def test_rows_are_independent_and_order_is_kept(seed, name, lam):
     """Scores of a query don't depend on the batch; permuting the archive permutes the scores."""
     image, text = similarities(seed)
@@ -132,3 +134,34 @@ def test_real_features(whu_root, model, accuracy):
     assert s_image.mean() - s_text.mean() > 0.3  # the two scales hardly overlap ...
     cdf_image, cdf_text = (normal_cdf(torch.from_numpy(s.copy())) for s in (s_image, s_text.T))
     assert abs(cdf_image.mean() - cdf_text.mean()) < 0.02  # ... until each is standardised over the archive
+
+
+SATURATED = {
+    "near-duplicates": np.r_[0.9 + 1e-9 * np.arange(50), np.random.default_rng(0).normal(0.1, 0.01, 30_000)],
+    "far below": np.r_[-0.9 - 1e-9 * np.arange(50), np.random.default_rng(1).normal(0.1, 0.01, 30_000)],
+    "one far out": np.r_[[0.9, 0.9 - 1e-15], np.full(30_000, 0.1) + 1e-6 * np.arange(30_000)],
+    "duplicated": np.repeat([0.1, 0.5, 0.3], 7),
+    "constant": np.full(9, 0.3),
+    "constant but for rounding": np.full(9, 0.3) + 1e-16 * np.arange(9),
+}
+
+
+@pytest.mark.parametrize("kind", SATURATED)
+@pytest.mark.parametrize("name", sorted(name for name in PAIRED if METHODS[name].has_lambda))
+def test_lambda_0_and_1_rank_as_the_single_modalities(kind, name):
+    """Exactly, ties and all, however far out the similarities lie."""
+    one = torch.from_numpy(SATURATED[kind])
+    other = torch.from_numpy(np.random.default_rng(2).permutation(SATURATED[kind]))
+    for lam, (image, text) in ((0, (one, other)), (1, (other, one))):
+        scores = METHODS[name].score(image, text, lam)
+        assert scores.argsort(stable=True).equal(one.argsort(stable=True))
+        assert len(scores.unique()) == len(one.unique())
+
+
+def test_the_upper_tail_tells_near_duplicates_apart():
+    """z of 17 and more, where the CDF is exactly 1."""
+    image = torch.from_numpy(SATURATED["near-duplicates"])
+    assert zscore(image)[:50].gt(17).all()
+    assert upper_tail(image)[:50].diff().gt(0).all()
+    assert normal_cdf(image)[:50].eq(1).all()
+    assert torch.allclose(upper_tail(image), normal_cdf(image) - 1, rtol=0, atol=1e-15)

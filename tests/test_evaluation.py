@@ -1,5 +1,9 @@
 """`evaluate` against the slow oracle on random benchmarks, the laws of the methods, and the tables."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +13,8 @@ from hypothesis import strategies as st
 
 import oracle
 from rscir_lib import composition, evaluation
+from rscir_lib.archive import Archive
+from rscir_lib.benchmark import Benchmark, Report
 from rscir_lib.composition import TwoSimilarities
 from rscir_lib.evaluation import (
     BASELINES,
@@ -20,15 +26,18 @@ from rscir_lib.evaluation import (
     nearest_version,
     published,
     summarize,
+    top_lists,
 )
 from rscir_lib.features import Features
-from rscir_lib.metrics import METRICS
+from rscir_lib.metrics import METRICS, retrieval_metrics
 from rscir_lib.patterncom import read_patterncom
+from rscir_lib.search import top_k
+from rscir_lib.similarities import Database
 
 CLASSES = ("bridge", "overpass", "harbor", "ferryterminal", "forest", "christmastreefarm", "denseresidential")
 VALUES = ("red", "two", "oval")
 METHODS = (
-    *BASELINES, "weicom", "linear", "zscore", "minmax", "sum", "product", "product-clamped", "minimum",
+    *BASELINES, "weicom", "linear", "zscore", "minmax", "rrf", "sum", "product", "product-clamped", "minimum",
 )  # fmt: skip
 
 
@@ -319,3 +328,169 @@ def test_published_versions():
         assert set(nearest["Shape"].split(", ")) == {"released", "after-class-check", "first-release"}
     with pytest.raises(ValueError, match="nothing is published for encoder 'demo'"):
         compare_published(table, "demo")
+
+
+# what a benchmark may ask beyond PatternCom
+
+
+def open_benchmark(rng, images=40, queries=30, outside=5):
+    """Random queries: unknown images, images from outside, and no image ranks itself; and both archives' features."""
+    archive = Archive(Path("/nowhere"), tuple(f"{i:03d}.jpg" for i in range(images)), ("",) * images)
+    strangers = Archive(Path("/elsewhere"), tuple(f"{i}.jpg" for i in range(outside)), ("",) * outside)
+    position = rng.integers(-1, images, queries)
+    asked = np.where(position < 0, rng.integers(0, outside, queries), -1)
+    targets, unknowns = [], []
+    for p in position:
+        others = rng.permutation(np.setdiff1d(np.arange(images), [p]))
+        targets.append(np.sort(others[: rng.integers(0, 4)]))
+        unknowns.append(np.sort(others[4 : 4 + rng.integers(0, 6)]))
+    table = pd.DataFrame(
+        {
+            "attribute": rng.choice(["shape", "size"], queries),
+            "group": "any",
+            "image": [archive.files[p] if p >= 0 else strangers.files[q] for p, q in zip(position, asked, strict=True)],
+            "value": "",
+            "text": rng.choice(VALUES, queries),
+            "position": position,
+            "target": np.arange(queries),
+            "unknown": np.where(rng.random(queries) < 0.2, -1, np.arange(queries)),
+            "query": asked,
+        }
+    )
+    labels = pd.DataFrame(columns=["attribute", "image", "group", "value", "position"]).astype({"position": int})
+    benchmark = Benchmark(
+        archive, "open", table, tuple(targets), labels, Report().table(), tuple(unknowns), strangers, exclude_self=True
+    )
+    feats = unit(rng.normal(size=(images + outside, 6)))
+    feats[images - 3 : images] = feats[0]
+    of = make_features(archive, feats[:images]), make_features(strangers, feats[images:])
+    return benchmark, *of
+
+
+def by_oracle(benchmark, features, strangers, method, lam, cutoffs):
+    rows = []
+    for query in benchmark.queries.itertuples():
+        feat = features.feats[query.position] if query.position >= 0 else strangers.feats[query.query]
+        left_out = set(benchmark.unknowns[query.unknown]) if query.unknown >= 0 else set()
+        left_out |= {query.position} if query.position >= 0 else set()
+        ranked = oracle.ranking(features.feats, feat, text_encoder(6)([query.text])[0], method, lam, left_out)
+        rows.append(oracle.metrics(ranked, set(benchmark.targets[query.target]), cutoffs))
+    return pd.DataFrame(rows, index=benchmark.queries.index)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), lam=st.sampled_from([0, 0.4, 1]), kept=st.sampled_from([1, 100, 2**26]))
+def test_condensed_lists_strangers_and_cutoffs_agree_with_the_oracle(seed, lam, kept):
+    """Also with texts in blocks of one, two and all."""
+    benchmark, features, strangers = open_benchmark(np.random.default_rng(seed))
+    before, evaluation.TEXT_SCORES_KEPT = evaluation.TEXT_SCORES_KEPT, kept
+    try:
+        found = evaluate(
+            benchmark, features, text_encoder(6), METHODS, [lam], "cpu", False, (1, 7), strangers, return_ranks=True
+        )
+    finally:
+        evaluation.TEXT_SCORES_KEPT = before
+    assert found.columns[5:7].tolist() == ["n_relevant", "n_unknown"]
+    for method, rows in found.groupby("method"):
+        expected = by_oracle(benchmark, features, strangers, method, lam, (1, 7))
+        pd.testing.assert_frame_equal(rows[expected.columns], expected, check_names=False, rtol=0, atol=1e-12)
+        assert rows["n_unknown"].tolist() == benchmark.n_unknown.tolist()
+        by_ranks = [retrieval_metrics(ranks, (1, 7))[0] for ranks in rows["ranks"]]
+        assert rows["AP"].to_numpy() == pytest.approx(by_ranks)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), k=st.sampled_from([1, 7, 60]), method=st.sampled_from(METHODS))
+def test_top_lists_are_the_head_of_the_ranking(seed, k, method):
+    benchmark, features, strangers = open_benchmark(np.random.default_rng(seed))
+    lists = top_lists(benchmark, features, text_encoder(6), method, 0.4, k, "cpu", False, strangers)
+    for query, found in zip(benchmark.queries.itertuples(), lists, strict=True):
+        feat = features.feats[query.position] if query.position >= 0 else strangers.feats[query.query]
+        left_out = set(benchmark.unknowns[query.unknown]) if query.unknown >= 0 else set()
+        left_out |= {query.position} if query.position >= 0 else set()
+        ranked = oracle.ranking(features.feats, feat, text_encoder(6)([query.text])[0], method, 0.4, left_out)
+        assert found[found >= 0].tolist() == ranked[:k]
+        assert (found[len(ranked) :] == -1).all()
+
+
+def test_a_method_of_ones_own_works_everywhere(case):
+    """A class, unregistered: in evaluate, summarize and search."""
+
+    class Nearest:
+        """The better of the two, as ranked by the query's midpoint."""
+
+        name, has_lambda = "midpoint", True
+
+        def fit(self, features, encode_texts):
+            return lambda images, texts, lam: ((1 - lam) * images + lam * texts) @ features.feats.T.astype(float)
+
+    rows = run(case, methods=[Nearest(), "linear"], lambdas=[0, 0.3, 1])
+    table = summarize(rows)
+    assert table.loc["midpoint"].to_numpy() == pytest.approx(table.loc["linear"].to_numpy())
+    _, features = case
+    queries = [features.feats[3], unit(np.ones((1, 16)))[0]]
+    score = Nearest().fit(Database(features.feats), None)
+    mine, _ = top_k(features.feats, *queries, 0.3, 10, Nearest(), score)
+    assert mine.tolist() == top_k(features.feats, *queries, 0.3, 10, "linear")[0].tolist()
+    with pytest.raises(ValueError, match="pass scorer"):
+        top_k(features.feats, *queries, 0.3, 10, Nearest())
+
+
+def test_further_methods_are_ranked_by_their_own_scores(case, monkeypatch):
+    """In blocks, in several processes, and texts told apart by those who read them."""
+    monkeypatch.setitem(evaluation.SCORES_AT_A_TIME, "cpu", 7 * 300)
+    benchmark, _ = case
+
+    class Words:
+        name, has_lambda, reads_words = "words", False, True
+
+        def fit(self, features, encode_texts):
+            return lambda images, texts, lam, words: np.stack(
+                [np.roll(np.arange(300.0), VALUES.index(word)) for word in words]
+            )
+
+    rows = run(case, methods=["slerp", Words()], lambdas=[0, 1])
+    image, text = run(case, methods=["image"]), run(case, methods=["text"])
+    slerp = rows[rows["method"] == "slerp"]
+    assert slerp.loc[slerp["lambda"] == 0, "AP"].tolist() == pytest.approx(image["AP"].tolist())
+    assert slerp.loc[slerp["lambda"] == 1, "AP"].tolist() == pytest.approx(text["AP"].tolist())
+    words = rows[rows["method"] == "words"]
+    for query, found in zip(benchmark.queries.itertuples(), words.itertuples(), strict=True):
+        ranked = np.argsort(-np.roll(np.arange(300.0), VALUES.index(query.text)), kind="stable").tolist()
+        assert pytest.approx(oracle.metrics(ranked, set(benchmark.targets[query.target]))["AP"]) == found.AP
+
+
+def test_many_texts_take_little_memory():
+    """20,000 texts over 30,400 images would be 4.9 GB of similarities at once: here 2,000, in a process of its own."""
+    code = """
+import resource, numpy as np, pandas as pd
+from pathlib import Path
+from rscir_lib.archive import Archive
+from rscir_lib.benchmark import Benchmark, Report
+from rscir_lib.evaluation import evaluate
+from rscir_lib.features import Features
+n, texts, d = 30_400, 2_000, 16
+rng = np.random.default_rng(0)
+unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+archive = Archive(Path("/nowhere"), tuple(f"{i}.jpg" for i in range(n)), ("",) * n)
+queries = pd.DataFrame({"attribute": "any", "group": "", "image": "", "value": "", "position": np.arange(texts),
+                        "text": [f"t{i}" for i in range(texts)], "target": 0})
+labels = pd.DataFrame(columns=["attribute", "image", "group", "value", "position"]).astype({"position": int})
+benchmark = Benchmark(archive, "", queries, (np.arange(3),), labels, Report().table())
+features = Features(unit(rng.normal(size=(n, d))), archive.files, archive.classes, {})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rows = evaluate(benchmark, features, lambda t: unit(rng.normal(size=(len(t), d))), ["linear"], [0.5], "cpu", False)
+print(len(rows), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rows, mebibytes = done.stdout.split()
+    assert int(rows) == 2_000
+    assert float(mebibytes) < 1200
+
+
+@pytest.mark.parametrize(
+    ("device", "where"),
+    [("cpu", "cpu"), ("mps", "cpu"), ("auto", "cuda" if torch.cuda.is_available() else "cpu")],
+)
+def test_where_ranking_is_done(device, where):
+    assert evaluation.resolve_device(device) == where

@@ -3,6 +3,8 @@
 import functools
 import io
 import itertools
+import json
+import struct
 import sys
 import threading
 import zipfile
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image
 
 from rscir_lib import fetch
+from rscir_lib.encoders import ENCODERS
 from rscir_lib.patterncom import ATTRIBUTES, CLASSES
 
 gdown = pytest.importorskip("gdown", reason="the extra `fetch` is not installed")
@@ -120,6 +123,9 @@ def server(monkeypatch, tmp_path):
         monkeypatch.setattr(gdown, "download_folder", download_folder)
         monkeypatch.setattr(fetch, "IMAGES_PER_CLASS", PER_CLASS)
         monkeypatch.setattr(fetch, "QUERIES", 100)
+        monkeypatch.setattr(fetch, "FURTHER", {name: list(sources) for name, sources in fetch.FURTHER.items()})
+        further = {name: functools.partial(fetch.fetch_further, sources) for name, sources in fetch.FURTHER.items()}
+        monkeypatch.setattr(fetch, "STEPS", fetch.STEPS | further)
         for name in ("IMAGES", "LISTING", "CLIP", "REMOTECLIP"):
             monkeypatch.setattr(fetch, name, replace(getattr(fetch, name), least=50))
         server.zip = f"/datasets/torchgeo/PatternNet/resolve/{fetch.IMAGES.hub[2]}/PatternNet.zip"
@@ -158,6 +164,26 @@ def test_only_the_named_steps(server, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, tmp_path, "--only", "model")
     assert "images, patterncom, models" in capsys.readouterr().err
+
+
+def test_uc_merced_comes_from_the_hub_and_its_labels_by_hand(server, tmp_path, monkeypatch):
+    names = [f"{cls}{i:02}" for cls in ("beach", "harbor") for i in range(4)]
+    packed = zipped({f"UCMerced_LandUse/Images/{name[:-2]}/{name}.tif": b"II*" + bytes(100) for name in names})
+    server.files[f"/datasets/torchgeo/ucmerced/resolve/{fetch.UCM.hub[2]}/UCMerced_LandUse.zip"] = packed
+    monkeypatch.setattr(fetch, "UCM", replace(fetch.UCM, least=50))
+    monkeypatch.setattr(fetch, "UCM_IMAGES", (2, 4))
+    with pytest.raises(FileNotFoundError, match=r"by hand: multilabels\.tsv: .*Chaudhuri.*captions\.json: .*Qu et al"):
+        run(monkeypatch, tmp_path, "--only", "ucm")
+    assert sorted(path.stem for path in tmp_path.glob("images/*/*.tif")) == names
+    rows = [f"{name}\t{int(name[-1] < '2')}" for name in names]
+    (tmp_path / "multilabels.tsv").write_text("\n".join(["image\tcars", *rows]))
+    (tmp_path / "captions.json").write_text(json.dumps({name: ["A place ."] for name in names}))
+    server.asked.clear()
+    run(monkeypatch, tmp_path, "--only", "ucm")
+    assert server.asked == []
+    (tmp_path / "images" / "beach" / "beach00.tif").rename(tmp_path / "images" / "harbor" / "more.tif")
+    with pytest.raises(ValueError, match="is not UC Merced, 2 classes of 4 images"):
+        fetch.fetch_ucm(tmp_path)
 
 
 def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
@@ -234,6 +260,49 @@ def test_a_zip_that_grows_is_refused(tmp_path):
     assert not (tmp_path / "images").exists()
     fetch.unzip_images(packed, tmp_path / "images", most_growth=10**6)
     assert (tmp_path / "images" / "beach" / "a.jpg").stat().st_size == 10**6
+
+
+def bomb(name, size):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(name, bytes(size))
+    return data.getvalue()
+
+
+def test_a_bomb_that_lies_about_its_size(tmp_path):
+    packed, images = tmp_path / "bomb.zip", tmp_path / "images"
+    size, said = 2**21, 1000
+    packed.write_bytes(
+        bomb("images/beach/beach001.jpg", size).replace(struct.pack("<I", size), struct.pack("<I", said))
+    )
+    with pytest.raises(ValueError, match="is damaged"):
+        fetch.unzip_images(packed, images)
+    assert list(images.rglob("*.jpg")) == []
+
+
+def test_an_image_stands_whole_or_not_at_all(tmp_path, monkeypatch):
+    packed, images = tmp_path / "a.zip", tmp_path / "images"
+    packed.write_bytes(zipped({"images/beach/beach001.jpg": jpg()}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fetch.unzip_images(packed, images)
+    assert list(images.rglob("*.jpg")) == []
+    fetch.unzip_images(packed, images)
+    assert [path.name for path in images.rglob("*.*")] == ["beach001.jpg"]
+
+
+def test_further_checkpoints(server, tmp_path, monkeypatch):
+    for sources in fetch.FURTHER.values():
+        for row, source in enumerate(sources):
+            sources[row] = replace(source, least=50)
+            file = source.inside or source.path.removeprefix("models/")
+            server.files[f"/{source.hub[0]}/resolve/main/{file}"] = b"PK" + bytes(100 + row)
+    run(monkeypatch, tmp_path, "--only", "remoteclip,georsclip")
+    for name in ("remoteclip", "georsclip"):
+        for architecture in ENCODERS[name].models:
+            file = tmp_path / "models" / ENCODERS[name].file.format(architecture=architecture)
+            assert file.exists() or (name, architecture) == ("remoteclip", "ViT-L-14")  # the paper's
 
 
 def test_damaged_zip(server, tmp_path):

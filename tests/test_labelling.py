@@ -2,10 +2,13 @@
 
 import math
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from rscir_lib.archive import read_archive
@@ -90,9 +93,17 @@ def test_a_journal_that_is_not_understood_is_refused(archive, tmp_path, text, me
 
 def test_one_journal_one_session(archive, tmp_path):
     first = Session(archive, VALUES, tmp_path / "ann.csv")
-    with pytest.raises(ValueError, match="open in another session"):
+    first.label("a0.png", "smooth")
+    second = Session(archive, VALUES, tmp_path / "ann.csv")  # the cell run again
+    with pytest.raises(ValueError, match="open in a newer widget"):
+        first.label("a1.png", "smooth")
+    assert second.left[0] == "a1.png"
+    other = f"from filelock import FileLock; FileLock({str(tmp_path / 'ann.lock')!r}).acquire(timeout=0)"
+    assert subprocess.run([sys.executable, "-c", other], capture_output=True).returncode != 0
+    second.close()
+    held = FileLock(tmp_path / "ann.lock")
+    with held, pytest.raises(ValueError, match="open in another notebook"):
         Session(archive, VALUES, tmp_path / "ann.csv")
-    first.close()
     Session(archive, VALUES, tmp_path / "ann.csv").close()
 
 

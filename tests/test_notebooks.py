@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from rscir_lib import runs, workbook
 from rscir_lib.archive import read_image
@@ -41,8 +42,10 @@ def tags(cell: nbformat.NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def test_there_are_seven():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07"]
+def test_numbers_follow_each_other():
+    numbers = [int(path.stem[:2]) for path in NOTEBOOKS]
+    assert numbers == sorted(set(numbers))
+    assert numbers[:7] == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize(
@@ -235,6 +238,56 @@ def test_07_explorer(given, extracted, benchmark, features, encoder):
     kinds = {kind for cell in code_cells_of(copy) for output in cell.outputs for kind in output.get("data", {})}
     assert "application/vnd.jupyter.widget-view+json" in kinds
     assert (folder / "notebooks" / "07_explorer.ipynb").stat().st_size < 500_000  # no picture in the saved state
+
+
+@pytest.fixture(scope="module")
+def unlabelled(tmp_path_factory):
+    """Parameters of a flat folder of pictures, without classes or labels, its name with a space and an umlaut."""
+    folder = tmp_path_factory.mktemp("own pictures für")
+    (folder / "archive").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        pixels = rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "archive" / f"picture {i}.png")
+    return {"DATASET_ROOT": str(folder / "archive"), "OUTPUT_ROOT": str(folder / "runs")}
+
+
+def test_an_archive_without_labels_from_pictures_to_a_gallery(unlabelled, capsys):
+    """All six by one command: what needs labels ends cleanly, what needs none is done."""
+    small = ["DEVICE=cpu", "TOP=3", "FREE_TEXTS=['large']", "LAMBDAS=[0.5]"]
+    assert (
+        workbook.main(["01", "02", "03", "04", "05", "06", *(f"{k}={v}" for k, v in unlabelled.items()), *small]) == 0
+    )
+    lines = capsys.readouterr().out.splitlines()
+    outcomes = [line.split(",")[0].strip() for line in lines if line.startswith("      ")]
+    early = "ran as far as it goes without labels"
+    assert outcomes == [early, "ran", early, early, early, early]
+    folder = Path(unlabelled["OUTPUT_ROOT"]) / "archive_demo"
+    assert (folder / "figures" / "06_free_text.png").stat().st_size > 10_000
+    described = nbformat.read(folder / "notebooks" / "01_dataset_construction.ipynb", as_version=4)
+    printed = "".join(out.get("text", "") for cell in code_cells_of(described) for out in cell.outputs)
+    assert "archive has no labels: this notebook ends here" in printed
+
+
+def test_papermill_alone_ends_cleanly_and_checks_parameters_too(unlabelled, tmp_path):
+    def papermill(*words: str) -> subprocess.CompletedProcess:
+        where = [str(NOTEBOOKS[2]), str(tmp_path / "out.ipynb"), "-k", "python3", "--cwd", str(workbook.NOTEBOOKS)]
+        given = [word for name, value in unlabelled.items() for word in ("-p", name, value)]
+        return subprocess.run(
+            [sys.executable, "-m", "papermill", *where, *given, *words], capture_output=True, text=True
+        )
+
+    assert papermill().returncode == 0
+    refused = papermill("-p", "PRECISION", "half")
+    assert refused.returncode == 1
+    assert "PRECISION='half': expected one of float32, bfloat16, float16" in refused.stderr
+
+
+def test_a_position_outside_the_archive_is_named(unlabelled):
+    if not (Path(unlabelled["OUTPUT_ROOT"]) / "archive_demo" / "features").exists():
+        run("02", **unlabelled, DEVICE="cpu")
+    with pytest.raises(RuntimeError, match=r"ValueError: POSITION=99999: expected 0 to 11, a position in .*archive"):
+        run("06", **unlabelled, POSITION=99999, DEVICE="cpu")
 
 
 def test_real_images(ucm_root, tmp_path):

@@ -187,6 +187,28 @@ def test_a_notebook_of_another_checkout_is_refused(tmp_path):
     assert f"PYTHONPATH={other}" in done.stderr
 
 
+def test_a_copied_checkout_opens_its_runs(tmp_path):
+    """Its own copy of `runs/` and of a dataset inside the project, whatever the place."""
+    first = second_checkout(tmp_path / "first")
+    (first / "data" / "mine").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(first / "data" / "mine" / "a.png")
+
+    def opened(checkout: Path) -> str:
+        code = "from rscir_lib.runs import open_run; run = open_run('data/mine'); print(run.folder, len(run.images))"
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            cwd=checkout / "notebooks", env=os.environ | {"PYTHONPATH": str(checkout)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr
+        return done.stdout.strip()
+
+    assert opened(first) == f"{first / 'runs' / 'mine_demo'} 1"
+    second = tmp_path / "a copy"
+    shutil.copytree(first, second)
+    assert opened(second) == f"{second / 'runs' / 'mine_demo'} 1"
+
+
 def test_numbers_are_not_truths():
     assert PARAMETERS["TOP"](True)
     assert PARAMETERS["WEIGHT"](np.nan)

@@ -14,10 +14,15 @@ from shapely.geometry import shape
 
 from rscir_lib import pixels
 from rscir_lib.archive import read_archive
+from rscir_lib.encoders import load_encoder
+from rscir_lib.features import extract_features, read_features
 from rscir_lib.pixels import Reading
 from rscir_lib.scenes import main, places, read_scenes
 
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::rasterio.errors.NotGeoreferencedWarning",
+    "ignore::PendingDeprecationWarning",  # affine's, of rasterio's own code
+)
 UTM = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_400_000, 10, 10)}
 
 
@@ -193,3 +198,12 @@ def test_the_command_writes_a_listing_that_is_the_archive(tmp_path, capsys):
     assert listed.footprint(5) == archive.footprint(5)
     assert listed.read(5) == archive.read(5)
     assert read_scenes(tmp_path, 100, listing=listing).files == archive.files
+
+
+def test_windows_are_extracted_like_files(tmp_path):
+    write_scene(tmp_path / "scene.tif", 600, 500, **UTM)
+    archive = read_scenes(tmp_path, tile=200)
+    encoder = load_encoder("demo", device="cpu")
+    features = read_features(extract_features(archive, encoder, tmp_path / "store", workers=2), archive, encoder)
+    assert features.files == archive.files
+    assert len(np.unique(features.feats.round(4), axis=0)) == len(archive) == 9

@@ -167,8 +167,8 @@ ENTRIES = {
     # started from OpenAI's weights, the ViT-H-14 from LAION's (their README; of the ViT-L-14 it says nothing)
     "georsclip": Entry(
         {"ViT-B-32": "ViT-B-32-quickgelu", "ViT-L-14": "ViT-L-14-quickgelu", "ViT-H-14": "ViT-H-14"},
-        "RS5M_{architecture}.pt",
-        "hub: Zilun/GeoRSCLIP, folder ckpt",
+        "ckpt/RS5M_{architecture}.pt",
+        "hub: Zilun/GeoRSCLIP",
         "see the page of its source",
     ),
     # their cross_modal_retrieval.ipynb: the ViT-L-14 with QuickGELU, the ViT-B-32 (from LAION's) without

@@ -6,6 +6,7 @@ from rscir_lib.labelling.journal import (
     cohens_kappa,
     merge_journals,
     read_journal,
+    read_journals,
     write_patterncom,
 )
 from rscir_lib.labelling.session import Session, propose
@@ -13,5 +14,5 @@ from rscir_lib.labelling.widget import Labeller
 
 __all__ = [
     "Labeller", "Session", "agreement", "changed_share", "cohens_kappa", "merge_journals", "propose", "read_journal",
-    "write_patterncom",
+    "read_journals", "write_patterncom",
 ]  # fmt: skip

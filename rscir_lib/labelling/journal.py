@@ -40,6 +40,11 @@ def read_journal(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows.values(), columns=HEADER, dtype=str)
 
 
+def read_journals(folder: str | Path) -> dict[str, pd.DataFrame]:
+    """The journals in a folder by the people's names, which are their files': `<person>.csv`."""
+    return {path.stem: read_journal(path) for path in sorted(Path(folder).glob("*.csv"))}
+
+
 def write_journal(path: str | Path, labels: pd.DataFrame) -> None:
     """Write a journal whole, columns as in `read_journal`."""
     write_text(Path(path), labels[HEADER].to_csv(index=False, lineterminator="\n"))

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -38,9 +39,13 @@ class Session:
 
     archive: N images. values: the choices. proposals: columns position, proposed, margin (`propose`), in the order in
     which images are shown; None for archive order without proposals. Opening the same file again goes on where it
-    ended. Raises ValueError for fewer than two values, one twice or unfit for PatternCom's files, a journal that names
-    images or values that are not here, and a file that another session has open.
+    ended; a cell that is run again takes the file over from the session that it made before.
+
+    Raises ValueError for fewer than two values, one twice or unfit for PatternCom's files, a journal that names images
+    or values that are not here, and a file that another process has open.
     """
+
+    _open: ClassVar[dict[Path, "Session"]] = {}  # of this process
 
     def __init__(
         self, archive: Archive, values: Sequence[str], path: str | Path, proposals: pd.DataFrame | None = None
@@ -48,15 +53,18 @@ class Session:
         check_words(values, "value")
         if len(values) < 2 or len(set(values)) < len(values):
             raise ValueError(f"values {list(values)}: give two or more, each once")
-        self.archive, self.values, self.path = archive, list(values), Path(path).expanduser()
+        self.archive, self.values, self.path = archive, list(values), Path(path).expanduser().resolve()
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path in self._open:
+            self._open[self.path].close()
         self._lock = FileLock(self.path.with_suffix(".lock"))
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise ValueError(
-                f"{self.path} is open in another session; close that one, or label as PERSON 'b'"
+                f"{self.path} is open in another notebook; shut that one's kernel down, or label as another PERSON"
             ) from None
+        self._open[self.path] = self
         if proposals is None:
             proposals = pd.DataFrame({"position": np.arange(len(archive)), "proposed": "", "margin": np.nan})
         names = ImageNames(archive)
@@ -72,8 +80,10 @@ class Session:
         self._said = {row.image: (row.value, row.proposed) for row in said.itertuples(index=False)}
 
     def close(self) -> None:
-        """Let another session open the file."""
+        """Let another session open the file; this one answers no more."""
         self._lock.release()
+        if self._open.get(self.path) is self:
+            del self._open[self.path]
 
     @property
     def labels(self) -> pd.DataFrame:
@@ -103,6 +113,8 @@ class Session:
         return image
 
     def _save(self, said: dict[str, tuple[str, str]]) -> None:
+        if self._open.get(self.path) is not self:
+            raise ValueError(f"{self.path} is open in a newer widget; label there, or run this cell again")
         write_journal(self.path, _table(said))  # first: what could not be written was not said
         self._said = said
 

@@ -1,0 +1,107 @@
+"""BASIC: both similarities cleaned by what is known of images and words, then multiplied."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rscir_lib.methods.vocabulary import read_vocabulary
+from rscir_lib.similarities import Database, best_first
+
+if TYPE_CHECKING:
+    from rscir_lib.composition import EncodeTexts, Scorer
+
+SAMPLE = 1_000  # archive images, evenly spaced, whose similarities give the least ones
+
+
+class Basic:
+    """s_v s_t - 0.1 (s_v + s_t)^2 of cleaned similarities, negative ones taken as 0. Each step is a switch:
+
+    centre: v and x less the archive's mean image, t and all words less the mean subject.
+    project: v onto the `components` strongest eigenvectors, as far as their eigenvalues are positive, of
+        (1 - contrast) S+ - contrast S-; S+ and S- are the scatter matrices of subjects and of styles.
+    expand: v becomes the mean of itself and its `neighbours` most similar images, weighted by exp(s / 10), s = 1 for v.
+    normalise: each similarity to (s - least) / |least|, least taken over pairs of archive images, and of subjects and
+        archive images.
+    harris: the term with the square, which asks that both similarities be high; without it their product.
+
+    Psomas et al., Instance-level composed image retrieval, NeurIPS 2025, and its released code. Simplified: words are
+    ours (data/vocabulary); the mean image is the archive's, not that of a million web images; the least similarities
+    are the archive's, not those of generated images; texts are not put beside subject words (their "contextualise").
+    """
+
+    has_lambda = False
+
+    def __init__(
+        self,
+        subjects: str | Path | Sequence[str] = "subjects",
+        styles: str | Path | Sequence[str] = "styles",
+        centre: bool = True,
+        project: bool = True,
+        expand: bool = True,
+        normalise: bool = True,
+        harris: bool = True,
+        components: int = 250,
+        contrast: float = 0.2,
+        neighbours: int = 25,
+        name: str = "basic",
+    ) -> None:
+        if not 0 <= contrast <= 1 or min(components, neighbours) < 1:
+            raise ValueError(
+                f"contrast {contrast}, components {components}, neighbours {neighbours}: wanted are a contrast "
+                "in [0, 1] and numbers of at least 1"
+            )
+        self.subjects, self.styles = subjects, styles
+        self.centre, self.project, self.expand = centre, project, expand
+        self.normalise, self.harris = normalise, harris
+        self.components, self.contrast, self.neighbours, self.name = components, contrast, neighbours, name
+
+    def fit(self, features: Database, encode_texts: "EncodeTexts") -> "Scorer":
+        database = Database.of(features)
+        words = [list(read_vocabulary(words)) for words in (self.subjects, self.styles)]
+        subjects, styles = (np.asarray(encode_texts(some), np.float64) for some in words)
+        mean_image, mean_word = np.zeros((2, subjects.shape[1]))
+        if self.centre:
+            mean_image, mean_word = database.moments.mean, subjects.mean(axis=0)
+            subjects, styles = subjects - mean_word, styles - mean_word
+        projection = self._projection(subjects, styles) if self.project else np.eye(subjects.shape[1])
+
+        def similarities(queries: np.ndarray) -> np.ndarray:
+            """To the archive's centred images (B, N)."""
+            return database.similarities(queries) - (queries @ mean_image)[:, None]
+
+        spread = np.unique(np.linspace(0, len(database) - 1, SAMPLE).astype(int))
+        some = database.feats[spread].astype(np.float64) - mean_image
+        least = [(queries @ some.T).min() for queries in (some @ projection, subjects)]
+
+        def score(images: np.ndarray, texts: np.ndarray, lam: float = float("nan")) -> np.ndarray:
+            images, texts = images - mean_image, texts - mean_word
+            if self.expand:
+                images = self._expanded(images, similarities(images @ projection), database.feats, mean_image)
+            both = [similarities(images @ projection), similarities(texts)]
+            if self.normalise:
+                both = [(s - low) / max(abs(low), 1e-12) for s, low in zip(both, least, strict=True)]
+            s_v, s_t = (s.clip(min=0) for s in both)
+            return s_v * s_t - (0.1 * (s_v + s_t) ** 2 if self.harris else 0)
+
+        return score
+
+    def _projection(self, subjects: np.ndarray, styles: np.ndarray) -> np.ndarray:
+        """The matrix (d, d) that projects onto the strongest eigenvectors of the contrastive scatter."""
+        kept, left_out = (words.T @ words / (len(words) - 1) for words in (subjects, styles))
+        values, vectors = np.linalg.eigh((1 - self.contrast) * kept - self.contrast * left_out)
+        strongest = np.argsort(-values)[: self.components]
+        basis = vectors[:, strongest[values[strongest] > 0]]
+        return basis @ basis.T
+
+    def _expanded(
+        self, images: np.ndarray, similarities: np.ndarray, feats: np.ndarray, mean_image: np.ndarray
+    ) -> np.ndarray:
+        expanded = []
+        for image, s in zip(images, similarities, strict=True):
+            near = best_first(s, self.neighbours)
+            weights = np.exp(0.1 * np.append(s[near], 1))
+            joined = np.vstack([feats[near] - mean_image, image])
+            expanded.append(weights @ joined / weights.sum())
+        return np.stack(expanded)

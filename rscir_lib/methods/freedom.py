@@ -1,0 +1,63 @@
+"""FreeDom: an image named by words, which are put beside the text."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rscir_lib.methods.vocabulary import read_vocabulary
+from rscir_lib.similarities import Database, best_first
+
+if TYPE_CHECKING:
+    from rscir_lib.composition import EncodeTexts, Scorer
+
+
+class FreeDom:
+    """sum_j w_j enc(word_j + " " + text) . x, over the `kept` most frequent words of the image's neighbours.
+
+    The image and its most similar archive images, `neighbours` in all, each name their `words` most similar entries of
+    the vocabulary; w_j is how often a word was named, over the most frequent one's count. Ties go to the word named
+    first, by nearer neighbours. Efthymiadis et al., Composed image retrieval for training-free domain conversion,
+    WACV 2025, there with the class names of Open Images V7 and CLIP ViT-L/14; the numbers 20, 7, 7 are theirs, as far
+    as we know. Here the vocabulary is ours (data/vocabulary).
+    """
+
+    has_lambda, reads_words = False, True
+
+    def __init__(
+        self,
+        vocabulary: str | Path | Sequence[str] = "subjects",
+        neighbours: int = 20,
+        words: int = 7,
+        kept: int = 7,
+        name: str = "freedom",
+    ) -> None:
+        if min(neighbours, words, kept) < 1:
+            raise ValueError(f"neighbours {neighbours}, words {words}, kept {kept}: each must be at least 1")
+        self.vocabulary, self.name = vocabulary, name
+        self.neighbours, self.words, self.kept = neighbours, words, kept
+
+    def fit(self, features: Database, encode_texts: "EncodeTexts") -> "Scorer":
+        database, vocabulary = Database.of(features), read_vocabulary(self.vocabulary)
+        of_vocabulary = np.asarray(encode_texts(list(vocabulary)), np.float64)
+        encoded: dict[str, np.ndarray] = {}  # of a word beside a text
+
+        def named(image: np.ndarray, similarities: np.ndarray) -> dict[str, float]:
+            """Words for an image (d,), most frequent first, with their weights in (0, 1]."""
+            near = database.feats[best_first(similarities, self.neighbours)].astype(np.float64)
+            if similarities.max() < 1 - 1e-6:  # the image isn't in the archive, and so not its own neighbour
+                near = np.vstack([image, near])[: self.neighbours]
+            found = Counter(vocabulary[i] for row in near @ of_vocabulary.T for i in best_first(row, self.words))
+            counts = found.most_common(self.kept)  # equal counts in the order of the first time
+            return {word: count / counts[0][1] for word, count in counts}
+
+        def score(images: np.ndarray, texts: np.ndarray, lam: float, words: Sequence[str]) -> np.ndarray:
+            names = map(named, images, database.similarities(images))
+            beside = [{f"{word} {text}": w for word, w in of.items()} for of, text in zip(names, words, strict=True)]
+            if new := list(dict.fromkeys(phrase for of in beside for phrase in of if phrase not in encoded)):
+                encoded.update(zip(new, np.asarray(encode_texts(new), np.float64), strict=True))
+            return database.similarities(np.stack([sum(w * encoded[of] for of, w in some.items()) for some in beside]))
+
+        return score

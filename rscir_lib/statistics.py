@@ -1,0 +1,333 @@
+"""How far a number can be trusted: intervals, tests, a lambda chosen honestly, and what stands behind a mean.
+
+Everything here takes rows of `evaluate`, or the lists of `top_lists`, and returns a table. Numbers are mAP in per cent
+or points of it, shares in [0, 1] where they are called shares.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rscir_lib.benchmark import Benchmark
+from rscir_lib.evaluation import summarize
+from rscir_lib.files import write_text
+
+OVER = ("images", "texts", "both")
+KINDS = ("relevant", "the query image", "right class, wrong value", "right value, wrong class", "unlabelled", "other")
+
+
+def rows_of(rows: pd.DataFrame, method: str, lam: float | None = None) -> pd.DataFrame:
+    """The rows of one method, and of one lambda where it has several. Raises ValueError when there are none."""
+    found = rows[rows["method"] == method]
+    if lam is not None:
+        found = found[np.isclose(found["lambda"], lam)]
+    if found.empty or found.index.duplicated().any():
+        there = ", ".join(f"{m} {x:g}" for m, x in rows[["method", "lambda"]].drop_duplicates().to_numpy())
+        raise ValueError(f"method {method!r}, lambda {lam}: expected one row a query; there are {there}")
+    return found
+
+
+# --- intervals and tests
+
+
+def _paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    if not a.index.equals(b.index):
+        raise ValueError("a and b must hold the same queries in the same order, one method and lambda each")
+    return a[["attribute", "image", "text"]].assign(difference=100 * (a["AP"] - b["AP"]))
+
+
+def bootstrap_difference(
+    a: pd.DataFrame, b: pd.DataFrame, over: str = "both", samples: int = 2000, seed: int = 0
+) -> pd.Series:
+    """Avg mAP of `a` less that of `b`, in points, with the 95 % interval of a paired bootstrap.
+
+    a, b: rows of `evaluate` for one method (and lambda) each, over the same queries. Within each attribute, query
+    images are resampled with all their texts (over="images": would other pictures say the same?), texts with all their
+    images ("texts": would other words?), or both, a query counting as often as its image times its text was drawn
+    (Owen 2007, the pigeonhole bootstrap, which is conservative).
+
+    Returns difference, low, high; where an attribute has a single image (or text) to draw from, low and high are NaN:
+    one case has no interval, not one of width zero.
+    """
+    if over not in OVER:
+        raise ValueError(f"over {over!r} is unknown; choose {', '.join(OVER)}")
+    table, rng = _paired(a, b), np.random.default_rng(seed)
+    means, resampled, alone = [], [], False
+    for _, part in table.groupby("attribute", sort=False):
+        value, weight = part["difference"].to_numpy(), np.ones((samples, len(part)))
+        for column in ("image", "text"):
+            if over in (f"{column}s", "both"):
+                code, names = pd.factorize(part[column])
+                alone |= len(names) < 2
+                drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=samples)
+                weight *= drawn[:, code]
+        means.append(value.mean())
+        total = weight.sum(axis=1)  # zero when no query's image and text were both drawn
+        resampled.append(np.divide(weight @ value, total, out=np.full(samples, np.nan), where=total > 0))
+    low, high = (np.nan, np.nan) if alone else np.nanpercentile(np.mean(resampled, axis=0), [2.5, 97.5])
+    return pd.Series({"difference": float(np.mean(means)), "low": float(low), "high": float(high)})
+
+
+def bootstrap_mean(rows: pd.DataFrame, over: str = "both", samples: int = 2000, seed: int = 0) -> pd.Series:
+    """Avg mAP of rows of one method with its 95 % interval, as `bootstrap_difference` against nothing."""
+    return bootstrap_difference(rows, rows.assign(AP=0.0), over, samples, seed).rename({"difference": "Avg"})
+
+
+def randomisation_test(a: pd.DataFrame, b: pd.DataFrame, samples: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p-value of `a` and `b` having the same Avg mAP: the paired randomisation test (Smucker et al. 2007).
+
+    Were the two methods alike, each query image might as well have swapped their scores, for all its texts at once,
+    since they are not independent. The p-value is the share of such swaps that differ at least as much, the observed
+    one counted in.
+    """
+    table, rng = _paired(a, b), np.random.default_rng(seed)
+    parts = [  # an image's share of its attribute's mean
+        part.groupby("image", sort=False)["difference"].sum().to_numpy() / len(part)
+        for _, part in table.groupby("attribute", sort=False)
+    ]
+    observed = abs(sum(part.sum() for part in parts))
+    swapped = sum(rng.choice([-1.0, 1.0], (samples, len(part))) @ part for part in parts)
+    return float((1 + (np.abs(swapped) >= observed - 1e-12).sum()) / (samples + 1))
+
+
+def holm(p_values: Mapping[str, float]) -> pd.Series:
+    """p-values of several comparisons, corrected so that none of them is too easily called significant (Holm 1979)."""
+    p = pd.Series(p_values, dtype=float).sort_values()
+    return (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1).reindex(list(p_values))
+
+
+def compare_methods(
+    chosen: Mapping[str, pd.DataFrame], against: str, over: str = "both", samples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Each method less `against`: points of Avg, 95 % interval, p-value after Holm, and whether it is below 0.05.
+
+    chosen: name -> rows of one method each, over the same queries.
+    """
+    others = [name for name in chosen if name != against]
+    intervals = {name: bootstrap_difference(chosen[name], chosen[against], over, samples, seed) for name in others}
+    p = holm({name: randomisation_test(chosen[name], chosen[against], seed=seed) for name in others})
+    return pd.DataFrame(intervals).T.assign(p=p, significant=p < 0.05)
+
+
+# --- lambda
+
+
+def folds(benchmark: Benchmark, by: str, seed: int = 0) -> pd.Series:
+    """The fold of each query, for choosing on the other folds: its "attribute", its "group" (class), or the "half" of
+    the query images that its image is in, drawn at random. Index as `benchmark.queries`."""
+    if by in ("attribute", "group"):
+        return benchmark.queries[by]
+    if by != "half":
+        raise ValueError(f"by {by!r} is unknown; choose attribute, group or half")
+    images = benchmark.queries["image"].drop_duplicates().sample(frac=1, random_state=seed)
+    half = pd.Series(np.arange(len(images)) % 2, images.to_numpy())
+    return benchmark.queries["image"].map(half)
+
+
+def choose_lambda(rows: pd.DataFrame, method: str, folds: pd.Series) -> tuple[pd.DataFrame, pd.Series]:
+    """Rows of `method` as an honest person would get them: for each fold, at the lambda that is best on all others.
+
+    Best is the Avg of the other folds' queries. Returns the rows, one a query, in the order of the queries, and the
+    lambda of each fold. Raises ValueError where all queries are in one fold: there is nothing else to choose on.
+    """
+    rows = rows[rows["method"] == method]
+    fold = folds.reindex(rows.index)
+    if rows.empty or fold.nunique() < 2:
+        raise ValueError(f"{method}: choosing lambda needs its rows and two folds or more, found {fold.nunique()}")
+    chosen, parts = {}, []
+    for name in fold.unique():
+        inside = (fold == name).to_numpy()
+        chosen[name] = summarize(rows[~inside]).loc[method]["Avg"].idxmax()
+        parts.append(rows[inside & np.isclose(rows["lambda"], chosen[name])])
+    return pd.concat(parts).sort_index(), pd.Series(chosen, name="lambda").rename_axis("fold")
+
+
+def balanced_lambda(feats: np.ndarray, text_feats: np.ndarray, method: str, sample: int = 1000, seed: int = 0) -> float:
+    """A lambda without labels: the one at which both modalities have an equal say, from the archive alone.
+
+    The say of a modality is its weight times the spread of its scale. Phi and z-scores have one spread for both: 0.5.
+    For `linear` it is s_v / (s_v + s_t), with the mean standard deviations of the similarities to archive images
+    (a sample) and to the texts. feats (N, d), text_feats (T, d), L2-normalised.
+    """
+    if method != "linear":
+        return 0.5
+    rng = np.random.default_rng(seed)
+    queries = feats[rng.choice(len(feats), min(sample, len(feats)), replace=False)]
+    image, text = (float(np.std(feats @ asked.T, axis=0, ddof=1).mean()) for asked in (queries, text_feats))
+    return image / (image + text)
+
+
+def lambda_choices(
+    rows: pd.DataFrame, benchmark: Benchmark, method: str, without_labels: float, seed: int = 0
+) -> pd.DataFrame:
+    """What a lambda is worth by how it was chosen: mAP in per cent, a column an attribute and Avg, best to worst luck.
+
+    Per-query ceiling (the best lambda of each query, which nobody can know), best on the very queries that are judged
+    (which flatters), chosen on other halves, classes and attributes, and `without_labels` (the nearest in `rows`).
+    """
+    own = rows[rows["method"] == method]
+    lambdas = own["lambda"].unique()
+    ceiling = own.sort_values("AP", kind="stable").groupby(level=0).tail(1).sort_index()
+    best = summarize(own).loc[method]["Avg"].idxmax()
+    near = lambdas[np.abs(lambdas - without_labels).argmin()]
+    ways = {
+        "each query's best (ceiling)": (ceiling, "any"),
+        "best on these queries (flatters)": (rows_of(rows, method, best), f"{best:g}"),
+    }
+    for by, name in (("half", "images"), ("group", "classes"), ("attribute", "attributes")):
+        split = folds(benchmark, by, seed)
+        if split.nunique() > 1:
+            honest, chosen = choose_lambda(rows, method, split)
+            ways[f"chosen on other {name}"] = (honest, ", ".join(f"{lam:g}" for lam in sorted(chosen.unique())))
+    ways["without labels"] = (rows_of(rows, method, near), f"{near:g}")
+    lines = {name: summarize(part.assign(**{"lambda": np.nan})).iloc[0] for name, (part, _) in ways.items()}
+    return pd.DataFrame(lines).T.assign(**{"lambda": [told for _, told in ways.values()]}).rename_axis("chosen")
+
+
+# --- what stands behind a mean
+
+
+def shortcut_audit(
+    image: pd.DataFrame, text: pd.DataFrame, mixed: pd.DataFrame, solved: float = 0.5
+) -> tuple[pd.DataFrame, pd.Series]:
+    """How much of a benchmark one modality solves alone. image, text, mixed: rows of one method each, same queries.
+
+    A query is solved where its AP is `solved` or more. Returns, per attribute and for all (Avg, the attributes' mean):
+    the share of queries that either modality solves alone, text alone, image alone, only the mix ("needs both"), and
+    nobody ("unsolved"), and the gain of the mix over the *better* single modality, in points of mAP; and the label of
+    each query.
+    """
+    _paired(image, mixed), _paired(text, mixed)
+    by_image, by_text, by_mix = (part["AP"] >= solved for part in (image, text, mixed))
+    label = pd.Series("unsolved", mixed.index, name="label")
+    label[by_mix] = "needs both"
+    label[by_image] = "image alone"
+    label[by_text] = "text alone"
+    label[by_image & by_text] = "either alone"
+    names = ["either alone", "text alone", "image alone", "needs both", "unsolved"]
+    attribute = mixed["attribute"]
+    shares = pd.crosstab(attribute, label, normalize="index").reindex(columns=names, fill_value=0.0)
+    mean = {name: 100 * part["AP"].groupby(attribute).mean() for name, part in
+            (("image", image), ("text", text), ("mixed", mixed))}  # fmt: skip
+    shares["gain"] = mean["mixed"] - np.maximum(mean["image"], mean["text"])
+    shares = shares.reindex(attribute.unique())
+    shares.loc["Avg"] = shares.mean()
+    return shares, label
+
+
+def failure_kinds(benchmark: Benchmark, lists: np.ndarray) -> pd.DataFrame:
+    """What the first k answers are, as shares of them: a row an attribute, columns `KINDS`.
+
+    lists: (Q, k) archive positions of `top_lists`, -1 for none. Class and value are those of the attribute's labels:
+    *unlabelled* is an image of the query's class that nobody labelled for this attribute, *other* one of another class
+    without the value.
+    """
+    values = {
+        attribute: dict(zip(part["position"], zip(part["group"], part["value"], strict=True), strict=True))
+        for attribute, part in benchmark.labels.groupby("attribute")
+    }
+    classes = np.array(benchmark.archive.classes, dtype=object)
+    group_classes = {
+        key: set(classes[part["position"]]) for key, part in benchmark.labels.groupby(["attribute", "group"])
+    }
+    counts = {attribute: dict.fromkeys(KINDS, 0) for attribute in benchmark.queries["attribute"].unique()}
+    for query, found in zip(benchmark.queries.itertuples(), lists, strict=True):
+        relevant, labelled = set(benchmark.targets[query.target].tolist()), values.get(query.attribute, {})
+        own = group_classes.get((query.attribute, query.group), set())
+        for position in found[found >= 0].tolist():
+            group, value = labelled.get(position, (None, None))
+            if position in relevant:
+                kind = "relevant"
+            elif position == query.position:
+                kind = "the query image"
+            elif value == query.text:
+                kind = "right value, wrong class"
+            elif group is not None:
+                kind = "right class, wrong value" if group == query.group else "other"
+            else:
+                kind = "unlabelled" if classes[position] in own else "other"
+            counts[query.attribute][kind] += 1
+    table = pd.DataFrame(counts).T
+    return table.div(table.sum(axis=1), axis=0).rename_axis("attribute")
+
+
+def judged_share(benchmark: Benchmark, lists: np.ndarray) -> pd.Series:
+    """judged@k: the share of the first k answers that have a label of the query's attribute, per attribute and Avg."""
+    judged = {a: part["position"].to_numpy() for a, part in benchmark.labels.groupby("attribute")}
+    attribute = benchmark.queries["attribute"]
+    share = [np.isin(found[found >= 0], judged.get(a, [])).mean() for a, found in zip(attribute, lists, strict=True)]
+    by = pd.Series(share, attribute.to_numpy()).groupby(level=0, sort=False).mean()
+    return pd.concat([by, pd.Series({"Avg": by.mean()})]).rename("judged")
+
+
+def judged_alone(benchmark: Benchmark) -> Benchmark:
+    """The same queries on condensed lists: an image without a label of the query's attribute is unknown, not negative.
+
+    What `evaluate` gives on it is the condensed-list AP (Sakai 2007), an upper bound where the protocol's is a lower.
+    """
+    if benchmark.unknowns:
+        raise ValueError(f"{benchmark.protocol}: this benchmark tells unknown from negative already")
+    everything = np.arange(len(benchmark.archive))
+    attributes = list(benchmark.queries["attribute"].unique())
+    labelled = benchmark.labels.groupby("attribute")["position"].unique()
+    unlabelled = {a: np.setdiff1d(everything, labelled[a]) for a in attributes}
+    index = {attribute: i for i, attribute in enumerate(attributes)}
+    queries = benchmark.queries.assign(unknown=benchmark.queries["attribute"].map(index))
+    return replace(benchmark, queries=queries, unknowns=tuple(unlabelled[a] for a in attributes))
+
+
+def precision_ceiling(benchmark: Benchmark, cutoffs: Sequence[int] = (5, 10, 15, 20)) -> pd.DataFrame:
+    """The P@k, in [0, 1], of a perfect ranking: a query with three answers can't pass 3 / k. Per attribute and Avg."""
+    best = pd.DataFrame({f"P@{k}": np.minimum(benchmark.n_relevant, k) / k for k in cutoffs}, benchmark.queries.index)
+    by = best.groupby(benchmark.queries["attribute"], sort=False).mean()
+    by.loc["Avg"] = by.mean()
+    return by
+
+
+def wordings(benchmark: Benchmark) -> dict[str, Callable[[Benchmark], Benchmark]]:
+    """Ways to word the same queries: name -> a function from a benchmark to the benchmark with other texts."""
+
+    def worded(form: Callable[[object], str]) -> Callable[[Benchmark], Benchmark]:
+        def change(benchmark: Benchmark) -> Benchmark:
+            return replace(
+                benchmark, queries=benchmark.queries.assign(text=[form(q) for q in benchmark.queries.itertuples()])
+            )
+
+        return change
+
+    return {
+        "value": worded(lambda q: q.text),
+        "value, class": worded(lambda q: f"{q.text}, {q.group}"),
+        "class, value": worded(lambda q: f"{q.group}, {q.text}"),
+        "an aerial image, ...": worded(lambda q: f"an aerial image, {q.text}"),
+        "a satellite photo of something ...": worded(lambda q: f"a satellite photo of something {q.text}"),
+    }
+
+
+# --- exchange
+
+
+def write_trec(
+    benchmark: Benchmark, lists: np.ndarray, run: str | Path, qrels: str | Path, name: str = "rscir"
+) -> None:
+    """Write ranked lists (Q, k) as a TREC run, and the relevant images as qrels, for trec_eval, ranx and their kin.
+
+    Topics are named by the queries' index, documents by the archive's files, blanks in them as %20. Scores are
+    k, k - 1, ..., since rank is all that a list says; unknown images are in neither file.
+    """
+    documents = [file.replace("%", "%25").replace(" ", "%20") for file in benchmark.archive.files]
+    lines = [
+        f"{topic} Q0 {documents[position]} {rank} {lists.shape[1] - rank + 1} {name}\n"
+        for topic, found in zip(benchmark.queries.index, lists, strict=True)
+        for rank, position in enumerate(found[found >= 0].tolist(), 1)
+    ]
+    write_text(run, "".join(lines))
+    relevant = [
+        f"{topic} 0 {documents[position]} 1\n"
+        for topic, target in zip(benchmark.queries.index, benchmark.queries["target"], strict=True)
+        for position in benchmark.targets[target].tolist()
+    ]
+    write_text(qrels, "".join(relevant))
