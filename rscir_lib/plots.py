@@ -25,7 +25,7 @@ NAMED = {name: sns.color_palette()[i] for name, i in [("image", 0), ("text", 1),
 
 def _colors(names: Sequence[str]) -> dict[str, tuple]:
     """A colour for each method: its own, or the next that is free."""
-    free = iter(sns.color_palette()[4:7] + sns.color_palette()[8:])
+    free = itertools.cycle(sns.color_palette()[4:7] + sns.color_palette()[8:] + sns.color_palette()[2:3])
     return {name: NAMED[name] if name in NAMED else next(free) for name in names}
 
 
@@ -263,10 +263,65 @@ def attribute_bars(table: pd.DataFrame, chance: pd.Series | None = None, title: 
     handles = ax.get_legend_handles_labels()
     ax.get_legend().remove()
     figure.legend(
-        *handles, loc="outside lower center", ncols=7 if len(table.columns) > 4 else 4, frameon=False, fontsize=10
+        *handles,
+        loc="outside lower center",
+        ncols=(7 if len(table.columns) > 4 else 4) if max(map(len, names)) < 16 else 3,
+        frameon=False,
+        fontsize=10,
     )
     rows = "; ".join(
         f"{name} " + ", ".join(f"{column} {value:.1f}" for column, value in zip(table.columns, row, strict=True))
         for name, row in zip(names, table.to_numpy(), strict=True)
     )
     return _done(figure, title, f"Bars of mAP in per cent. {rows}.")
+
+
+def interval_bars(table: pd.DataFrame, title: str = "", label: str = "Avg mAP (%)") -> Figure:
+    """One bar a row: the first column, with a line from `low` to `high` where there is an interval.
+
+    A column `mark` holds a sign for the bar's end; rows of a two-level index are grouped by colour of the second.
+    """
+    names = [_words(name) for name in table.index]
+    value, low, high = (table[column].to_numpy(float) for column in (table.columns[0], "low", "high"))
+    groups = list(dict.fromkeys(name[-1] if isinstance(name, tuple) else "" for name in table.index))
+    palette = dict(zip(groups, itertools.cycle(sns.color_palette()), strict=False))
+    colors = [palette[name[-1] if isinstance(name, tuple) else ""] for name in table.index]
+    figure, ax = plt.subplots(figsize=(9, 0.38 * len(table) + 1.3), layout="constrained")
+    y = np.arange(len(table))
+    ax.barh(y, value, color=colors, alpha=0.75)
+    ax.errorbar(value, y, xerr=np.abs([value - low, high - value]), fmt="none", ecolor="0.15", capsize=3)
+    marks = table["mark"] if "mark" in table else [""] * len(table)
+    for at, end, mark in zip(y, np.fmax(np.fmax(high, value), 0), marks, strict=True):
+        ax.annotate(mark, (end, at), (5, 0), textcoords="offset points", va="center", size=13)
+    ax.axvline(0, color="0.15", linewidth=1)
+    ax.set(yticks=y, yticklabels=names, xlabel=label)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    rows = [
+        f"{name} {v:.1f}" + (f" ({a:.1f} to {b:.1f})" if a == a else " (no interval)") + (f" {mark}" if mark else "")
+        for name, v, a, b, mark in zip(names, value, low, high, marks, strict=True)
+    ]
+    return _done(figure, title, f"Bars of {label} with 95 % intervals. {'; '.join(rows)}.")
+
+
+def share_bars(shares: pd.DataFrame, title: str = "", label: str = "share") -> Figure:
+    """One stacked bar a row, a part a column; shares in [0, 1]."""
+    figure, ax = plt.subplots(figsize=(9, 0.42 * len(shares) + 1.8), layout="constrained")
+    start = np.zeros(len(shares))
+    others = itertools.cycle([color for color in sns.color_palette() if color != RELEVANT])
+    for name, part in shares.items():
+        color = RELEVANT if name == "relevant" else next(others)
+        ax.barh(np.arange(len(shares)), part, left=start, color=color, label=name)
+        for y, (left, width) in enumerate(zip(start, part, strict=True)):
+            if width >= 0.06:
+                ax.text(left + width / 2, y, f"{100 * width:.0f}", ha="center", va="center", size=9, color="white")
+        start = start + part.to_numpy()
+    ax.set(yticks=np.arange(len(shares)), yticklabels=map(_words, shares.index), xlim=(0, 1), xlabel=label)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=10)
+    rows = "; ".join(
+        f"{_words(name)}: " + ", ".join(f"{part} {100 * share:.0f} %" for part, share in row.items())
+        for name, row in shares.iterrows()
+    )
+    return _done(figure, title, f"Stacked bars, {label}. {rows}.")

@@ -17,7 +17,7 @@ from rscir_lib.encoders import Encoder, load_encoder
 from rscir_lib.evaluation import BASELINES, evaluate, summarize, with_chance
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.runs import dataset_root, run_folder
-from rscir_lib.statistics import against_average, choose_lambda, folds, lambdas_told
+from rscir_lib.statistics import against_average, choose_lambda, folds, lambdas_told, summarize_chosen
 from rscir_lib.synthcom import CLASS_WORDS, HELD_OUT, draw_synthcom
 from rscir_lib.training import zero_shot_accuracy
 
@@ -51,7 +51,8 @@ def report(
         split = folds(benchmark, by)
         if split.nunique() > 1:
             honest, lambdas = choose_lambda(rows, "weicom", split)
-            echo(f"weicom, lambda chosen on other {others} ({lambdas_told(lambdas)}): Avg {_avg(honest):.1f}")
+            avg = summarize_chosen({"weicom": honest})["Avg"].item()
+            echo(f"weicom, lambda chosen on other {others} ({lambdas_told(lambdas)}): Avg {avg:.1f}")
     if (archive.root / "synthcom.json").exists():
         asked = zip(
             benchmark.queries["attribute"],
@@ -112,11 +113,6 @@ def _table(rows: pd.DataFrame, benchmark: Benchmark | None = None) -> str:
         table = with_chance(table, benchmark)
     table.index = [f"{method} {lam:.1f}" if lam == lam else method for method, lam in table.index]
     return table.round(1).to_string()
-
-
-def _avg(rows: pd.DataFrame) -> float:
-    """Avg of one method's rows, whatever lambda each has."""
-    return summarize(rows.assign(**{"lambda": np.nan}))["Avg"].item()
 
 
 def _against_average(rows: pd.DataFrame, lam: float) -> str:

@@ -29,7 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]  # of the project
 # what names a run folder; two runs that differ in one of these never share a folder
 IDENTITY = ("OUTPUT_ROOT", "DATASET_ROOT", "ENCODER", "ARCHITECTURE", "LISTING", "PROTOCOL", "PRECISION")
 # "" is their way of leaving a path out; ENCODER is one where it names a folder
-PATHS = ("DATASET_ROOT", "OUTPUT_ROOT", "MODELS_ROOT", "LISTING", "FEATURES", "QUERY_IMAGE")
+PATHS = ("DATASET_ROOT", "OUTPUT_ROOT", "MODELS_ROOT", "LISTING", "FEATURES", "QUERY_IMAGE", "RUNS_FOLDER")
+# the tables of one row a query that notebooks save; of a run's several the first is compared
+ROWS = ("09_rows", "04_rows")
 
 # --- what parameters may be: a rule gives "" for a value that will do, or else what was expected
 
@@ -128,6 +130,11 @@ def _method(value: object) -> str:
     return _choice(*METHODS)(value)
 
 
+def _synonyms(value: object) -> str:
+    fine = isinstance(value, dict) and not any(map(_words, (*value, *value.values())))
+    return "" if fine else 'words and other words for them, such as {"large": "big"}, or {}'
+
+
 _SHARE = _number(0, 1)
 
 # every parameter that a notebook declares
@@ -149,6 +156,13 @@ PARAMETERS: dict[str, Rule] = {
     "ABLATION": _list(_method, '["linear", "weicom"]'),
     "METHOD": _method,
     "METHODS": _list(_method, '["average", "weicom"]'),
+    "LEFT_OUT": _list(_method, '["sum"]'),
+    "EXPANDED": _list(_method, '["linear", "weicom"]'),
+    "AGAINST": _method,
+    "OTHERS": _choice("attribute", "group", "half", ""),
+    "SOLVED": _SHARE,
+    "SYNONYMS": _synonyms,
+    "RUNS_FOLDER": _folder,
     "TEXTS": _list(_words, '["white", "many"]'),
     "FREE_TEXTS": _list(_words, '["large", "small"]'),
     "QUERY_IMAGE": _file,
@@ -314,6 +328,28 @@ def read_json(path: Path) -> dict:
 def run_of(parameters: dict[str, object]) -> Path:
     """The run folder of a notebook's parameters."""
     return run_folder(**{key: parameters[key] for key in IDENTITY if key in parameters})
+
+
+def finished_runs(folder: str | Path) -> pd.DataFrame:
+    """The runs in a folder that have results by query: by name, the architecture, listing, protocol and precision, and
+    `rows`, the path of their table (`ROWS`)."""
+    found = {}
+    for note in sorted(Path(folder).glob("*/run.json")):
+        tables = [note.parent / "tables" / f"{name}.csv" for name in ROWS]
+        if (noted := _read_note(note)) and (there := [table for table in tables if table.is_file()]):
+            told = {key: noted.get(key, "") for key in ("architecture", "protocol", "precision")}
+            found[note.parent.name] = {**told, "listing": "part" if noted.get("listing") else "", "rows": there[0]}
+    columns = ["architecture", "protocol", "precision", "listing", "rows"]
+    return pd.DataFrame(found.values(), list(found), columns).rename_axis("run")
+
+
+def read_rows(path: str | Path) -> pd.DataFrame:
+    """Rows of `evaluate` that a run has saved. Raises ValueError naming the file where a column is missing."""
+    rows = pd.read_csv(path, index_col=0, keep_default_na=False, na_values={"lambda": [""]})
+    needed = ["attribute", "image", "text", "method", "lambda", "AP"]
+    if missing := [column for column in needed if column not in rows]:
+        raise ValueError(f"{path}: no column {missing[0]!r}; delete the file and run its notebook again")
+    return rows.rename_axis("query")
 
 
 def check_checkout(folder: Path) -> None:

@@ -4,6 +4,10 @@ Everything here takes rows of `evaluate`, or the lists of `top_lists`, and retur
 or points of it, shares in [0, 1] where they are called shares.
 """
 
+import ctypes
+import itertools
+import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +16,11 @@ import numpy as np
 import pandas as pd
 
 from rscir_lib.benchmark import Benchmark
+from rscir_lib.composition import EncodeTexts, Method, get_method
 from rscir_lib.evaluation import summarize
+from rscir_lib.features import Features
 from rscir_lib.files import write_text
+from rscir_lib.similarities import Database
 
 OVER = ("images", "texts", "both")
 KINDS = ("relevant", "the query image", "right class, wrong value", "right value, wrong class", "unlabelled", "other")
@@ -128,12 +135,28 @@ def compare_methods(
     return pd.DataFrame(intervals).T.assign(p=p, significant=p < 0.05)
 
 
+def compare_runs(runs: Mapping[str, pd.DataFrame], over: str = "both", samples: int = 2000) -> pd.DataFrame:
+    """Every run less every run before it with the same queries: points of Avg, 95 % interval, p-value after Holm.
+
+    runs: name -> rows of one method each. Queries are the same where attribute, image and text are. Index (run, less).
+    """
+    keys = ["attribute", "image", "text"]
+    asked = {name: rows.set_index(keys, drop=False).sort_index() for name, rows in runs.items()}
+    pairs = [(b, a) for a, b in itertools.combinations(asked, 2) if asked[a].index.equals(asked[b].index)]
+    found = {pair: bootstrap_difference(*map(asked.get, pair), over, samples) for pair in pairs}
+    index = pd.MultiIndex.from_tuples(pairs, names=["run", "less"]) if pairs else None
+    table = pd.DataFrame(list(found.values()), index, ["difference", "low", "high"])
+    return table.assign(p=holm({pair: randomisation_test(*map(asked.get, pair)) for pair in pairs}).to_numpy())
+
+
 # --- lambda
 
 
-def folds(benchmark: Benchmark, by: str, seed: int = 0) -> pd.Series:
+def folds(benchmark: Benchmark, by: str = "", seed: int = 0) -> pd.Series:
     """The fold of each query, for choosing on the other folds: its "attribute", its "group" (class), or the "half" of
-    the query images that its image is in, drawn at random. Index as `benchmark.queries`."""
+    the query images that its image is in, drawn at random; "" is the attribute, where there are several, else the half.
+    Index as `benchmark.queries`."""
+    by = by or ("attribute" if benchmark.queries["attribute"].nunique() > 1 else "half")
     if by in ("attribute", "group"):
         return benchmark.queries[by]
     if by != "half":
@@ -167,6 +190,24 @@ def choose_lambdas(rows: pd.DataFrame, folds: pd.Series) -> tuple[dict[str, pd.D
     found = {name: choose_lambda(rows, name, folds) for name in rows["method"].unique()}
     told = {name: lambdas_told(lambdas) for name, (_, lambdas) in found.items()}
     return {name: of for name, (of, _) in found.items()}, pd.Series(told, name="lambda")
+
+
+def summarize_chosen(chosen: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """mAP in per cent of rows by name, whatever lambda each query has: a row a name, a column an attribute, and Avg."""
+    tables = {name: summarize(part.assign(**{"lambda": np.nan})).iloc[0] for name, part in chosen.items()}
+    return pd.DataFrame(tables).T
+
+
+def one_lambda(rows: pd.DataFrame, lam: float) -> dict[str, pd.DataFrame]:
+    """One row a query for each method, by name: as they stand where a lambda was chosen, else those of the nearest
+    lambda to `lam`."""
+    found = {}
+    for name, part in rows.groupby("method", sort=False):
+        if part.index.duplicated().any():
+            nearest = part["lambda"].iloc[(part["lambda"] - lam).abs().argmin()]
+            part = rows_of(part, name, nearest)
+        found[name] = part
+    return found
 
 
 def lambdas_told(lambdas: Iterable[float]) -> str:
@@ -212,8 +253,8 @@ def lambda_choices(
             honest, chosen = choose_lambda(rows, method, split)
             ways[f"chosen on other {name}"] = (honest, lambdas_told(chosen))
     ways["without labels"] = (rows_of(rows, method, near), f"{near:g}")
-    lines = {name: summarize(part.assign(**{"lambda": np.nan})).iloc[0] for name, (part, _) in ways.items()}
-    return pd.DataFrame(lines).T.assign(**{"lambda": [told for _, told in ways.values()]}).rename_axis("chosen")
+    table = summarize_chosen({name: part for name, (part, _) in ways.items()})
+    return table.assign(**{"lambda": [told for _, told in ways.values()]}).rename_axis("chosen")
 
 
 # --- what stands behind a mean
@@ -334,6 +375,59 @@ def wordings(benchmark: Benchmark, synonyms: Mapping[str, str] | None = None) ->
         for name, form in forms.items()
     }
     return {name: replace(benchmark, queries=queries.assign(text=texts)) for name, texts in asked.items()}
+
+
+# --- cost
+
+
+def cost(
+    benchmark: Benchmark,
+    features: Features,
+    encode_texts: EncodeTexts,
+    methods: Sequence[str | Method],
+    lam: float = 0.5,
+    asked: int = 20,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What a method costs: seconds to fit it to the archive, then one query at a time: ms a query (the least of
+    `asked`, as whatever else the machine does only adds), and MiB, the most memory it took beside what stood there
+    already. A row a method.
+
+    The query's own text is encoded before the clock starts; what a method encodes besides counts. MiB is the kernel's
+    count, in pages, so that 0 means little; NaN where the system isn't Linux.
+    """
+    database = Database(features.aligned(benchmark.archive))
+    inside = benchmark.queries[benchmark.queries["position"] >= 0]
+    queries = inside.sample(min(asked, len(inside)), random_state=seed)
+    images = database.feats[queries["position"]].astype(np.float64)
+    texts = np.asarray(encode_texts(queries["text"].tolist()), np.float64)
+    lines = {}
+    for method in map(get_method, methods):
+        start = time.perf_counter()
+        scorer = method.fit(database, encode_texts)
+        fitted, took = time.perf_counter() - start, []
+        words = queries["text"].tolist() if getattr(method, "reads_words", False) else None
+        scorer(images[:1], texts[:1], lam, *([words[:1]] if words else []))  # what is only done once
+        before = _memory(start=True)
+        for i in range(len(queries)):
+            start = time.perf_counter()
+            scorer(images[i : i + 1], texts[i : i + 1], lam, *([words[i : i + 1]] if words else []))
+            took.append(time.perf_counter() - start)
+        peak = _memory()
+        lines[method.name] = {"fit s": fitted, "ms a query": 1000 * min(took), "MiB a query": peak - before}
+    return pd.DataFrame(lines).T
+
+
+def _memory(start: bool = False) -> float:
+    """The most memory (MiB) this process has held since the last `start`; NaN where the kernel doesn't tell."""
+    try:
+        if start:
+            ctypes.CDLL(None).malloc_trim(0)  # else what was freed before would be taken again unseen
+            Path("/proc/self/clear_refs").write_text("5")
+        (peak,) = re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+        return int(peak) / 1024
+    except (OSError, AttributeError, ValueError):
+        return float("nan")
 
 
 # --- exchange

@@ -42,6 +42,7 @@ from rscir_lib.runs import (
     dataset_root,
     encoder_folder,
     files_below,
+    finished_runs,
     from_root,
     read_json,
     run_of,
@@ -129,6 +130,9 @@ def _inputs(parameters: dict[str, object], run: Path) -> Iterator[tuple[str, Pat
     if encoder:
         places["ENCODER"] = ROOT / "data" / "demo_encoder" if encoder == "demo" else encoder_folder(encoder)
     places |= {name: from_root(parameters.get(name, "")) for name in ("MODELS_ROOT", "LISTING", "QUERY_IMAGE")}
+    if "RUNS_FOLDER" in parameters:  # what it compares
+        folder = from_root(parameters["RUNS_FOLDER"]) or run.parent
+        yield from ((f"RUNS_FOLDER/{name}", path) for name, path in finished_runs(folder)["rows"].items())
     for role, place in places.items():
         # results are no input, where the run or its neighbours lie inside the dataset
         results = run.parent if place in run.parent.parents else run

@@ -14,12 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from rscir_lib import runs, workbook
+from rscir_lib import runs, statistics, workbook
 from rscir_lib.archive import read_image
 from rscir_lib.benchmark import read_benchmark
+from rscir_lib.composition import METHODS
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import BASELINES, chance, compare_published, evaluate, summarize
 from rscir_lib.features import read_features
+from rscir_lib.files import write_json, write_text
+from rscir_lib.methods import Expanded
 from rscir_lib.search import Searcher, top_k
 from rscir_lib.synthcom import draw_synthcom
 
@@ -238,6 +241,59 @@ def test_07_explorer(given, extracted, benchmark, features, encoder):
     kinds = {kind for cell in code_cells_of(copy) for output in cell.outputs for kind in output.get("data", {})}
     assert "application/vnd.jupyter.widget-view+json" in kinds
     assert (folder / "notebooks" / "07_explorer.ipynb").stat().st_size < 500_000  # no picture in the saved state
+
+
+def test_09_beyond_weicom(given, extracted, benchmark, features, encoder):
+    left_out = [name for name in METHODS if name not in (*BASELINES, "weicom", "slerp")]
+    folder = run("09", **given, LAMBDAS=LAMBDAS, LEFT_OUT=left_out, EXPANDED=["weicom"], DEVICE="cpu")
+    found = pd.read_csv(folder / "tables" / "09_map.csv", index_col="method")
+    methods = [*BASELINES, "weicom", "slerp", Expanded(METHODS["weicom"])]
+    rows = evaluate(benchmark, features, encoder.encode_texts, methods, LAMBDAS, "cpu", progress=False)
+    chosen, _ = statistics.choose_lambdas(rows, statistics.folds(benchmark, "attribute"))
+    assert_equal(found.drop(columns="lambda").loc[list(chosen)], statistics.summarize_chosen(chosen))
+    sure = pd.read_csv(folder / "tables" / "09_how_sure.csv", index_col="method")
+    expected = found["Avg"] - found.loc["weicom", "Avg"]
+    assert sure["difference"].dropna().to_dict() == pytest.approx(expected.drop("weicom").to_dict())
+    assert sure.loc["weicom+qe", "low":"high"].between(0, 100).all()
+    cost = pd.read_csv(folder / "tables" / "09_cost.csv", index_col="method")
+    assert (cost["ms a query"] > 0).all()
+    assert set(cost.index) == set(chosen)
+
+
+def test_10_how_sure(given, extracted, table, benchmark, features, encoder):
+    folder = run("10", **given, LAMBDAS=LAMBDAS, TOP=5, DEVICE="cpu")
+    choices = pd.read_csv(folder / "tables" / "10_lambda_choices.csv", index_col=["method", "chosen"])["Avg"]
+    assert choices["zscore"]["best on these queries (flatters)"] == pytest.approx(table.loc["zscore", "Avg"].max())
+    shares = pd.read_csv(folder / "tables" / "10_shortcuts.csv", index_col=0).drop(columns="gain")
+    assert shares.sum(axis=1).to_numpy() == pytest.approx(1)
+    failures = pd.read_csv(folder / "tables" / "10_failures.csv", index_col=0)
+    rows = evaluate(benchmark, features, encoder.encode_texts, ["image"], device="cpu", progress=False)
+    assert failures.loc["image", "relevant"] == pytest.approx(rows.groupby("attribute")["P@5"].mean().mean())
+    worded = pd.read_csv(folder / "tables" / "10_wordings.csv", index_col=0)
+    assert np.isclose(worded.loc["value", "Avg"], table.loc["weicom", "Avg"]).any()
+    lines = (folder / "tables" / "10_run.trec").read_text().splitlines()
+    assert len(lines) == 5 * len(benchmark.queries)
+
+
+def test_11_compare(given, tmp_path, benchmark, features, encoder):
+    """Two runs of the same queries, one better by exactly 10 points everywhere, and one of other queries."""
+    rows = evaluate(benchmark, features, encoder.encode_texts, ["image", "weicom"], [0.5], "cpu", progress=False)
+    worse = rows.assign(AP=rows["AP"] - 0.1)
+    for name, saved in (("one", worse), ("two", rows.sample(frac=1, random_state=0)), ("three", rows.iloc[5:])):
+        write_json(tmp_path / "beside" / name / "run.json", {"dataset": {}, "protocol": "released"})
+        write_text(tmp_path / "beside" / name / "tables" / "09_rows.csv", saved.to_csv())
+    folder = run("11", OUTPUT_ROOT=str(tmp_path / "runs"), RUNS_FOLDER=str(tmp_path / "beside"))
+    table = summarize(rows)["Avg"].droplevel("lambda")
+    found = pd.read_csv(folder / "tables" / "11_avg.csv", index_col="method")
+    assert found["two"].to_dict() == pytest.approx(table.to_dict())
+    differences = pd.read_csv(folder / "tables" / "11_differences.csv")
+    assert differences[["run", "less"]].to_numpy().tolist() == [["two", "one"]]
+    assert differences[["difference", "low", "high"]].to_numpy() == pytest.approx(10)
+    # alone, it says so and ends well
+    alone = run("11", OUTPUT_ROOT=str(tmp_path / "empty"))
+    copy = nbformat.read(alone / "notebooks" / "11_compare.ipynb", as_version=4)
+    printed = "".join(out.get("text", "") for cell in code_cells_of(copy) for out in cell.outputs)
+    assert "There is no run: nothing to compare yet" in printed
 
 
 @pytest.fixture(scope="module")
