@@ -576,7 +576,7 @@ def _read_old(folder: Path, archive: Archive | None, expected: dict[str, str], i
         with (folder / OLD[1]).open("rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest() == state["sha256"]
         provenance, files, classes = dict(state["provenance"]), tuple(state["files"]), tuple(state["classes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{folder} is damaged ({error}); extract again with overwrite=True") from None
     if not whole:
         raise ValueError(f"{folder / OLD[1]} was changed or cut short; extract again with overwrite=True")

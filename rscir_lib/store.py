@@ -98,7 +98,7 @@ class Shard:
         path = self.path("npy")
         try:
             feats = np.load(path, mmap_mode="c", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # a damaged header makes numpy raise nearly anything
             raise ValueError(f"{path} is missing or damaged ({error}); {MENDED}") from None
         if feats.ndim != 2 or len(feats) != self.rows or feats.dtype.name not in DTYPES:
             raise ValueError(f"{path}: expected {self.rows} rows, found {feats.dtype} {feats.shape}; {MENDED}")
@@ -254,7 +254,7 @@ def read_manifest(folder: Path) -> tuple[dict, tuple[Shard, ...]]:
                 re.fullmatch("[0-9a-f]{16}", s.name) and {*s.sha256} == {"npy", "json", "moments.npy"} for s in shards
             )
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); {MENDED}") from None
     if not whole:
         raise ValueError(f"{path} is damaged (its shards don't add up); {MENDED}")
@@ -291,7 +291,7 @@ def _read_ids(path: Path) -> dict:
         held = {key: ids[key] for key in ("files", "classes", *STAMPS)}
         whole = len({len(column) for column in held.values()}) == 1 and "npy" in ids["sha256"]
         whole = whole and path.stem == shard_name(held, ids["provenance"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); {MENDED}") from None
     if not whole:
         raise ValueError(f"{path} is damaged (it isn't what its name is the digest of); {MENDED}")

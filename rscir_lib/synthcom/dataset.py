@@ -49,7 +49,10 @@ def draw_synthcom(root: str | Path, seed: int = 0, images_per_class: int = 36, w
     root = Path(root).expanduser()
     marker = root / "synthcom.json"
     facts = {"synthetic": True, "version": VERSION, "seed": seed, "images_per_class": images_per_class, "size": SIZE}
-    found = json.loads(marker.read_text()) if marker.exists() else None
+    try:
+        found = json.loads(marker.read_bytes()) if marker.exists() else None
+    except (ValueError, RecursionError) as error:
+        found = f"a damaged {marker.name} ({error})"
     if found != facts and (found is not None or (root / "images").exists()):
         raise ValueError(f"{root} holds {found or 'images that are not SynthCom'}, not {facts}: choose another folder")
     for name in CLASSES:
