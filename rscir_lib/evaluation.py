@@ -419,26 +419,9 @@ def chance(benchmark: Benchmark) -> pd.Series:
     return pd.concat([by, pd.Series({"Avg": by.mean()})]).rename("chance")
 
 
-def bootstrap_difference(
-    a: pd.DataFrame, b: pd.DataFrame, samples: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Avg mAP of `a` minus that of `b`, in points, with the 95 % interval of a paired bootstrap over query images.
-
-    a, b: rows of `evaluate` for one method (and lambda) each, over the same queries. Query images are resampled within
-    each attribute, each with all its texts: queries that share an image are not independent.
-    """
-    if not a.index.equals(b.index):
-        raise ValueError("a and b must hold the same queries in the same order, one method and lambda each")
-    rng = np.random.default_rng(seed)
-    per_image = (a["AP"] - b["AP"]).groupby([a["attribute"], a["image"]], sort=False).agg(["sum", "size"])
-    means, resampled = [], []
-    for _, images in per_image.groupby(level="attribute", sort=False):
-        total, size = images["sum"].to_numpy(), images["size"].to_numpy()
-        weights = rng.multinomial(len(images), np.full(len(images), 1 / len(images)), size=samples)
-        means.append(total.sum() / size.sum())
-        resampled.append(weights @ total / (weights @ size))
-    low, high = np.percentile(np.mean(resampled, axis=0), [2.5, 97.5])
-    return tuple(float(100 * value) for value in (np.mean(means), low, high))
+def with_chance(table: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
+    """A table of `summarize` with chance as its last row."""
+    return pd.concat([table, chance(benchmark).to_frame(("chance", np.nan)).T.rename_axis(table.index.names)])
 
 
 def published() -> pd.DataFrame:
