@@ -162,7 +162,7 @@ def _answers(
     self_of = queries["position"].to_numpy() if benchmark.exclude_self else None
 
     paired = [i for i, (method, _) in enumerate(jobs) if isinstance(method, TwoSimilarities)]
-    fitted = {method: method.fit(database, encode_texts) for i, (method, _) in enumerate(jobs) if i not in paired}
+    fitted = {method.name: method.fit(database, encode_texts) for i, (method, _) in enumerate(jobs) if i not in paired}
     prepares = {method.prepare_at(lam) for method, lam in map(jobs.__getitem__, paired)}
 
     def prepared(query_feats: torch.Tensor) -> dict[Callable, torch.Tensor]:
@@ -215,7 +215,7 @@ def _answers(
                 ]
                 if getattr(method, "reads_words", False):
                     asked.append([texts[text] for text in text_of[some]])
-                scores = torch.as_tensor(np.asarray(fitted[method](*asked), np.float64))
+                scores = torch.as_tensor(np.asarray(fitted[method.name](*asked), np.float64))
                 if scores.shape != (len(some), len(database)):
                     raise ValueError(
                         f"method {method.name!r} gave scores of shape {tuple(scores.shape)} for {len(some)} queries; "
@@ -247,7 +247,7 @@ def _jobs(methods: Sequence[str | Method], lambdas: Sequence[float]) -> list[Job
     for lam in lambdas:
         check_lambda(lam)
     jobs: list[Job] = []
-    for method in dict.fromkeys(map(get_method, methods)):
+    for method in {id(method): method for method in map(get_method, methods)}.values():
         if any(method.name == other.name for other, _ in jobs):
             raise ValueError(f"two of the methods are named {method.name!r}: give each a name of its own")
         if method.has_lambda and not len(lambdas):
@@ -271,7 +271,7 @@ def resolve_device(device: str) -> str:
     kind, _, number = str(device).partition(":")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if kind == "cuda" and (number.isdigit() or not number):
+    if kind == "cuda" and (number.isdigit() or device == kind):
         if int(number or 0) >= torch.cuda.device_count():
             raise ValueError(
                 f"device {device!r}: torch finds {torch.cuda.device_count()} CUDA devices; choose auto or cpu"
@@ -450,26 +450,9 @@ def chance(benchmark: Benchmark) -> pd.Series:
     return pd.concat([by, pd.Series({"Avg": by.mean()})]).rename("chance")
 
 
-def bootstrap_difference(
-    a: pd.DataFrame, b: pd.DataFrame, samples: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Avg mAP of `a` minus that of `b`, in points, with the 95 % interval of a paired bootstrap over query images.
-
-    a, b: rows of `evaluate` for one method (and lambda) each, over the same queries. Query images are resampled within
-    each attribute, each with all its texts: queries that share an image are not independent.
-    """
-    if not a.index.equals(b.index):
-        raise ValueError("a and b must hold the same queries in the same order, one method and lambda each")
-    rng = np.random.default_rng(seed)
-    per_image = (a["AP"] - b["AP"]).groupby([a["attribute"], a["image"]], sort=False).agg(["sum", "size"])
-    means, resampled = [], []
-    for _, images in per_image.groupby(level="attribute", sort=False):
-        total, size = images["sum"].to_numpy(), images["size"].to_numpy()
-        weights = rng.multinomial(len(images), np.full(len(images), 1 / len(images)), size=samples)
-        means.append(total.sum() / size.sum())
-        resampled.append(weights @ total / (weights @ size))
-    low, high = np.percentile(np.mean(resampled, axis=0), [2.5, 97.5])
-    return tuple(float(100 * value) for value in (np.mean(means), low, high))
+def with_chance(table: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
+    """A table of `summarize` with chance as its last row."""
+    return pd.concat([table, chance(benchmark).to_frame(("chance", np.nan)).T.rename_axis(table.index.names)])
 
 
 def published() -> pd.DataFrame:

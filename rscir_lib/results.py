@@ -14,13 +14,16 @@ import pandas as pd
 
 from rscir_lib.benchmark import Benchmark, read_benchmark
 from rscir_lib.encoders import Encoder, load_encoder
-from rscir_lib.evaluation import BASELINES, bootstrap_difference, chance, evaluate, summarize
+from rscir_lib.evaluation import BASELINES, evaluate, summarize, with_chance
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.runs import dataset_root, run_folder
+from rscir_lib.statistics import against_average, choose_lambda, folds, lambdas_told
 from rscir_lib.synthcom import CLASS_WORDS, HELD_OUT, draw_synthcom
 from rscir_lib.training import zero_shot_accuracy
 
 LAMBDAS = tuple(np.arange(11) / 10)
+NORMALISATIONS = ("linear", "zscore", "weicom")  # none, the mean and std, the CDF
+FINE = tuple(np.arange(41) / 40)  # the wider one similarity spreads, the closer to an end the best lambda lies
 
 
 def report(
@@ -33,8 +36,22 @@ def report(
     rows = evaluate(benchmark, features, encoder.encode_texts, (*BASELINES, "weicom"), LAMBDAS)
     echo(f"\n{archive.name}, encoder {encoder.name}, {len(archive)} images, mAP in %\n")
     echo(_table(rows, benchmark))
+    texts = encoder.encode_texts(sorted(set(benchmark.queries["text"])))
+    echo("\nSimilarities of images to images, and of images to the queries' texts\n")
+    some = features.aligned(archive)[:: -(-len(archive) // 2000)]  # enough to tell, where all pairs are too many
+    shapes = spreads(some, texts)
+    echo(shapes.round(3).to_string())
+    echo("means {:.2f} apart, spread ratio {:.2f}".format(*gap_and_ratio(shapes)))
+    echo("\nAvg mAP in % at the best lambda, at one chosen on the other attributes, and at 0.5\n")
+    compared = evaluate(benchmark, features, encoder.encode_texts, NORMALISATIONS, FINE)
+    echo(best_and_honest(compared).round({"lambda": 3, "best": 1, "honest": 1, "even": 1}).to_string() + "\n")
     best = summarize(rows).loc["weicom"]["Avg"].idxmax()
     echo(_against_average(rows, best))
+    for by, others in (("attribute", "attributes"), ("half", "images")):
+        split = folds(benchmark, by)
+        if split.nunique() > 1:
+            honest, lambdas = choose_lambda(rows, "weicom", split)
+            echo(f"weicom, lambda chosen on other {others} ({lambdas_told(lambdas)}): Avg {_avg(honest):.1f}")
     if (archive.root / "synthcom.json").exists():
         asked = zip(
             benchmark.queries["attribute"],
@@ -53,21 +70,62 @@ def report(
     return rows
 
 
+def spreads(images: np.ndarray, texts: np.ndarray) -> pd.DataFrame:
+    """Shape of the similarities of all pairs of different images, and of all pairs of an image and a text.
+
+    images (N, d), N > 1, and texts (T, d) are L2-normalised. Columns: mean, std and the 5, 50 and 95 % quantiles.
+    """
+    pairs = {"image-image": (images @ images.T)[np.triu_indices(len(images), 1)], "image-text": images @ texts.T}
+    quantiles = {"5%": 0.05, "50%": 0.5, "95%": 0.95}
+    shapes = {
+        kind: {"mean": s.mean(), "std": s.std(), **{name: np.quantile(s, q) for name, q in quantiles.items()}}
+        for kind, s in pairs.items()
+    }
+    return pd.DataFrame(shapes).T
+
+
+def gap_and_ratio(shapes: pd.DataFrame) -> tuple[float, float]:
+    """Of a table of `spreads`: how far the two means lie apart, and the std between images over the other one."""
+    images, texts = shapes.loc["image-image"], shapes.loc["image-text"]
+    return images["mean"] - texts["mean"], images["std"] / texts["std"]
+
+
+def best_and_honest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Avg mAP in per cent of each method at its best lambda, at an honest one, and at 0.5; index method.
+
+    rows: of `evaluate`, methods with a lambda. Columns `lambda` and `best`: chosen on the queries that it is measured
+    on; `honest`: for each attribute the lambda that is best on the mean of the others, NaN where there is only one;
+    `even`: at 0.5, which nobody chose, NaN where it is not among the rows.
+    """
+    lines = {}
+    for method, table in summarize(rows).groupby(level="method", sort=False):
+        average, by = table["Avg"].droplevel("method"), table.drop(columns="Avg").droplevel("method")
+        chosen = [by.at[by.drop(columns=a).mean(axis=1).idxmax(), a] for a in by] if by.shape[1] > 1 else [np.nan]
+        lines[method] = {"lambda": average.idxmax(), "best": average.max(), "honest": np.mean(chosen)}
+        lines[method]["even"] = average.get(0.5, np.nan)
+    return pd.DataFrame(lines).T
+
+
 def _table(rows: pd.DataFrame, benchmark: Benchmark | None = None) -> str:
     table = summarize(rows)
-    table.index = [f"{method} {lam:.1f}" if lam == lam else method for method, lam in table.index]
     if benchmark is not None:
-        table.loc["chance"] = chance(benchmark)
+        table = with_chance(table, benchmark)
+    table.index = [f"{method} {lam:.1f}" if lam == lam else method for method, lam in table.index]
     return table.round(1).to_string()
 
 
+def _avg(rows: pd.DataFrame) -> float:
+    """Avg of one method's rows, whatever lambda each has."""
+    return summarize(rows.assign(**{"lambda": np.nan}))["Avg"].item()
+
+
 def _against_average(rows: pd.DataFrame, lam: float) -> str:
-    weicom, average = rows[(rows["method"] == "weicom") & (rows["lambda"] == lam)], rows[rows["method"] == "average"]
-    difference, low, high = bootstrap_difference(weicom, average)
-    return (
-        f"weicom at lambda {lam:.1f} minus average: {difference:+.1f} points of Avg, "
-        f"95 % bootstrap interval {low:+.1f} to {high:+.1f}"
+    table = against_average(rows, "weicom", lam)
+    intervals = ", ".join(
+        f"{low:+.1f} to {high:+.1f} over {over}" for over, low, high in table[["low", "high"]].itertuples()
     )
+    difference = table["difference"].iloc[0]
+    return f"weicom at lambda {lam:.1f} minus average: {difference:+.1f} points of Avg, 95 % intervals {intervals}"
 
 
 def _zero_shot(benchmark: Benchmark, feats: np.ndarray, encoder: Encoder) -> pd.DataFrame:

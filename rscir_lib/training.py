@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock, Timeout
 from PIL import Image
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from tqdm.auto import tqdm, trange
 
 from rscir_lib.archive import Archive, read_archive, write_listing
@@ -53,6 +54,22 @@ MODEL = {  # open_clip's ResNet form and text transformer; 11 MB in float16, 4.7
 PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
 
 
+@dataclass(frozen=True)
+class Cones:
+    """A second stage of training, which gives each modality a cone of its own, as CLIP's have (Liang et al. 2022).
+
+    A constant vector is added to each tower's output, `image` and `text` times as long as its mean feature, through
+    biases that the model has. Both towers then learn on at one low, fixed temperature, which keeps the cones apart and
+    asks for a small spread of image-text similarities only; that of image-image similarities is left by the cone.
+    """
+
+    steps: int = 300
+    learning_rate: float = 1e-3
+    image: float = 1.25
+    text: float = 3.0
+    temperature: float = 0.01
+
+
 def train(
     images: np.ndarray,
     captions: Sequence[list[str]],
@@ -62,6 +79,8 @@ def train(
     learning_rate: float = 2e-3,
     seed: int = 0,
     card: str = "",
+    cones: Cones | None = None,
+    start: Path | None = None,
 ) -> pd.Series:
     """Train on pairs and write weights, config, loss curve and model card to `folder`.
 
@@ -71,14 +90,19 @@ def train(
         folder: where the encoder goes; rewritten ten times on the way, so an interrupted run leaves a usable one, and
             the next call with the same arguments goes on from there.
         card: what the data are and what the encoder can't do, for the model card.
+        cones: a second stage; none for plain contrastive training alone.
+        start: folder of an encoder of this architecture that stands for the first stage: `steps` is then 0.
 
-    Returns the loss of each step. Raises ValueError when images and captions don't pair up, the loss diverges, another
-    process trains in the folder, or an unfinished training of something else lies there.
+    Returns the loss of each step. Raises ValueError when images and captions don't pair up, there is no step to take,
+    `start` is of another architecture, the loss diverges, another process trains in the folder, or an unfinished
+    training of something else lies there.
     """
     if not 0 < len(images) == len(captions) or not all(captions):
         raise ValueError(f"{len(images)} images for {len(captions)} caption lists; each image needs a caption")
+    if (start is None) != (steps > 0) or (start and not cones):
+        raise ValueError(f"{steps} steps, start {start}, cones {cones}: a first stage has steps or a start, then cones")
     with _alone(folder):
-        return _train(images, captions, folder, steps, batch_size, learning_rate, seed, card)
+        return _train(images, captions, folder, steps, batch_size, learning_rate, seed, card, cones, start)
 
 
 def _train(
@@ -90,11 +114,15 @@ def _train(
     learning_rate: float,
     seed: int,
     card: str,
+    cones: Cones | None,
+    start: Path | None,
 ) -> pd.Series:
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
-    settings = [config, captions, steps, batch_size, learning_rate, seed, device]
+    started_from = hashlib.sha256((start / WEIGHTS).read_bytes()).hexdigest() if start else ""
+    second = asdict(cones) if cones else {}
+    settings = [config, captions, steps, batch_size, learning_rate, seed, device, second, started_from]
     task = hashlib.sha256(json.dumps(settings).encode() + images.tobytes()).hexdigest()
     write_json(folder / CONFIG, config, indent=2)
 
@@ -106,43 +134,49 @@ def _train(
     seen = torch.zeros(MODEL["text_cfg"]["vocab_size"], 1).index_fill_(0, tokens.unique(), 1.0)
 
     model = open_clip.CLIP(**MODEL).to(device, memory_format=torch.channels_last)
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(  # 0.05 of 20 steps would divide by zero
-        optimizer, learning_rate, total_steps=steps, pct_start=0.051, cycle_momentum=False
-    )
+    if start:
+        _check_and_load(model, start / WEIGHTS)
+    parts = {"model": model, **_optimizer(model, steps or cones.steps, learning_rate)}
     loss_function = open_clip.ClipLoss()
     order, losses, started = torch.empty(0, dtype=torch.long), [], time.monotonic()
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     if past := _read_checkpoint(folder / CHECKPOINT, task, parts, device):
         order, losses, started = past["order"], past["losses"], started - past["seconds"]
-    progress = trange(len(losses), steps, initial=len(losses), total=steps, desc="training", unit="step")
+
+    def draw(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        picked = rows[starts[batch] + (torch.rand(len(batch)) * counts[batch]).long()]
+        return augment(torch.from_numpy(images[batch.numpy()]).to(device)), tokens[picked].to(device)
+
+    total = steps + second.get("steps", 0)
+    progress = trange(len(losses), total, initial=len(losses), total=total, desc="training", unit="step")
     for step in progress:
+        if step == steps:
+            _set_apart(model, *draw(torch.randperm(len(images))[:batch_size]), cones)
+            parts |= _optimizer(model, cones.steps, cones.learning_rate)
+            order = order[:0]
+        model.logit_scale.requires_grad_(step < steps)
         while len(order) < min(batch_size, len(images)):
             order = torch.cat([order, torch.randperm(len(images))])
         batch, order = order[:batch_size], order[batch_size:]
-        picked = rows[starts[batch] + (torch.rand(len(batch)) * counts[batch]).long()]
-        pixels = torch.from_numpy(images[batch.numpy()]).to(device)
-        image, text, scale = model(augment(pixels), tokens[picked].to(device))
-        loss = loss_function(image, text, scale)
+        loss = loss_function(*model(*draw(batch)))
         if not math.isfinite(loss.item()):
             raise ValueError(f"the loss is {loss.item()} at step {step}: lower the learning rate")
-        optimizer.zero_grad()
+        parts["optimizer"].zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        parts["optimizer"].step()
+        parts["schedule"].step()
         model.logit_scale.data.clamp_(0, math.log(100))
         losses.append(loss.item())
         progress.set_postfix(loss=f"{losses[-1]:.2f}", refresh=False)
-        if (step + 1) % max(1, steps // 10) == 0 or step + 1 == steps:
+        if (step + 1) % max(1, total // 10) == 0 or step + 1 == total:
             _save(model, seen.to(device), folder / WEIGHTS)
             past = {"order": order, "losses": losses, "seconds": time.monotonic() - started}
             _write_checkpoint(folder / CHECKPOINT, task, parts, past)
     facts = {
         "pairs": f"{len(images)} images, {len(rows)} captions ({len(texts)} distinct)",
-        "steps": f"{steps} of {batch_size} pairs, AdamW, learning rate {learning_rate}, cosine, seed {seed}",
+        "steps": f"weights of sha256 {started_from}" if start else f"{steps}, learning rate {learning_rate}",
+        **({"second stage": ", ".join(f"{name} {value}" for name, value in second.items())} if second else {}),
+        "optimiser": f"AdamW, {batch_size} pairs a step, cosine, seed {seed}",
         "time": f"{(time.monotonic() - started) / 60:.1f} min on {device}, {torch.get_num_threads()} threads",
         "versions": ", ".join(f"{package} {version(package)}" for package in ("torch", "open_clip_torch")),
         "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
@@ -151,6 +185,37 @@ def _train(
     _write_card(folder, card, facts, history)
     (folder / CHECKPOINT).unlink()
     return history
+
+
+def _optimizer(model: torch.nn.Module, steps: int, learning_rate: float) -> dict[str, Any]:
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(  # 0.05 of 20 steps would divide by zero
+        optimizer, learning_rate, total_steps=steps, pct_start=0.051, cycle_momentum=False
+    )
+    return {"optimizer": optimizer, "schedule": schedule}
+
+
+def _check_and_load(model: torch.nn.Module, path: Path) -> None:
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path} is of another architecture: {error}") from error
+
+
+@torch.no_grad()
+def _set_apart(model: torch.nn.Module, images: torch.Tensor, tokens: torch.Tensor, cones: Cones) -> None:
+    """Fix the temperature, and add to each tower a constant of random direction, its length measured on one batch."""
+    model.eval()
+    image = model.encode_image(images).norm(dim=1).mean()
+    text = model.encode_text(tokens).norm(dim=1).mean()
+    model.train()
+    bias = model.visual.attnpool.c_proj.bias
+    bias += cones.image * image * F.normalize(torch.randn_like(bias), dim=0)
+    direction = torch.randn_like(model.ln_final.bias)  # what the text tower adds goes through its projection
+    model.ln_final.bias += cones.text * text * direction / (direction @ model.text_projection).norm()
+    model.logit_scale.fill_(-math.log(cones.temperature))
 
 
 @contextmanager
@@ -246,24 +311,36 @@ DEMO_CARD = """# The demo encoder
 A small CLIP in open_clip's terms, trained from scratch on *synthetic* aerial scenes only: `rscir_lib.synthcom` draws
 them on the fly, from a random stream that no benchmark uses, with captions in varied wording, bare values among them.
 
-What it can't do: real imagery; words outside the scenes' captions (their token rows are zero); a modality gap like real
-CLIP's. It composes weakly: for the combinations below, text alone finds next to nothing, and only a small lambda helps,
-since it has also learned which values a class never had. It is there so that every machine has an encoder that is
-trained, small and free to pass on (Apache-2.0).
+Its similarities are shaped like real CLIP's: two images are more alike than an image and a text, and their similarities
+spread more. After a plain contrastive stage, a constant is added to each tower, the stronger one to the texts', so that
+each modality has a cone of its own (Liang et al. 2022). Both then learn on at the low temperature that CLIP ends at.
+
+What it can't do: real imagery; words outside the scenes' captions (their token rows are zero); show how CLIP came by
+that shape, which the recipe sets here. It composes weakly: for the combinations below, text alone finds next to
+nothing, and only a small lambda helps, since it has also learned which values a class never had. It is there so that
+every machine has an encoder that is trained, small and free to pass on (Apache-2.0).
 
 Combinations of attribute, class and value that it has never seen:
 
 {held_out}"""
 
 
-def demo(folder: Path = DEMO_FOLDER, scenes: int = 16_000, steps: int = 1_200, seed: int = 0) -> pd.Series:
-    """Train the demo encoder on `scenes` synthetic scenes; returns the loss of each step."""
+def demo(
+    folder: Path = DEMO_FOLDER,
+    scenes: int = 16_000,
+    steps: int = 1_200,
+    seed: int = 0,
+    cones: Cones | None = Cones(),
+    start: Path | None = None,
+) -> pd.Series:
+    """Train the demo encoder on `scenes` synthetic scenes, in `train`'s two stages; returns the loss of each step."""
     draw = partial(training_scene, seed, size=128)
     drawn = tqdm(parallel_map(draw, range(scenes)), "drawing", scenes, unit="scene")
     captions: list[list[str]] = []
     pixels = thumbnails((captions.append(texts) or picture for picture, texts in drawn), scenes)
     held_out = "\n".join(f"* {attribute}: {name}, {value}" for attribute, name, value in sorted(HELD_OUT))
-    return train(pixels, captions, folder, steps, seed=seed, card=DEMO_CARD.format(held_out=held_out))
+    card = DEMO_CARD.format(held_out=held_out)
+    return train(pixels, captions, folder, steps, seed=seed, card=card, cones=cones, start=start)
 
 
 def spell(name: str, vocabulary: set[str]) -> str:
@@ -355,6 +432,8 @@ def main() -> None:
     command.add_argument("--out", type=Path, default=DEMO_FOLDER)
     command.add_argument("--scenes", type=int, default=16_000)
     command.add_argument("--steps", type=int, default=1_200)
+    command.add_argument("--cone-steps", type=int, default=Cones().steps, help="of the second stage; 0 for none")
+    command.add_argument("--start", type=Path, help="an encoder that stands for the first stage")
     command = commands.add_parser("adapt", help="an encoder for an archive with captions")
     command.add_argument("root", help="dataset root with images/<class>/ or patternnet.csv")
     command.add_argument("captions", type=Path, help="JSON, image name -> list of captions")
@@ -362,7 +441,8 @@ def main() -> None:
     command.add_argument("--epochs", type=int, default=90)
     given = parser.parse_args()
     if given.command == "demo":
-        demo(given.out, given.scenes, given.steps)
+        cones = Cones(given.cone_steps) if given.cone_steps else None
+        demo(given.out, given.scenes, 0 if given.start else given.steps, cones=cones, start=given.start)
     else:
         print(adapt(given.root, given.captions.expanduser(), given.out.expanduser(), given.epochs).round(3))
 

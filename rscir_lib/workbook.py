@@ -283,7 +283,8 @@ def run_grid(notebooks: list[Path], combinations: dict[str, dict[str, object]], 
             print(f"error: {error}", file=sys.stderr, flush=True)
     print(f"\n{len(combinations) - len(failed)} of {len(combinations)} combinations finished")
     for label, error in failed.items():
-        print(f"  failed: {label}: {error}")
+        first_line = str(error).partition("\n")[0]
+        print(f"  failed: {label}: {first_line}")
     return len(failed)
 
 

@@ -9,12 +9,16 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
+from safetensors.torch import save_file
 
 from rscir_lib import training
 from rscir_lib.archive import read_archive
 from rscir_lib.encoders import DEMO_FOLDER, WEIGHTS, load_encoder
-from rscir_lib.synthcom import HELD_OUT
-from rscir_lib.training import adapt, demo, read_captions, spell, split, train, zero_shot_accuracy
+from rscir_lib.evaluation import PUBLISHED
+from rscir_lib.patterncom import read_patterncom
+from rscir_lib.results import best_and_honest, gap_and_ratio, spreads
+from rscir_lib.synthcom import HELD_OUT, draw_synthcom, training_scene
+from rscir_lib.training import Cones, adapt, demo, read_captions, spell, split, train, zero_shot_accuracy
 
 
 @pytest.fixture
@@ -35,8 +39,8 @@ def colours(tmp_path):
 
 
 def test_demo_recipe_leaves_an_encoder(tmp_path):
-    losses = demo(tmp_path / "out", scenes=24, steps=3)
-    assert len(losses) == 3
+    losses = demo(tmp_path / "out", scenes=24, steps=3, cones=Cones(steps=2))
+    assert len(losses) == 5
     assert np.isfinite(losses).all()
     encoder = load_encoder(tmp_path / "out", device="cpu")
     np.testing.assert_allclose(np.linalg.norm(encoder.encode_texts(["oval", "two"]), axis=1), 1, atol=1e-5)
@@ -49,7 +53,7 @@ def test_demo_recipe_leaves_an_encoder(tmp_path):
 
 def test_same_seed_same_weights(tmp_path):
     for folder in ("a", "b"):
-        demo(tmp_path / folder, scenes=8, steps=1)
+        demo(tmp_path / folder, scenes=8, steps=1, cones=Cones(steps=1))
     digests = {hashlib.sha256((tmp_path / folder / WEIGHTS).read_bytes()).digest() for folder in ("a", "b")}
     assert len(digests) == 1
 
@@ -97,9 +101,14 @@ def killed_at(step, monkeypatch, *arguments, **options):
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(pairs, tmp_path, monkeypatch):
-    options = {"steps": 12, "batch_size": 8}
+    options = {"steps": 12, "batch_size": 8, "cones": Cones(steps=6)}
     whole = train(*pairs, tmp_path / "whole", **options)
-    for step in (1, 4, 5):  # before the first checkpoint; then in two sessions that each save one
+    for step in (
+        1,
+        4,
+        5,
+        5,
+    ):  # before the first checkpoint; then in sessions that save some, the last in the second stage
         killed_at(step, monkeypatch, *pairs, tmp_path / "killed", **options)
     assert (tmp_path / "killed" / training.CHECKPOINT).exists()
     pd.testing.assert_series_equal(train(*pairs, tmp_path / "killed", **options), whole)
@@ -125,6 +134,35 @@ def test_a_checkpoint_of_something_else_is_named(pairs, tmp_path, monkeypatch):
 def test_two_do_not_train_in_one_folder(pairs, tmp_path):
     with FileLock(tmp_path / training.LOCK), pytest.raises(ValueError, match="another process trains here"):
         train(*pairs, tmp_path, steps=1)
+
+
+def test_second_stage_sets_the_modalities_apart(pairs, tmp_path):
+    train(*pairs, tmp_path / "plain", steps=3)
+    weights = digest(tmp_path / "plain")
+    losses = train(*pairs, tmp_path / "apart", steps=0, cones=Cones(steps=2), start=tmp_path / "plain")
+    assert len(losses) == 2
+    assert digest(tmp_path / "plain") == weights
+    assert weights in (tmp_path / "apart" / "README.md").read_text()
+
+    def shape(folder):
+        encoder = load_encoder(folder, device="cpu")
+        batch = torch.stack([encoder.preprocess(Image.fromarray(image)) for image in pairs[0]])
+        return spreads(encoder.encode_images(batch), encoder.encode_texts([f"number {i}" for i in range(12)]))
+
+    before, after = shape(tmp_path / "plain"), shape(tmp_path / "apart")
+    assert gap_and_ratio(after)[0] >= 0.3
+    assert after.loc["image-text", "std"] < before.loc["image-text", "std"]
+    scale = load_encoder(tmp_path / "apart", device="cpu").model.logit_scale.exp().item()
+    assert scale == pytest.approx(1 / Cones.temperature, rel=1e-2)
+
+
+def test_a_start_is_followed_by_a_second_stage_and_fits(pairs, tmp_path):
+    for options in ({"steps": 0}, {"steps": 0, "start": tmp_path}, {"steps": 1, "start": tmp_path, "cones": Cones()}):
+        with pytest.raises(ValueError, match="a first stage has steps or a start"):
+            train(*pairs, tmp_path / "out", **options)
+    save_file({"logit_scale": torch.zeros(())}, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match="another architecture"):
+        train(*pairs, tmp_path / "out", steps=0, cones=Cones(steps=1), start=tmp_path)
 
 
 def test_adapt_takes_names_with_spaces(colours, tmp_path):
@@ -219,6 +257,67 @@ def test_bundled_demo_encoder_is_small_and_is_the_one_on_its_card():
     assert sum(file.stat().st_size for file in DEMO_FOLDER.iterdir()) <= 12e6
     digest = hashlib.sha256((DEMO_FOLDER / WEIGHTS).read_bytes()).hexdigest()
     assert digest in (DEMO_FOLDER / "README.md").read_text()
+
+
+def has_clips_shape(images, texts):
+    gap, ratio = gap_and_ratio(spreads(images, texts))
+    return gap >= 0.3 and 2 <= ratio <= 4
+
+
+def test_demo_encoder_has_clips_shape_on_the_benchmark_and_on_training_scenes(tmp_path):
+    encoder = load_encoder("demo", device="cpu")
+
+    def encode(pictures):
+        return encoder.encode_images(torch.stack([encoder.preprocess(picture) for picture in pictures]))
+
+    benchmark = read_patterncom(draw_synthcom(tmp_path / "synthcom", images_per_class=6))
+    archive, values = benchmark.archive, encoder.encode_texts(sorted(set(benchmark.labels["value"])))
+    assert has_clips_shape(encode([archive.read(i) for i in range(len(archive))]), values)
+
+    scenes = [training_scene(0, i, 128) for i in range(200)]
+    features = encode([picture for picture, _ in scenes])
+    assert has_clips_shape(features, values)
+    assert has_clips_shape(features, encoder.encode_texts(sorted({text for _, texts in scenes for text in texts})))
+
+
+def test_shape_of_similarities_by_hand():
+    images, texts = np.array([[1.0, 0], [0, 1], [0.6, 0.8]]), np.array([[0.0, 1]])
+    shapes = spreads(images, texts)
+    np.testing.assert_allclose(shapes["mean"], [(0 + 0.6 + 0.8) / 3, (0 + 1 + 0.8) / 3])
+    np.testing.assert_allclose(shapes["std"], [np.std([0, 0.6, 0.8]), np.std([0, 1, 0.8])])
+    np.testing.assert_allclose(shapes["50%"], [0.6, 0.8])
+    gap, ratio = gap_and_ratio(shapes)
+    assert gap == pytest.approx(-0.4 / 3)
+    assert ratio == pytest.approx(np.std([0, 0.6, 0.8]) / np.std([0, 1, 0.8]))
+
+
+def test_shape_of_real_similarities_is_as_published(whu_root):
+    stored = pd.read_csv(PUBLISHED.with_name("whurs19_similarities.csv"))
+    for (encoder, architecture), rows in stored.groupby(["encoder", "architecture"]):
+        model = {"clip": "CLIP", "remoteclip": "RemoteCLIP"}[encoder]
+        with np.load(whu_root / f"{model}_{architecture}.npz", allow_pickle=False) as file:
+            images, texts = file["image_features"].astype(np.float32), file["text_a_satellite_image_of_a"]
+        images, texts = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts))
+        assert has_clips_shape(images, texts)
+        np.testing.assert_allclose(spreads(images, texts), rows.set_index("pairs").iloc[:, 2:], atol=6e-4)
+
+
+def test_honest_lambda_is_chosen_on_the_other_attributes():
+    ap = {"color": [0.2, 0.9, 0.4], "shape": [0.8, 0.1, 0.3], "density": [0.7, 0.2, 0.3]}  # at lambda 0.25, 0.5, 0.75
+    rows = pd.DataFrame(
+        [
+            {"method": "weicom", "lambda": lam, "attribute": attribute, "AP": value}
+            for attribute, values in ap.items()
+            for lam, value in zip((0.25, 0.5, 0.75), values, strict=True)
+        ]
+    )
+    # without colour 0.25 is best (0.75), without shape 0.5 (0.55), without density 0.25 and 0.5 tie: the first
+    found = best_and_honest(rows).loc["weicom"]
+    assert found["lambda"] == 0.25
+    assert found["best"] == pytest.approx(100 * (0.2 + 0.8 + 0.7) / 3)
+    assert found["honest"] == pytest.approx(100 * (0.2 + 0.1 + 0.7) / 3)
+    assert found["even"] == pytest.approx(100 * (0.9 + 0.1 + 0.2) / 3)
+    assert np.isnan(best_and_honest(rows[rows["attribute"] == "color"]).loc["weicom", "honest"])
 
 
 def test_adapt_on_real_imagery(ucm_root, tmp_path):
