@@ -245,7 +245,7 @@ def _images(folder: Path, root: Path, left: Counter, outside: list[str]) -> list
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """Numbered non-blank lines of a UTF-8 text file (BOM, CRLF and blank lines tolerated).
 
-    Raises ValueError naming the line for another encoding and for a line above LONGEST_LINE, and for a file without any.
+    Raises ValueError naming the line for another encoding or one above LONGEST_LINE, and for a file without any line.
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{path}: not a regular file; a folder, pipe or device can't be read as text")

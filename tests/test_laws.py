@@ -1,4 +1,4 @@
-"""Laws that hold whatever the archive: each a property, tried on many archives, for every method where it speaks of all.
+"""Laws that hold whatever the archive: properties, tried on many archives and, where they speak of all, every method.
 
 That lambda 0 and 1 are the single modalities, that rows are independent, and that similarities may be scaled are laws
 too; they stand in `test_composition.py` and `test_evaluation.py`, beside the oracle.
