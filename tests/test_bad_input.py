@@ -611,7 +611,7 @@ FILES_OF_OURS = [
     marks(MARKED + "a,b,c,maybe\n", r"marks\.csv, line 2: expected .*found .*maybe.*; mend or remove it"),
     marks(MARKED + "a,b,c,right\n", r"marks\.csv marks 2 images that .* lacks"),
     *(
-        row({"synthcom.json": content}, draw_synthcom, f"holds {held}, not .*: choose another folder", f"draw {held}")
+        row({"synthcom.json": content}, draw_synthcom, f"holds {held}.*, not .*: choose another folder", f"draw {held}")
         for content, held in ((b'{"seed": ', "a damaged synthcom.json"), (b"\xff", "a damaged"), (b"[3]", r"\[3\]"))
     ),
     row(

@@ -312,7 +312,7 @@ def test_a_zip_that_points_before_its_start(tmp_path):
     whole = packed.read_bytes()
     packed.write_bytes(whole[40:])  # so that the place of its member is negative
     with pytest.raises((ValueError, OSError), match=r"a\.zip (is damaged|to .*what is unpacked stays)"):
-        unzip_images(packed, tmp_path / "images")
+        fetch.unzip_images(packed, tmp_path / "images")
 
 
 def test_damaged_zip(server, tmp_path):
