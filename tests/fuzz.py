@@ -111,9 +111,7 @@ TRIPLETS = [
     {"image": "h0", "text": "ships", "target": ["h1", "h2"]},
     {"image": "b0", "captions": ["a", "b"], "target": "b1"},
 ]
-MARKS = "image,text,answer,verdict\n" + "".join(
-    f"{IMAGES[0]},red,{file},{v}\n" for file in IMAGES for v in ("right", "wrong")
-)
+MARKS = "image,text,answer,verdict\n" + "".join(f"{IMAGES[0]},red,{file},right\n" for file in IMAGES)
 JOURNAL = "image,value,proposed\n" + "".join(f"{file},oval,\n" for file in IMAGES)
 TILES = "".join(f"scene.tif#{x},{y},16,16 0 -\n" for x in (0, 16) for y in (0, 16))
 
