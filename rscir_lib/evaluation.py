@@ -156,7 +156,7 @@ def _answers(
     self_of = queries["position"].to_numpy() if benchmark.exclude_self else None
 
     paired = [i for i, (method, _) in enumerate(jobs) if isinstance(method, TwoSimilarities)]
-    fitted = {method: method.fit(database, encode_texts) for i, (method, _) in enumerate(jobs) if i not in paired}
+    fitted = {method.name: method.fit(database, encode_texts) for i, (method, _) in enumerate(jobs) if i not in paired}
     prepares = {method.prepare_at(lam) for method, lam in map(jobs.__getitem__, paired)}
 
     def prepared(query_feats: torch.Tensor) -> dict[Callable, torch.Tensor]:
@@ -209,7 +209,7 @@ def _answers(
                 ]
                 if getattr(method, "reads_words", False):
                     asked.append([texts[text] for text in text_of[some]])
-                scores = torch.as_tensor(np.asarray(fitted[method](*asked), np.float64))
+                scores = torch.as_tensor(np.asarray(fitted[method.name](*asked), np.float64))
                 if scores.shape != (len(some), len(database)):
                     raise ValueError(
                         f"method {method.name!r} gave scores of shape {tuple(scores.shape)} for {len(some)} queries; "
@@ -241,7 +241,7 @@ def _jobs(methods: Sequence[str | Method], lambdas: Sequence[float]) -> list[Job
     for lam in lambdas:
         check_lambda(lam)
     jobs: list[Job] = []
-    for method in dict.fromkeys(map(get_method, methods)):
+    for method in {id(method): method for method in map(get_method, methods)}.values():
         if any(method.name == other.name for other, _ in jobs):
             raise ValueError(f"two of the methods are named {method.name!r}: give each a name of its own")
         if method.has_lambda and not len(lambdas):
@@ -265,7 +265,7 @@ def resolve_device(device: str) -> str:
     kind, _, number = str(device).partition(":")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if kind == "cuda" and (number.isdigit() or not number):
+    if kind == "cuda" and (number.isdigit() or device == kind):
         if int(number or 0) >= torch.cuda.device_count():
             raise ValueError(
                 f"device {device!r}: torch finds {torch.cuda.device_count()} CUDA devices; choose auto or cpu"

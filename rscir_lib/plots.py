@@ -29,6 +29,7 @@ def _colors(names: Sequence[str]) -> dict[str, tuple]:
     return {name: NAMED[name] if name in NAMED else next(free) for name in names}
 
 
+ROWS_A_PANEL = 32  # of a heat map
 # many images a figure: fixed places are drawn several times faster than a constrained layout
 GRID = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0.06, "hspace": 0.06}
 
@@ -190,7 +191,7 @@ def lambda_curves(table: pd.DataFrame, chance: pd.Series | None = None, title: s
 
     Methods with a lambda are curves, a star at their best; those without are level lines; `chance` is dotted.
     """
-    columns = min(4, len(table.columns))
+    columns = min(max(4, math.ceil(len(table.columns) / 3)), len(table.columns))  # three rows fit on a screen
     rows = math.ceil(len(table.columns) / columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(max(3 * columns, 6), 2.7 * rows + 0.9), squeeze=False, layout="constrained"
@@ -224,15 +225,19 @@ def lambda_curves(table: pd.DataFrame, chance: pd.Series | None = None, title: s
 
 
 def heat_map(table: pd.DataFrame, title: str = "", label: str = "mAP (%)") -> Figure:
-    """A table as colours and whole numbers, one row a row."""
-    size = (0.75 * len(table.columns) + 4.2, 0.32 * len(table) + 1.4)
-    figure, ax = plt.subplots(figsize=size, layout="constrained")
-    sns.heatmap(
-        table, annot=True, fmt=".0f", cmap="cividis", vmin=0, linewidths=0.5, annot_kws={"size": 10},
-        cbar_kws={"label": label}, ax=ax,
-    )  # fmt: skip
-    ax.tick_params(axis="y", rotation=0)
-    ax.set_ylabel("")
+    """A table as colours and whole numbers, one row a row; a long one in panels beside each other, to fit a screen."""
+    panels = max(1, math.ceil(len(table) / ROWS_A_PANEL))
+    rows = max(1, math.ceil(len(table) / panels))
+    parts = [table.iloc[start : start + rows] for start in range(0, len(table), rows)]
+    size = ((0.5 * len(table.columns) + 3) * len(parts) + 1, 0.28 * len(parts[0]) + 1.4)
+    figure, axes = plt.subplots(1, len(parts), figsize=size, squeeze=False, layout="constrained")
+    for ax, part in zip(axes.flat, parts, strict=True):
+        sns.heatmap(
+            part, annot=True, fmt=".0f", cmap="cividis", vmin=0, vmax=np.nanmax(table.to_numpy()), linewidths=0.5,
+            annot_kws={"size": 10}, cbar=ax is axes.flat[-1], cbar_kws={"label": label}, ax=ax,
+        )  # fmt: skip
+        ax.tick_params(axis="y", rotation=0)
+        ax.set_ylabel("")
     rows = "; ".join(
         f"{_words(name)} {row.max():.0f} at {_words(row.idxmax())}"
         for name, row in table.iterrows()

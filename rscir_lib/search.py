@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,21 +57,28 @@ def top_k(
         raise ValueError(f"top {top!r}: ask for a whole number of images, at least 1")
     if method.has_lambda:
         check_lambda(lam)
+    for query in (image, text):
+        if np.shape(query) != (dim := database.feats.shape[1],):
+            raise ValueError(
+                f"a query feature has shape {np.shape(query)}, the archive's ({dim},): of another encoder?"
+            )
     queries = np.stack([image, text]).astype(np.float32)
-    if queries.shape[1] != database.feats.shape[1]:
-        raise ValueError(f"query features have {queries.shape[1]} dimensions, the archive's {database.feats.shape[1]}")
+    if not np.isfinite(queries).all():
+        raise ValueError("the query features are not finite; the encoder, or what it was given, is at fault")
+    longest = database.longest  # which refuses an archive that is not finite
     if isinstance(method, TwoSimilarities):
         moments = [database.moments.of_similarities(query) for query in queries]
         # a spread that is hardly there is lost in the rounding of the moments
         if method.pointwise and min(std for _, std in moments) > 1e-6:
-            return _of_candidates(database, queries, lam, top, method, moments)
+            lengths = longest * np.linalg.norm(queries.astype(np.float64), axis=1)
+            return _of_candidates(database, queries, lam, top, method, moments, lengths)
         scorer = method.fit(database, None)
     if scorer is None:
         raise ValueError(f"method {method.name!r} sees more than two similarities: pass scorer, the method fitted")
     image, text = queries[:, None].astype(np.float64)
     scores = np.asarray(scorer(image, text, lam))[0]
     if not np.isfinite(scores).all():
-        raise ValueError(f"method {method.name!r} gives scores that are not finite; are the query features?")
+        raise ValueError(f"method {method.name!r} gives scores that are not finite")
     best = best_first(scores, top)
     return best, scores[best]
 
@@ -83,6 +90,7 @@ def _of_candidates(
     top: int,
     method: TwoSimilarities,
     moments: list[tuple[float, float]],
+    lengths: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     prepare = method.prepare_at(lam)
 
@@ -93,11 +101,9 @@ def _of_candidates(
     # torch's products, here and in Moments: numpy's threads would fight with those of an encoder
     rough = torch.from_numpy(queries) @ database.tensor.T
     # no float32 sum of d products strays further from the true one, whatever its order (Higham, Accuracy and Stability
-    # of Numerical Algorithms, 3.1); archive features are of unit length to 1e-3
-    error = 1.01 * queries.shape[1] * 2.0**-24 * np.linalg.norm(queries, axis=1, keepdims=True)
+    # of Numerical Algorithms, 3.1)
+    error = 1.01 * queries.shape[1] * 2.0**-24 * lengths[:, None]  # lengths: greatest of image times query
     highest = score(rough.double() + torch.from_numpy(error))
-    if not np.isfinite(highest).all():
-        raise ValueError(f"method {method.name!r} gives scores that are not finite; are the features?")
 
     def exact(positions: np.ndarray) -> np.ndarray:
         parts = [
@@ -206,7 +212,8 @@ class Searcher:
         self.files = features.files if archive is None else archive.files
         self.classes = features.classes if archive is None else archive.classes
         self._encoder = encoder
-        self._fitted: dict[Method, Scorer] = {}
+        self._text = lru_cache(1024)(lambda text: self.encode_texts([text])[0])
+        self._fitted: dict[int, tuple[Method, Scorer]] = {}  # by identity: a method need not be hashable
 
     @cached_property
     def encoder(self) -> "Encoder":
@@ -241,11 +248,12 @@ class Searcher:
         if not text and alone != 0:
             raise ValueError("no text: type some words, or ask by the image alone (lam=0)")
         picture, name, of_image = self._image(image)
-        of_text = self.encode_texts([text])[0] if text else np.zeros_like(self.database.feats[0])
+        of_text = self._text(text) if text else np.zeros_like(self.database.feats[0])
         scorer = None
         if not isinstance(method, TwoSimilarities):
-            scorer = self._fitted.get(method) or method.fit(self.database, self.encode_texts)
-            self._fitted[method] = scorer
+            if id(method) not in self._fitted:
+                self._fitted[id(method)] = method, method.fit(self.database, self.encode_texts)
+            scorer = self._fitted[id(method)][1]
             if getattr(method, "reads_words", False):
                 scorer = partial(scorer, words=[text])
         positions, scores = top_k(self.database, of_image, of_text, lam, top, method, scorer)

@@ -34,10 +34,10 @@ def zscore(s: torch.Tensor, moments: tuple[float, float] | None = None) -> torch
     """
     if moments:
         mean, std = moments
-        return (s - mean) / std if std > FLAT else torch.zeros_like(s)
+        return torch.zeros_like(s) if std <= FLAT else (s - mean) / std
     centred = s - s.mean(dim=-1, keepdim=True)
     std = (centred.square().sum(dim=-1, keepdim=True) / max(s.shape[-1] - 1, 1)).sqrt()
-    return torch.where(std > FLAT, centred / std, torch.zeros_like(s))
+    return torch.where(std <= FLAT, torch.zeros_like(s), centred / std)  # what is not a number stays so
 
 
 def phi(z: torch.Tensor) -> torch.Tensor:
@@ -64,7 +64,7 @@ def upper_tail(s: torch.Tensor, moments: tuple[float, float] | None = None) -> t
 def minmax(s: torch.Tensor) -> torch.Tensor:
     """(s - min) / (max - min), in [0, 1]. Constant similarities become 0."""
     low, high = s.amin(dim=-1, keepdim=True), s.amax(dim=-1, keepdim=True)
-    return torch.where(high - low > FLAT, (s - low) / (high - low), torch.zeros_like(s))
+    return torch.where(high - low <= FLAT, torch.zeros_like(s), (s - low) / (high - low))
 
 
 def reciprocal_rank(s: torch.Tensor) -> torch.Tensor:
@@ -156,6 +156,15 @@ class Database:
     def tensor(self) -> torch.Tensor:
         """The features on the device."""
         return torch.from_numpy(self.feats).to(self.device)
+
+    @cached_property
+    def longest(self) -> float:
+        """The greatest length of a feature, 1 but for rounding. Raises ValueError for features that aren't finite."""
+        chunks = (self.feats[i : i + 65_536] for i in range(0, len(self), 65_536))
+        squares = np.concatenate([np.einsum("nd,nd->n", chunk, chunk, dtype=np.float64) for chunk in chunks])
+        if (bad := np.flatnonzero(~np.isfinite(squares))).size:
+            raise ValueError(f"the features of image {bad[0]} are not finite; extract them again")
+        return float(np.sqrt(squares.max()))
 
     @cached_property
     def _same(self) -> np.ndarray | None:

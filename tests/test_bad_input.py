@@ -9,6 +9,7 @@ import json
 import re
 import zipfile
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,15 @@ import torch
 from rscir_lib import workbook
 from rscir_lib.archive import Archive
 from rscir_lib.benchmark import Benchmark, Report, read_benchmark
+from rscir_lib.composition import METHODS
 from rscir_lib.encoders import load_encoder
+from rscir_lib.evaluation import evaluate, summarize
+from rscir_lib.features import Features
+from rscir_lib.methods import Basic, Expanded, FreeDom, read_vocabulary
 from rscir_lib.multilabels import read_multilabels
 from rscir_lib.patterncom import read_patterncom
 from rscir_lib.runs import check_parameters, open_run
+from rscir_lib.search import search, top_k
 from rscir_lib.triplets import read_triplets
 from rscir_lib.ucmcom import read_ucmcom
 
@@ -469,6 +475,121 @@ TEXTS = [
 ]
 
 
+# evaluation and search: three images, one query
+
+
+def asked(message, name, methods=("image",), lambdas=(0.5,), encode=None, features=None, **options):
+    def read(root):
+        benchmark = made()(root)
+        evaluate(
+            benchmark, features or unit_features(benchmark.archive), encode or encode_ones, methods, lambdas,
+            progress=False, **options,
+        )  # fmt: skip
+
+    return pytest.param({}, read, message, id=f"evaluate {name}")
+
+
+def encode_ones(texts):
+    return np.eye(4, dtype=np.float32)[[1] * len(texts)]
+
+
+def unit_features(archive, dim=4):
+    feats = np.random.default_rng(0).normal(size=(len(archive), dim))
+    feats = (feats / np.linalg.norm(feats, axis=1, keepdims=True)).astype(np.float32)
+    return Features(feats, archive.files, archive.classes, {"encoder": "clip"})
+
+
+def own(score, name="mine"):
+    """A method of one's own that scores so."""
+    return SimpleNamespace(name=name, has_lambda=False, fit=lambda features, encode_texts: score)
+
+
+NOT_A_SHARE = r"is outside \[0, 1\]; 0 is image alone, 1 text alone"
+EVALUATIONS = [
+    *(asked(f"list of method names, found {re.escape(repr(value))}", f"methods {value!r}", value)
+      for value in ("weicom", [], ())),
+    asked("unknown method 'wiecom'; choose from text, image", "misspelt", ["wiecom"]),
+    asked("unknown method ''; choose from text", "blank", [""]),
+    asked("3 is no method: it lacks name, has_lambda, fit", "number as method", [3]),
+    asked("is no method: it lacks has_lambda, fit", "half a method", [SimpleNamespace(name="half")]),
+    asked("another method named 'weicom': give this one a name of its own", "taken name", [own(None, "weicom")]),
+    asked("two of the methods are named 'mine'", "one name twice", [own(None), own(None)]),
+    *(asked(f"lambdas: expected a list of numbers in .0, 1., found {re.escape(repr(value))}; for one, write",
+            f"lambdas {value!r}", ["weicom"], value) for value in (0.5, None, "0.5", {0.5})),
+    *(asked(f"lambda {re.escape(repr(value))} {NOT_A_SHARE}", f"lambda {value!r}", ["weicom"], [value])
+      for value in (-0.1, 1.5, "a", None, float("nan"), float("inf"), True, [0.5])),
+    asked("method 'weicom' needs at least one lambda, such as lambdas=", "no lambda", ["weicom"], []),
+    *(asked(f"cutoffs: expected a list of whole numbers, .*found {re.escape(repr(value))}", f"cutoffs {value!r}",
+            cutoffs=value) for value in ("5", 5, [], None)),
+    *(asked(f"cutoff {re.escape(repr(value))} is no whole number of images of at least 1", f"cutoff {value!r}",
+            cutoffs=[value]) for value in (0, -1, 2.5, True, "5")),
+    *(asked(f"device {value!r} is unknown: choose auto, cpu, cuda", f"device {value!r}", device=value)
+      for value in ("gpu", "tpu", "cuda:", "cuda:x", "")),
+    asked(r"device 'cuda:99': torch finds \d+ CUDA devices; choose auto or cpu", "no such GPU", device="cuda:99"),
+    asked(r"gave shape \(2, 3\) for 2 texts, the image features ask for \(2, 4\): are they of the same encoder",
+          "texts of another encoder", encode=lambda texts: np.ones((len(texts), 3))),
+    asked("must L2-normalise: the feature of 'round' has norm 2", "texts not normalised",
+          encode=lambda texts: 2 * encode_ones(texts)),
+    asked("must L2-normalise: the feature of 'round' has norm nan", "texts not finite",
+          encode=lambda texts: np.nan * encode_ones(texts)),
+    asked(r"method 'mine' gave scores of shape \(1, 2\) for 2 queries; expected \(2, 4\), one an archive image",
+          "scores of another shape", [own(lambda images, texts, lam: np.zeros((1, 2)))]),
+    *(asked("method 'mine' gives scores that are not finite", f"scores {value}",
+            [own(lambda images, texts, lam, value=value: np.full((2, 4), value))])
+      for value in (np.nan, np.inf, -np.inf)),
+    pytest.param({}, lambda root: summarize(pd.DataFrame(), rounding="up"), "rounding 'up' is unknown", id="rounding"),
+]  # fmt: skip
+
+
+def question(message, name, image=0, text="red", given=None, **options):
+    def read(root):
+        archive = made()(root).archive
+        encoder = SimpleNamespace(encode_texts=encode_ones, name="ones")
+        search(unit_features(archive), image, text, **({"encoder": encoder, "archive": None} | options))
+
+    return pytest.param(given or {}, read, message, id=f"search {name}")
+
+
+QUESTIONS = [
+    *(question(rf"position {value} is outside the archive: it has \d images, 0 to \d", f"position {value}", value)
+      for value in (-1, 99_999)),
+    *(question(f"query image {re.escape(repr(value))}: expected a position, a path or a PIL image", f"{value!r}", value)
+      for value in (1.5, True, [0])),
+    question("nowhere.png: the archive lists this image, but it is not on disk|nowhere.png.*no such", "no file",
+             "nowhere.png"),
+    question("no query image: give a position, a path or a picture", "neither image", None),
+    *(question("no text: type some words, or ask by the image alone", f"text {value!r}", 0, value)
+      for value in ("", "  ", None)),
+    *(question(f"text {re.escape(repr(value))}: expected words, found", f"text {value!r}", 0, value)
+      for value in (3, ["red"], b"red")),
+    *(question(f"lambda {re.escape(repr(value))} {NOT_A_SHARE}", f"lambda {value!r}", lam=value)
+      for value in (-0.1, 1.5, "a", None, float("nan"))),
+    *(question(f"top {re.escape(repr(value))}: ask for a whole number of images", f"top {value!r}", top=value)
+      for value in (0, -1, 2.5, True, "5", None)),
+    question("unknown method 'wiecom'; choose from", "method", method="wiecom"),
+    question(r"pass encoder=, the one that made these features \(clip\)", "no encoder", encoder=None),
+    question("the query features are not finite", "a text that is not finite",
+             encoder=SimpleNamespace(encode_texts=lambda texts: np.full((1, 4), np.nan))),
+    question(r"a query feature has shape \(3,\), the archive's \(4,\): of another encoder", "another encoder",
+             encoder=SimpleNamespace(encode_texts=lambda texts: np.ones((1, 3), np.float32))),
+    pytest.param({}, lambda root: top_k(np.full((3, 4), np.nan), np.ones(4), np.ones(4)),
+                 "the features of image 0 are not finite; extract", id="search features not finite"),
+]  # fmt: skip
+
+METHODS_OF_OURS = [
+    row(files, read, message, f"method {message[:20]}")
+    for files, read, message in [
+        ({}, lambda root: FreeDom(neighbours=0), "neighbours 0, words 7, kept 7: each must be at least 1"),
+        ({}, lambda root: Basic(contrast=2), r"contrast 2, .*: wanted are a contrast in \[0, 1\]"),
+        ({}, lambda root: Expanded(METHODS["image"], 0), "neighbours 0: at least 1 is wanted"),
+        ({}, lambda root: read_vocabulary(["a"]), "at least two words are needed"),
+        ({}, lambda root: read_vocabulary(["a", "b", "a"]), "'a' is listed twice"),
+        ({"words.txt": ""}, lambda root: read_vocabulary(root / "words.txt"), "at least two words are needed"),
+        ({}, lambda root: read_vocabulary("nowhere.txt"), "no such list of words; name a text file"),
+    ]
+]
+
+
 def write(root, files):
     for image in IMAGES:
         path = root / "images" / image
@@ -495,6 +616,9 @@ def write(root, files):
         *DEVICES,
         *ENCODER_NAMES,
         *TEXTS,
+        *EVALUATIONS,
+        *QUESTIONS,
+        *METHODS_OF_OURS,
     ],
 )
 def test_bad_input_is_named(tmp_path, files, read, message):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -494,3 +495,44 @@ print(len(rows), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) /
 )
 def test_where_ranking_is_done(device, where):
     assert evaluation.resolve_device(device) == where
+
+
+# laws
+
+
+def all_metrics(benchmark, feats, lam=0.4, methods=("weicom", "minmax", "zscore", "slerp")):
+    return evaluate(
+        benchmark, make_features(benchmark.archive, feats), text_encoder(16), methods, [lam], "cpu", False
+    )  # fmt: skip
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32))
+def test_permuting_the_archive_changes_no_metric(case, seed):
+    """Without ties, where order would decide."""
+    benchmark, features = case
+    order = np.random.default_rng(seed).permutation(len(benchmark.archive))
+    where = np.argsort(order)
+    moved = replace(
+        benchmark,
+        archive=benchmark.archive.subset(order),
+        queries=benchmark.queries.assign(position=where[benchmark.queries["position"]]),
+        labels=benchmark.labels.assign(position=where[benchmark.labels["position"]]),
+        targets=tuple(np.sort(where[target]) for target in benchmark.targets),
+    )
+    pd.testing.assert_frame_equal(
+        all_metrics(moved, features.feats[order]), all_metrics(benchmark, features.feats), rtol=0, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("method", ["image", "text", "average", "linear", "slerp", "minimum"])
+def test_a_duplicate_of_an_irrelevant_image_never_raises_an_ap(case, method):
+    """True where a score doesn't depend on the rest of the archive."""
+    benchmark, features = case
+    for image in (0, 150):
+        archive = Archive(benchmark.archive.root, (*benchmark.archive.files, "z.jpg"), (*benchmark.archive.classes, ""))
+        feats = np.vstack([features.feats, features.feats[image : image + 1]])
+        grown = all_metrics(replace(benchmark, archive=archive), feats, methods=[method])
+        before = all_metrics(benchmark, features.feats, methods=[method])
+        irrelevant = [image not in benchmark.targets[target] for target in benchmark.queries["target"]]
+        assert (grown["AP"] <= before["AP"] + 1e-12)[irrelevant].all()

@@ -1,5 +1,6 @@
 """Functions over many items, in processes: order, errors, and nothing left behind."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -46,41 +47,103 @@ def test_an_error_is_raised_where_its_result_is_due(workers):
         next(results)
 
 
+@linux
+def test_who_stops_early_waits_for_nobody():
+    started = time.monotonic()
+    results = parallel_map(lambda item: time.sleep(600 * (item > 0)), range(4), workers=2)
+    next(results)
+    results.close()
+    assert time.monotonic() - started < 60
+    assert not multiprocessing.active_children()
+
+
 SLOW = """
-import os, sys, time
+import os, signal, sys, time
 from rscir_lib.parallel import parallel_map
+
+if sys.argv[2] == "interrupted":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever a background job inherits
 
 def slow(item):
     open(os.path.join(sys.argv[1], str(os.getpid())), "w").close()
-    time.sleep(600)
+    time.sleep(600 if sys.argv[2] != "ignored" else 3)
+    return item
 
-list(parallel_map(slow, range(4), workers=2))
+print(list(parallel_map(slow, range(2), workers=2)))
 """
+
+
+def working(folder, how):
+    """A process of its own group with two workers at work, and the workers in /proc."""
+    command = [sys.executable, "-c", SLOW, str(folder), how]
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # as a shell without job control starts `make test &`
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    first = subprocess.Popen(
+        ignoring + command if how == "ignored" else command, text=True, start_new_session=True, **pipes
+    )
+    until = time.monotonic() + 120
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    workers = [Path("/proc", path.name) for path in folder.iterdir()]
+    assert len(workers) == 2
+    return first, workers
+
+
+def gone(paths):
+    until = time.monotonic() + 60
+    while any(path.exists() for path in paths) and time.monotonic() < until:
+        time.sleep(0.05)
+    return not any(path.exists() for path in paths)
+
+
+def end(first):
+    if first.poll() is None:
+        os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    first.stdout.close()
+    first.stderr.close()
 
 
 @linux
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_the_first(tmp_path, sent):
-    first = subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(tmp_path)], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    first, workers = working(tmp_path, "interrupted")
     try:
-        until = time.monotonic() + 60
-        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < until:
-            time.sleep(0.05)
-        workers = [Path("/proc", path.name) for path in tmp_path.iterdir()]
-        assert len(workers) == 2
         if sent == signal.SIGINT:  # a terminal and Jupyter send it to all of them
             os.killpg(first.pid, sent)
         else:
             first.send_signal(sent)
-        _, said = first.communicate(timeout=30)
+        _, said = first.communicate(timeout=60)
         assert said.count("KeyboardInterrupt") == (sent == signal.SIGINT)
-        until = time.monotonic() + 20
-        while any(path.exists() for path in workers) and time.monotonic() < until:
-            time.sleep(0.05)
-        assert not any(path.exists() for path in workers)
+        assert "BrokenProcessPool" not in said
+        assert gone(workers)
     finally:
-        if first.poll() is None:
-            os.killpg(first.pid, signal.SIGKILL)
-            first.wait()
+        end(first)
+
+
+@linux
+def test_an_interrupt_that_reaches_the_workers_first_makes_no_noise(tmp_path):
+    first, workers = working(tmp_path, "interrupted")
+    try:
+        for worker in workers:
+            os.kill(int(worker.name), signal.SIGINT)
+        time.sleep(0.2)
+        first.send_signal(signal.SIGINT)
+        _, said = first.communicate(timeout=60)
+        assert said.count("KeyboardInterrupt") == 1
+        assert "BrokenProcessPool" not in said
+        assert gone(workers)
+    finally:
+        end(first)
+
+
+@linux
+def test_where_the_first_ignores_an_interrupt_the_workers_do_too(tmp_path):
+    first, workers = working(tmp_path, "ignored")
+    try:
+        os.killpg(first.pid, signal.SIGINT)
+        result, said = first.communicate(timeout=60)
+        assert (result, said) == ("[0, 1]\n", "")
+        assert gone(workers)
+    finally:
+        end(first)

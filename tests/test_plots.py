@@ -112,3 +112,12 @@ def test_every_figure_says_what_it_shows(read, table):
         assert figure.description.startswith("A title: ")
         assert words in figure.description
         assert figure._repr_mimebundle_()[1]["image/png"]["alt"] == figure.description
+
+
+def test_no_figure_is_taller_than_a_screen(table):
+    long = pd.DataFrame(np.arange(900).reshape(90, 10), [(f"attribute {i % 6}", f"value {i}") for i in range(90)])
+    heat = plots.heat_map(long)
+    assert len(words(heat)) == 900
+    wide = pd.DataFrame(np.ones((4, 17)), table.index, [f"attribute {i}" for i in range(17)])
+    for figure in (heat, plots.lambda_curves(wide)):
+        assert figure.get_figheight() <= 11

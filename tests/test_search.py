@@ -151,6 +151,14 @@ def test_an_image_from_anywhere(ask, archive, tmp_path):
         assert found.image.size == (60, 40)
 
 
+def test_words_are_encoded_once(features, archive, encoder, monkeypatch):
+    ask, asked = Searcher(features, encoder, archive), []
+    monkeypatch.setattr(ask, "encode_texts", lambda texts: asked.extend(texts) or encoder.encode_texts(texts))
+    for lam in (0.2, 0.4, 0.6):
+        ask(0, "red", lam)
+    assert asked == ["red"]
+
+
 def test_one_modality_alone(ask):
     for method, lam in (("weicom", 0), ("image", 0.5)):
         alone = ask(2, "", lam, method)
