@@ -28,7 +28,7 @@ export $(NAMED) IMAGES CAPTIONS OUT
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test lint format lab explore page book bench rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test lint format lab explore page book course bench rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ page: $(READY) ## the same as files in runs/page, without Python and network (DA
 
 book: $(READY) ## the notebooks as they ran, the pages and the API as a web site in runs/book (DATASET_ROOT=, ENCODER=)
 	$(RUN) rscir_lib.book $(GIVEN) $(ARGS)
+
+course: $(READY) ## the notebooks for students, without solutions, and for teachers, in runs/course (DATASET_ROOT=, ENCODER=)
+	$(RUN) rscir_lib.course $(GIVEN) $(ARGS)
 
 ##@ Your own data and encoders
 

@@ -47,6 +47,7 @@ CONFIG = {
     "html_math_renderer": "mathml",
     "html_static_path": ["notebooks/book/book.css"],
     "html_css_files": ["book.css"],
+    "html_show_search_summary": False,  # it fetches pages, which browsers refuse for files
     "html_show_sphinx": False,
     "html_copy_source": False,
     "nb_execution_mode": "off",
