@@ -28,7 +28,7 @@ export $(NAMED) IMAGES CAPTIONS OUT
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test lint format lab explore page book course bench rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test lint format lab explore page book course bench chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ results: $(READY) ## methods x attributes with chance and intervals (DATASET_ROO
 		$(if $(ARCHITECTURE),--architecture "$$ARCHITECTURE") $(if $(LISTING),--listing "$$LISTING") $(ARGS)
 
 ##@ Speed and size
+
+chaos: $(READY) ## kill extraction, drawing and training hundreds of times and compare the bits (ARGS=--quick)
+	$(BIN)/python tests/chaos.py $(ARGS)
 
 bench: $(READY) ## speed and memory, as ratios, and the scaling figure (ARGS=--quick for a small one)
 	$(RUN) rscir_lib.bench $(ARGS)
