@@ -174,12 +174,12 @@ def write_shard(
     stamps: Sequence[Stamp],
     provenance: dict[str, str],
     seconds: float = 0.0,
-    moments: bool = True,
+    moments: bool | Moments = True,
 ) -> Shard:
     """Write rows (n, d) float32 or float16 and their ids; the shard stands, or nothing does.
 
     provenance: what the rows were made with; equal ids and provenance give an equal name. seconds: spent on them.
-    moments: written too; progress has no need of them.
+    moments: written too, worked out unless they are given; progress has no need of them.
     Raises ValueError for rows that aren't finite and of unit length, OSError for a disk without room.
     """
     check_rows(feats, files, folder)
@@ -187,7 +187,7 @@ def write_shard(
     name = shard_name(ids, provenance)
     sha256 = {"npy": _sha256(write_npy(folder / f"{name}.npy", feats))}
     if moments:
-        of = Moments.of(feats)
+        of = Moments.of(feats) if moments is True else moments
         both = np.vstack([of.mean, of.covariance * max(len(feats) - 1, 1)])
         sha256["moments.npy"] = _sha256(write_npy(folder / f"{name}.moments.npy", both))
     path = folder / f"{name}.json"  # last: it declares the rows

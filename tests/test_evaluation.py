@@ -20,7 +20,6 @@ from rscir_lib.composition import TwoSimilarities
 from rscir_lib.evaluation import (
     BASELINES,
     COLUMNS,
-    bootstrap_difference,
     chance,
     compare_published,
     evaluate,
@@ -265,19 +264,6 @@ def test_chance_is_what_random_features_give(case):
     ]
     assert np.mean([t["Avg"].mean() for t in tables]) == pytest.approx(chance(benchmark)["Avg"], rel=0.2)
     assert list(chance(benchmark).index) == ["Context", "Density", "Existence", "Avg"]
-
-
-def test_bootstrap(case):
-    rows = run(case, methods=["image", "text"])
-    image, text = rows[rows["method"] == "image"], rows[rows["method"] == "text"]
-    assert bootstrap_difference(image, image) == (0, 0, 0)
-    mean, low, high = bootstrap_difference(image, text)
-    table = summarize(rows)["Avg"].droplevel("lambda")
-    assert mean == pytest.approx(table["image"] - table["text"])
-    assert low < mean < high
-    assert bootstrap_difference(text, image) == pytest.approx((-mean, -high, -low), abs=0.2)
-    with pytest.raises(ValueError, match="same queries"):
-        bootstrap_difference(image, text.iloc[1:])
 
 
 @pytest.mark.parametrize(
