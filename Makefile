@@ -28,7 +28,7 @@ export $(NAMED) IMAGES CAPTIONS OUT
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test chaos fuzz lint format lab explore page bench rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test fuzz lint format lab explore page book course bench chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,12 @@ explore: $(READY) ## pick a picture, type words, slide lambda: a page on this ma
 
 page: $(READY) ## the same as files in runs/page, without Python and network (DATASET_ROOT=, ENCODER=)
 	$(RUN) rscir_lib.explorer page $(GIVEN) $(ARGS)
+
+book: $(READY) ## the notebooks as they ran, the pages and the API as a web site in runs/book (DATASET_ROOT=, ENCODER=)
+	$(RUN) rscir_lib.book $(GIVEN) $(ARGS)
+
+course: $(READY) ## the notebooks for students, without solutions, and for teachers, in runs/course (DATASET_ROOT=, ENCODER=)
+	$(RUN) rscir_lib.course $(GIVEN) $(ARGS)
 
 ##@ Your own data and encoders
 

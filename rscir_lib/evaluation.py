@@ -24,7 +24,7 @@ PUBLISHED = Path(__file__).parents[1] / "data" / "published" / "patterncom_map.c
 
 # similarities of texts kept, of query images taken in one product, and scores ranked at a time: what memory allows,
 # what a processor's cache holds, or what keeps a GPU busy
-TEXT_SCORES_KEPT = 2**26
+TEXT_SCORES_KEPT = 2**23
 SCORES_AT_A_TIME = {"cpu": 2**22, "cuda": 2**25}
 RANKED_AT_A_TIME = {"cpu": 2**18, "cuda": 2**25}
 COMPARED_AT_A_TIME = 2**30  # on a GPU, a byte each
