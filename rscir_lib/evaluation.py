@@ -2,6 +2,7 @@
 
 import numbers
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,11 @@ PUBLISHED = Path(__file__).parents[1] / "data" / "published" / "patterncom_map.c
 
 # similarities of texts kept, of query images taken in one product, and scores ranked at a time: what memory allows,
 # what a processor's cache holds, or what keeps a GPU busy
-TEXT_SCORES_KEPT = 2**26
+TEXT_SCORES_KEPT = 2**23
 SCORES_AT_A_TIME = {"cpu": 2**22, "cuda": 2**25}
 RANKED_AT_A_TIME = {"cpu": 2**18, "cuda": 2**25}
 COMPARED_AT_A_TIME = 2**30  # on a GPU, a byte each
+COMPILED_FROM = 2**29  # scores in all: to import and load compiled code takes a second, which fewer don't give back
 
 Job = tuple[Method, float]  # a method and its lambda, NaN where it has none
 
@@ -67,8 +69,12 @@ def evaluate(
     metrics = np.empty((len(jobs), len(queries), len(names)))
     ranks = np.empty((len(jobs), len(queries)), object)
     finish = (lambda found: found) if return_ranks else (lambda found: retrieval_metrics(found, cutoffs))
+    device = resolve_device(device)
+    rank = _ranks
+    if device == "cpu" and len(jobs) * len(queries) * len(benchmark.archive) >= COMPILED_FROM and _compiled():
+        rank = _ranks_compiled
     for of_jobs, of_queries, found in _answers(
-        benchmark, features, encode_texts, jobs, _ranks, finish, device, progress, query_features
+        benchmark, features, encode_texts, jobs, rank, finish, device, progress, query_features
     ):
         at = np.ix_(of_jobs, of_queries)
         metrics[at] = retrieval_metrics(found, cutoffs) if return_ranks else found
@@ -388,6 +394,31 @@ def _ranks_by_bins(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     return ranks[is_relevant[near]]
 
 
+@cache
+def _compiled() -> Callable | None:
+    """`counting.count`, ready to use, where numba is there and finds a place to keep its code."""
+    try:
+        from rscir_lib.counting import count
+    except (ImportError, RuntimeError):
+        return None
+    count(np.zeros(1), np.zeros(1))  # before processes are forked: each would load it again
+    return count
+
+
+def _ranks_compiled(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
+    """As `_ranks`, by compiled code on a processor."""
+    return np.stack([_ranks_of_row(row, relevant) for row in scores.numpy()])
+
+
+def _ranks_of_row(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    levels = np.sort(scores[relevant])
+    if len(levels) and np.isfinite(levels[0]):
+        greater, equal = _compiled()(scores, levels)
+        if equal.sum() == len(levels):  # each equals itself alone
+            return greater[::-1] + 1
+    return _ranks_by_bins(scores, relevant)  # ties go by archive order
+
+
 def summarize(rows: pd.DataFrame, per: pd.Series | None = None, rounding: str | None = None) -> pd.DataFrame:
     """mAP in per cent: index (method, lambda), a column an attribute, and Avg, their unweighted mean.
 
@@ -419,26 +450,9 @@ def chance(benchmark: Benchmark) -> pd.Series:
     return pd.concat([by, pd.Series({"Avg": by.mean()})]).rename("chance")
 
 
-def bootstrap_difference(
-    a: pd.DataFrame, b: pd.DataFrame, samples: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Avg mAP of `a` minus that of `b`, in points, with the 95 % interval of a paired bootstrap over query images.
-
-    a, b: rows of `evaluate` for one method (and lambda) each, over the same queries. Query images are resampled within
-    each attribute, each with all its texts: queries that share an image are not independent.
-    """
-    if not a.index.equals(b.index):
-        raise ValueError("a and b must hold the same queries in the same order, one method and lambda each")
-    rng = np.random.default_rng(seed)
-    per_image = (a["AP"] - b["AP"]).groupby([a["attribute"], a["image"]], sort=False).agg(["sum", "size"])
-    means, resampled = [], []
-    for _, images in per_image.groupby(level="attribute", sort=False):
-        total, size = images["sum"].to_numpy(), images["size"].to_numpy()
-        weights = rng.multinomial(len(images), np.full(len(images), 1 / len(images)), size=samples)
-        means.append(total.sum() / size.sum())
-        resampled.append(weights @ total / (weights @ size))
-    low, high = np.percentile(np.mean(resampled, axis=0), [2.5, 97.5])
-    return tuple(float(100 * value) for value in (np.mean(means), low, high))
+def with_chance(table: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
+    """A table of `summarize` with chance as its last row."""
+    return pd.concat([table, chance(benchmark).to_frame(("chance", np.nan)).T.rename_axis(table.index.names)])
 
 
 def published() -> pd.DataFrame:

@@ -4,7 +4,7 @@ Everything here takes rows of `evaluate`, or the lists of `top_lists`, and retur
 or points of it, shares in [0, 1] where they are called shares.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from rscir_lib.files import write_text
 
 OVER = ("images", "texts", "both")
 KINDS = ("relevant", "the query image", "right class, wrong value", "right value, wrong class", "unlabelled", "other")
+SWAPS_AT_A_TIME = 500  # so that no archive's images are too many
 
 
 def rows_of(rows: pd.DataFrame, method: str, lam: float | None = None) -> pd.DataFrame:
@@ -57,16 +58,19 @@ def bootstrap_difference(
     table, rng = _paired(a, b), np.random.default_rng(seed)
     means, resampled, alone = [], [], False
     for _, part in table.groupby("attribute", sort=False):
-        value, weight = part["difference"].to_numpy(), np.ones((samples, len(part)))
-        for column in ("image", "text"):
-            if over in (f"{column}s", "both"):
-                code, names = pd.factorize(part[column])
-                alone |= len(names) < 2
-                drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=samples)
-                weight *= drawn[:, code]
-        means.append(value.mean())
-        total = weight.sum(axis=1)  # zero when no query's image and text were both drawn
-        resampled.append(np.divide(weight @ value, total, out=np.full(samples, np.nan), where=total > 0))
+        cells = part.pivot_table(index="image", columns="text", values="difference", aggfunc=["sum", "size"])
+        total, size = (cells[what].fillna(0).to_numpy() for what in ("sum", "size"))  # images x texts
+        drawn = []
+        for asked, cases in zip(("images", "texts"), size.shape, strict=True):
+            resample = over in (asked, "both")
+            alone |= resample and cases < 2
+            chances = np.full(cases, 1 / cases)
+            drawn.append(rng.multinomial(cases, chances, samples) if resample else np.ones((samples, cases)))
+        images, texts = drawn
+        total, size = (((images @ cell) * texts).sum(axis=1) for cell in (total, size))
+        means.append(part["difference"].mean())
+        # nothing is left where no query's image and text were both drawn
+        resampled.append(np.divide(total, size, out=np.full(samples, np.nan), where=size > 0))
     low, high = (np.nan, np.nan) if alone else np.nanpercentile(np.mean(resampled, axis=0), [2.5, 97.5])
     return pd.Series({"difference": float(np.mean(means)), "low": float(low), "high": float(high)})
 
@@ -74,6 +78,18 @@ def bootstrap_difference(
 def bootstrap_mean(rows: pd.DataFrame, over: str = "both", samples: int = 2000, seed: int = 0) -> pd.Series:
     """Avg mAP of rows of one method with its 95 % interval, as `bootstrap_difference` against nothing."""
     return bootstrap_difference(rows, rows.assign(AP=0.0), over, samples, seed).rename({"difference": "Avg"})
+
+
+def against_average(rows: pd.DataFrame, method: str = "weicom", lam: float | None = None) -> pd.DataFrame:
+    """A method less Text & Image, in points of Avg, with the intervals over images, texts and both (rows).
+
+    lam: its best in `rows` without one; the lambda is a column of the table.
+    """
+    if lam is None:
+        lam = summarize(rows).loc[method]["Avg"].idxmax()
+    a, b = rows_of(rows, method, lam), rows_of(rows, "average")
+    found = {over: bootstrap_difference(a, b, over) for over in OVER}
+    return pd.DataFrame(found).T.assign(**{"lambda": lam}).rename_axis("resampled")
 
 
 def randomisation_test(a: pd.DataFrame, b: pd.DataFrame, samples: int = 10_000, seed: int = 0) -> float:
@@ -84,13 +100,13 @@ def randomisation_test(a: pd.DataFrame, b: pd.DataFrame, samples: int = 10_000, 
     one counted in.
     """
     table, rng = _paired(a, b), np.random.default_rng(seed)
-    parts = [  # an image's share of its attribute's mean
-        part.groupby("image", sort=False)["difference"].sum().to_numpy() / len(part)
-        for _, part in table.groupby("attribute", sort=False)
-    ]
-    observed = abs(sum(part.sum() for part in parts))
-    swapped = sum(rng.choice([-1.0, 1.0], (samples, len(part))) @ part for part in parts)
-    return float((1 + (np.abs(swapped) >= observed - 1e-12).sum()) / (samples + 1))
+    weight = 1 / table.groupby("attribute")["difference"].transform("size")  # every attribute counts the same
+    images = (table["difference"] * weight).groupby(table["image"], sort=False).sum().to_numpy()
+    as_far = 0
+    for start in range(0, samples, SWAPS_AT_A_TIME):
+        signs = rng.choice([-1.0, 1.0], (min(SWAPS_AT_A_TIME, samples - start), len(images)))
+        as_far += int((np.abs(signs @ images) >= abs(images.sum()) - 1e-9).sum())
+    return (1 + as_far) / (samples + 1)
 
 
 def holm(p_values: Mapping[str, float]) -> pd.Series:
@@ -130,8 +146,9 @@ def folds(benchmark: Benchmark, by: str, seed: int = 0) -> pd.Series:
 def choose_lambda(rows: pd.DataFrame, method: str, folds: pd.Series) -> tuple[pd.DataFrame, pd.Series]:
     """Rows of `method` as an honest person would get them: for each fold, at the lambda that is best on all others.
 
-    Best is the Avg of the other folds' queries. Returns the rows, one a query, in the order of the queries, and the
-    lambda of each fold. Raises ValueError where all queries are in one fold: there is nothing else to choose on.
+    Best is the Avg of the other folds' queries. Returns the rows, one a query, in the order of `rows`, and the lambda
+    of each fold. A method without lambda has nothing to choose: its rows, and NaN. Raises ValueError where all queries
+    are in one fold: there is nothing else to choose on.
     """
     rows = rows[rows["method"] == method]
     fold = folds.reindex(rows.index)
@@ -141,8 +158,20 @@ def choose_lambda(rows: pd.DataFrame, method: str, folds: pd.Series) -> tuple[pd
     for name in fold.unique():
         inside = (fold == name).to_numpy()
         chosen[name] = summarize(rows[~inside]).loc[method]["Avg"].idxmax()
-        parts.append(rows[inside & np.isclose(rows["lambda"], chosen[name])])
-    return pd.concat(parts).sort_index(), pd.Series(chosen, name="lambda").rename_axis("fold")
+        parts.append(rows[inside & np.isclose(rows["lambda"], chosen[name], equal_nan=True)])
+    return pd.concat(parts).loc[rows.index.unique()], pd.Series(chosen, name="lambda").rename_axis("fold")
+
+
+def choose_lambdas(rows: pd.DataFrame, folds: pd.Series) -> tuple[dict[str, pd.DataFrame], pd.Series]:
+    """`choose_lambda` for every method in `rows`: its rows by name, and by name the lambdas in words ("0.4, 0.6")."""
+    found = {name: choose_lambda(rows, name, folds) for name in rows["method"].unique()}
+    told = {name: lambdas_told(lambdas) for name, (_, lambdas) in found.items()}
+    return {name: of for name, (of, _) in found.items()}, pd.Series(told, name="lambda")
+
+
+def lambdas_told(lambdas: Iterable[float]) -> str:
+    """Distinct lambdas in words, ascending: "0.4, 0.6"; "" for a method that has none."""
+    return ", ".join(f"{lam:g}" for lam in sorted(set(lambdas)) if lam == lam)
 
 
 def balanced_lambda(feats: np.ndarray, text_feats: np.ndarray, method: str, sample: int = 1000, seed: int = 0) -> float:
@@ -170,7 +199,7 @@ def lambda_choices(
     """
     own = rows[rows["method"] == method]
     lambdas = own["lambda"].unique()
-    ceiling = own.sort_values("AP", kind="stable").groupby(level=0).tail(1).sort_index()
+    ceiling = own.sort_values("AP", kind="stable").groupby(level=0).tail(1).loc[own.index.unique()]
     best = summarize(own).loc[method]["Avg"].idxmax()
     near = lambdas[np.abs(lambdas - without_labels).argmin()]
     ways = {
@@ -181,7 +210,7 @@ def lambda_choices(
         split = folds(benchmark, by, seed)
         if split.nunique() > 1:
             honest, chosen = choose_lambda(rows, method, split)
-            ways[f"chosen on other {name}"] = (honest, ", ".join(f"{lam:g}" for lam in sorted(chosen.unique())))
+            ways[f"chosen on other {name}"] = (honest, lambdas_told(chosen))
     ways["without labels"] = (rows_of(rows, method, near), f"{near:g}")
     lines = {name: summarize(part.assign(**{"lambda": np.nan})).iloc[0] for name, (part, _) in ways.items()}
     return pd.DataFrame(lines).T.assign(**{"lambda": [told for _, told in ways.values()]}).rename_axis("chosen")
@@ -213,54 +242,52 @@ def shortcut_audit(
     mean = {name: 100 * part["AP"].groupby(attribute).mean() for name, part in
             (("image", image), ("text", text), ("mixed", mixed))}  # fmt: skip
     shares["gain"] = mean["mixed"] - np.maximum(mean["image"], mean["text"])
-    shares = shares.reindex(attribute.unique())
-    shares.loc["Avg"] = shares.mean()
-    return shares, label
+    shares.columns.name = None
+    return _with_avg(shares.reindex(attribute.unique()).rename_axis("attribute")), label
 
 
 def failure_kinds(benchmark: Benchmark, lists: np.ndarray) -> pd.DataFrame:
-    """What the first k answers are, as shares of them: a row an attribute, columns `KINDS`.
+    """What the first k answers are, as shares of them: a row an attribute, and Avg, columns `KINDS`.
 
-    lists: (Q, k) archive positions of `top_lists`, -1 for none. Class and value are those of the attribute's labels:
-    *unlabelled* is an image of the query's class that nobody labelled for this attribute, *other* one of another class
-    without the value.
+    lists: (Q, k) archive positions of `top_lists`, -1 for none. Class and value are those of the attribute's labels,
+    and a class is the query's group where classes were merged. *unlabelled* is an image of the query's class that
+    nobody labelled for this attribute, *other* one of another class without the value.
     """
-    values = {
-        attribute: dict(zip(part["position"], zip(part["group"], part["value"], strict=True), strict=True))
-        for attribute, part in benchmark.labels.groupby("attribute")
-    }
+    queries, labels = benchmark.queries, benchmark.labels
     classes = np.array(benchmark.archive.classes, dtype=object)
-    group_classes = {
-        key: set(classes[part["position"]]) for key, part in benchmark.labels.groupby(["attribute", "group"])
-    }
-    counts = {attribute: dict.fromkeys(KINDS, 0) for attribute in benchmark.queries["attribute"].unique()}
-    for query, found in zip(benchmark.queries.itertuples(), lists, strict=True):
-        relevant, labelled = set(benchmark.targets[query.target].tolist()), values.get(query.attribute, {})
-        own = group_classes.get((query.attribute, query.group), set())
-        for position in found[found >= 0].tolist():
-            group, value = labelled.get(position, (None, None))
-            if position in relevant:
-                kind = "relevant"
-            elif position == query.position:
-                kind = "the query image"
-            elif value == query.text:
-                kind = "right value, wrong class"
-            elif group is not None:
-                kind = "right class, wrong value" if group == query.group else "other"
-            else:
-                kind = "unlabelled" if classes[position] in own else "other"
-            counts[query.attribute][kind] += 1
-    table = pd.DataFrame(counts).T
-    return table.div(table.sum(axis=1), axis=0).rename_axis("attribute")
+    names = list(KINDS)
+    counts = {attribute: np.zeros(len(names)) for attribute in queries["attribute"].unique()}
+    asked = queries.reset_index(drop=True)
+    for (attribute, group, text, target), of in asked.groupby(["attribute", "group", "text", "target"]).groups.items():
+        labelled = labels[labels["attribute"] == attribute]
+        own = labelled.loc[labelled["group"] == group, "position"]
+        kind = np.full(len(classes), names.index("other"))
+        kind[np.isin(classes, classes[own])] = names.index("unlabelled")
+        kind[labelled.loc[labelled["value"] == text, "position"]] = names.index("right value, wrong class")
+        kind[own] = names.index("right class, wrong value")
+        kind[benchmark.targets[target]] = names.index("relevant")
+        found = lists[of]
+        kinds = kind[found]
+        itself = (found == asked.loc[of, "position"].to_numpy()[:, None]) & (kinds != names.index("relevant"))
+        kinds[itself] = names.index("the query image")
+        counts[attribute] += np.bincount(kinds[found >= 0], minlength=len(names))
+    table = pd.DataFrame(counts, names).T
+    return _with_avg(table.div(table.sum(axis=1), axis=0).rename_axis("attribute"))
+
+
+def _with_avg(table: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([table, table.mean().to_frame("Avg").T]).rename_axis(table.index.name)
 
 
 def judged_share(benchmark: Benchmark, lists: np.ndarray) -> pd.Series:
     """judged@k: the share of the first k answers that have a label of the query's attribute, per attribute and Avg."""
-    judged = {a: part["position"].to_numpy() for a, part in benchmark.labels.groupby("attribute")}
-    attribute = benchmark.queries["attribute"]
-    share = [np.isin(found[found >= 0], judged.get(a, [])).mean() for a, found in zip(attribute, lists, strict=True)]
-    by = pd.Series(share, attribute.to_numpy()).groupby(level=0, sort=False).mean()
-    return pd.concat([by, pd.Series({"Avg": by.mean()})]).rename("judged")
+    attribute, shares = benchmark.queries["attribute"].to_numpy(), {}
+    for name in dict.fromkeys(attribute):
+        judged = np.zeros(len(benchmark.archive), bool)
+        judged[benchmark.labels.loc[benchmark.labels["attribute"] == name, "position"]] = True
+        found = lists[attribute == name]
+        shares[name] = judged[found[found >= 0]].mean()
+    return pd.Series(shares | {"Avg": np.mean(list(shares.values()))}, name="judged").rename_axis("attribute")
 
 
 def judged_alone(benchmark: Benchmark) -> Benchmark:
@@ -270,6 +297,10 @@ def judged_alone(benchmark: Benchmark) -> Benchmark:
     """
     if benchmark.unknowns:
         raise ValueError(f"{benchmark.protocol}: this benchmark tells unknown from negative already")
+    if benchmark.labels.empty:
+        raise ValueError(
+            f"{benchmark.protocol}: this benchmark has answers and no labels: nothing tells who was judged"
+        )
     everything = np.arange(len(benchmark.archive))
     attributes = list(benchmark.queries["attribute"].unique())
     labelled = benchmark.labels.groupby("attribute")["position"].unique()
@@ -282,29 +313,27 @@ def judged_alone(benchmark: Benchmark) -> Benchmark:
 def precision_ceiling(benchmark: Benchmark, cutoffs: Sequence[int] = (5, 10, 15, 20)) -> pd.DataFrame:
     """The P@k, in [0, 1], of a perfect ranking: a query with three answers can't pass 3 / k. Per attribute and Avg."""
     best = pd.DataFrame({f"P@{k}": np.minimum(benchmark.n_relevant, k) / k for k in cutoffs}, benchmark.queries.index)
-    by = best.groupby(benchmark.queries["attribute"], sort=False).mean()
-    by.loc["Avg"] = by.mean()
-    return by
+    return _with_avg(best.groupby(benchmark.queries["attribute"], sort=False).mean())
 
 
-def wordings(benchmark: Benchmark) -> dict[str, Callable[[Benchmark], Benchmark]]:
-    """Ways to word the same queries: name -> a function from a benchmark to the benchmark with other texts."""
-
-    def worded(form: Callable[[object], str]) -> Callable[[Benchmark], Benchmark]:
-        def change(benchmark: Benchmark) -> Benchmark:
-            return replace(
-                benchmark, queries=benchmark.queries.assign(text=[form(q) for q in benchmark.queries.itertuples()])
-            )
-
-        return change
-
-    return {
-        "value": worded(lambda q: q.text),
-        "value, class": worded(lambda q: f"{q.text}, {q.group}"),
-        "class, value": worded(lambda q: f"{q.group}, {q.text}"),
-        "an aerial image, ...": worded(lambda q: f"an aerial image, {q.text}"),
-        "a satellite photo of something ...": worded(lambda q: f"a satellite photo of something {q.text}"),
+def wordings(benchmark: Benchmark, synonyms: Mapping[str, str] | None = None) -> dict[str, Benchmark]:
+    """The same questions in other words, by name: bare value, with the class, in templates, and, where `synonyms`
+    (value -> another word) has any of the values, with those in their place."""
+    forms: dict[str, Callable[[str, str], str]] = {
+        "value": lambda value, cls: value,
+        "value, class": lambda value, cls: f"{value}, {cls}",
+        "class, value": lambda value, cls: f"{cls}, {value}",
+        "an aerial image, value": lambda value, cls: f"an aerial image, {value}",
+        "a satellite photo of something value": lambda value, cls: f"a satellite photo of something {value}",
     }
+    synonyms, queries = synonyms or {}, benchmark.queries
+    if set(synonyms) & set(queries["text"]):
+        forms["synonym"] = lambda value, cls: synonyms.get(value, value)
+    asked = {
+        name: [form(value, cls) for value, cls in zip(queries["text"], queries["group"], strict=True)]
+        for name, form in forms.items()
+    }
+    return {name: replace(benchmark, queries=queries.assign(text=texts)) for name, texts in asked.items()}
 
 
 # --- exchange

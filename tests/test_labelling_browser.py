@@ -102,7 +102,7 @@ def wait_for(page, count: int) -> None:
 def run_all(page, address: str):
     """Open the notebook, run all its cells, and return the part of the widget that takes the keys."""
     page.goto(address, timeout=120_000)  # which reloads it, too
-    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=120_000)
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=120_000)  # or it asks for a kernel
     page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
     page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
     stage = page.locator(".rscir-labeller .stage").last
