@@ -28,7 +28,7 @@ export $(NAMED) IMAGES CAPTIONS OUT
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test lint format lab explore page bench rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test fuzz lint format lab explore page book course bench chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,12 @@ explore: $(READY) ## pick a picture, type words, slide lambda: a page on this ma
 page: $(READY) ## the same as files in runs/page, without Python and network (DATASET_ROOT=, ENCODER=)
 	$(RUN) rscir_lib.explorer page $(GIVEN) $(ARGS)
 
+book: $(READY) ## the notebooks as they ran, the pages and the API as a web site in runs/book (DATASET_ROOT=, ENCODER=)
+	$(RUN) rscir_lib.book $(GIVEN) $(ARGS)
+
+course: $(READY) ## the notebooks for students, without solutions, and for teachers, in runs/course (DATASET_ROOT=, ENCODER=)
+	$(RUN) rscir_lib.course $(GIVEN) $(ARGS)
+
 ##@ Your own data and encoders
 
 fetch: $(READY) ## download PatternNet, PatternCom and checkpoints into DATASET_ROOT
@@ -83,6 +89,9 @@ results: $(READY) ## methods x attributes with chance and intervals (DATASET_ROO
 
 ##@ Speed and size
 
+chaos: $(READY) ## kill extraction, drawing and training hundreds of times and compare the bits (ARGS=--quick)
+	$(BIN)/python tests/chaos.py $(ARGS)
+
 bench: $(READY) ## speed and memory, as ratios, and the scaling figure (ARGS=--quick for a small one)
 	$(RUN) rscir_lib.bench $(ARGS)
 
@@ -93,6 +102,11 @@ rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes 
 
 test: $(READY) lint ## lint, the library's tests, the notebooks through papermill and nbval
 	$(RUN) pytest --nbval-lax --nbval-current-env tests notebooks $(ARGS)
+
+fuzz: $(READY) ## damaged files of every kind to every reader (ARGS=--quick, or a part of a reader's name)
+	$(BIN)/python tests/fuzz.py $(ARGS)
+mutants: $(READY) ## change operators and numbers one by one: does a test notice? (ARGS="metrics.py" or "--sample 100")
+	$(BIN)/python tests/mutants.py $(ARGS)
 
 lint: $(READY) ## ruff on code and notebooks; notebooks committed clean
 	$(RUN) ruff check

@@ -15,6 +15,7 @@ from PIL import Image
 from rscir_lib.pixels import DEFAULT_READING, Reading, Window, geography, read_image
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".j2k"}
+LONGEST_LINE = 2**16  # characters
 _TILE = re.compile(r"(.+)#(\d+),(\d+),(\d+),(\d+)")
 
 
@@ -244,7 +245,7 @@ def _images(folder: Path, root: Path, left: Counter, outside: list[str]) -> list
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """Numbered non-blank lines of a UTF-8 text file (BOM, CRLF and blank lines tolerated).
 
-    Raises ValueError naming the line for another encoding, and for a file without any line.
+    Raises ValueError naming the line for another encoding or one above LONGEST_LINE, and for a file without any line.
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{path}: not a regular file; a folder, pipe or device can't be read as text")
@@ -257,4 +258,9 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise ValueError(f"{path}: the file is empty; fetch it again")
+    for number, line in lines:
+        if len(line) > LONGEST_LINE:
+            raise ValueError(
+                f"{path}, line {number}: {len(line)} characters, at most {LONGEST_LINE} make a row; mend it"
+            )
     return lines

@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,7 +110,7 @@ class Features:
 
     def shards(self) -> Iterator[Shard]:
         """The rows in order, a part at a time, never all in memory: each part has feats, files, classes, moments."""
-        yield from self._shards
+        yield from map(replace, self._shards)  # afresh: what one holds is let go with it
 
     @property
     def dim(self) -> int:
@@ -127,14 +127,14 @@ class Features:
     @cached_property
     def files(self) -> tuple[str, ...]:
         """The image of each row."""
-        files = tuple(file for shard in self._shards for file in shard.files)
+        files = tuple(file for shard in self.shards() for file in shard.files)
         _check_unique(files, "features")
         return files
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The class of each row, as it was at extraction."""
-        return tuple(cls for shard in self._shards for cls in shard.classes)
+        return tuple(cls for shard in self.shards() for cls in shard.classes)
 
     @cached_property
     def moments(self) -> Moments:
@@ -576,7 +576,7 @@ def _read_old(folder: Path, archive: Archive | None, expected: dict[str, str], i
         with (folder / OLD[1]).open("rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest() == state["sha256"]
         provenance, files, classes = dict(state["provenance"]), tuple(state["files"]), tuple(state["classes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{folder} is damaged ({error}); extract again with overwrite=True") from None
     if not whole:
         raise ValueError(f"{folder / OLD[1]} was changed or cut short; extract again with overwrite=True")

@@ -11,6 +11,7 @@ import argparse
 import re
 import shutil
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -171,8 +172,14 @@ def unzip_images(packed: Path, images: Path, most_growth: float = 10) -> None:
                     with file.open(member) as source, part.open("wb") as sink:  # never more than its stated size
                         shutil.copyfileobj(source, sink)
                     part.replace(target)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{packed} is damaged ({error}); delete it and fetch again") from error
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{packed} to {images}: {error.strerror or error}; what is unpacked stays. Make room, or make it writable, "
+            "and run this again; if it stops there again, the zip is damaged: delete it",
+        ) from error
 
 
 def check_images(root: Path) -> None:

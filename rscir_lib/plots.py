@@ -38,7 +38,7 @@ def _done(figure: Figure, title: str, description: str, **place: float) -> Figur
     figure.suptitle(title, **place)
     plt.close(figure)  # else a notebook shows it twice
     figure.description = f"{title}: {description}" if title else description
-    # where a notebook keeps an image's alternative text, and nbconvert looks for it
+    # where a notebook keeps an image's alternative text
     figure._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": figure.description}})
     return figure
 

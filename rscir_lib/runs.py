@@ -318,7 +318,7 @@ def read_json(path: Path) -> dict:
     """The object in a JSON file. Raises ValueError naming the file for anything else."""
     try:
         value = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error})") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged (it holds a {type(value).__name__}, not an object)")

@@ -98,7 +98,7 @@ class Shard:
         path = self.path("npy")
         try:
             feats = np.load(path, mmap_mode="c", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # a damaged header makes numpy raise nearly anything
             raise ValueError(f"{path} is missing or damaged ({error}); {MENDED}") from None
         if feats.ndim != 2 or len(feats) != self.rows or feats.dtype.name not in DTYPES:
             raise ValueError(f"{path}: expected {self.rows} rows, found {feats.dtype} {feats.shape}; {MENDED}")
@@ -174,12 +174,12 @@ def write_shard(
     stamps: Sequence[Stamp],
     provenance: dict[str, str],
     seconds: float = 0.0,
-    moments: bool = True,
+    moments: bool | Moments = True,
 ) -> Shard:
     """Write rows (n, d) float32 or float16 and their ids; the shard stands, or nothing does.
 
     provenance: what the rows were made with; equal ids and provenance give an equal name. seconds: spent on them.
-    moments: written too; progress has no need of them.
+    moments: written too, worked out unless they are given; progress has no need of them.
     Raises ValueError for rows that aren't finite and of unit length, OSError for a disk without room.
     """
     check_rows(feats, files, folder)
@@ -187,7 +187,7 @@ def write_shard(
     name = shard_name(ids, provenance)
     sha256 = {"npy": _sha256(write_npy(folder / f"{name}.npy", feats))}
     if moments:
-        of = Moments.of(feats)
+        of = Moments.of(feats) if moments is True else moments
         both = np.vstack([of.mean, of.covariance * max(len(feats) - 1, 1)])
         sha256["moments.npy"] = _sha256(write_npy(folder / f"{name}.moments.npy", both))
     path = folder / f"{name}.json"  # last: it declares the rows
@@ -254,7 +254,7 @@ def read_manifest(folder: Path) -> tuple[dict, tuple[Shard, ...]]:
                 re.fullmatch("[0-9a-f]{16}", s.name) and {*s.sha256} == {"npy", "json", "moments.npy"} for s in shards
             )
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); {MENDED}") from None
     if not whole:
         raise ValueError(f"{path} is damaged (its shards don't add up); {MENDED}")
@@ -291,7 +291,7 @@ def _read_ids(path: Path) -> dict:
         held = {key: ids[key] for key in ("files", "classes", *STAMPS)}
         whole = len({len(column) for column in held.values()}) == 1 and "npy" in ids["sha256"]
         whole = whole and path.stem == shard_name(held, ids["provenance"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); {MENDED}") from None
     if not whole:
         raise ValueError(f"{path} is damaged (it isn't what its name is the digest of); {MENDED}")

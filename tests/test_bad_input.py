@@ -17,17 +17,19 @@ import pytest
 import torch
 
 from rscir_lib import workbook
-from rscir_lib.archive import Archive
+from rscir_lib.archive import Archive, read_archive
 from rscir_lib.benchmark import Benchmark, Report, read_benchmark
 from rscir_lib.composition import METHODS
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import evaluate, summarize
+from rscir_lib.explorer.marks import read_marks
 from rscir_lib.features import Features
 from rscir_lib.methods import Basic, Expanded, FreeDom, read_vocabulary
 from rscir_lib.multilabels import read_multilabels
 from rscir_lib.patterncom import read_patterncom
 from rscir_lib.runs import check_parameters, open_run
 from rscir_lib.search import search, top_k
+from rscir_lib.synthcom import draw_synthcom
 from rscir_lib.triplets import read_triplets
 from rscir_lib.ucmcom import read_ucmcom
 
@@ -586,7 +588,35 @@ METHODS_OF_OURS = [
         ({}, lambda root: read_vocabulary(["a", "b", "a"]), "'a' is listed twice"),
         ({"words.txt": ""}, lambda root: read_vocabulary(root / "words.txt"), "at least two words are needed"),
         ({}, lambda root: read_vocabulary("nowhere.txt"), "no such list of words; name a text file"),
+        (
+            {"words.txt": b"caf\xe9\nsea"},
+            lambda root: read_vocabulary(root / "words.txt"),
+            r"words\.txt: not UTF-8 text",
+        ),
     ]
+]
+
+
+def marks(content, message):
+    return row(
+        {"marks.csv": content}, lambda root: read_marks(root / "marks.csv", read_archive(root)), message, message
+    )
+
+
+MARKED = "image,text,answer,verdict\n"
+FILES_OF_OURS = [
+    marks("", r"marks\.csv, line 1: expected the header image,text,answer,verdict; these are no marks"),
+    marks(MARKED, r"marks\.csv: no answer is marked right"),
+    marks(MARKED.encode() + b"caf\xe9,,,", r"marks\.csv: not a CSV file in UTF-8 .*restore it, or move it away"),
+    marks(MARKED + "a,b,c,maybe\n", r"marks\.csv, line 2: expected .*found .*maybe.*; mend or remove it"),
+    marks(MARKED + "a,b,c,right\n", r"marks\.csv marks 2 images that .* lacks"),
+    *(
+        row({"synthcom.json": content}, draw_synthcom, f"holds {held}.*, not .*: choose another folder", f"draw {held}")
+        for content, held in ((b'{"seed": ', "a damaged synthcom.json"), (b"\xff", "a damaged"), (b"[3]", r"\[3\]"))
+    ),
+    row(
+        {"patternnet.csv": "x" * 70_000}, read_archive, "line 1: 70000 characters, at most 65536 make a row", "long row"
+    ),
 ]
 
 
@@ -619,6 +649,7 @@ def write(root, files):
         *EVALUATIONS,
         *QUESTIONS,
         *METHODS_OF_OURS,
+        *FILES_OF_OURS,
     ],
 )
 def test_bad_input_is_named(tmp_path, files, read, message):

@@ -45,5 +45,6 @@ def test_rehearsal(tmp_path, capsys):
         "evaluate, four methods, eleven lambdas",
     ]
     assert table["what"].str.contains("load remoteclip RN50").any()
-    assert (table["mib"].dropna() > 0).all()
+    loads = table["what"].str.startswith("load")  # a small step may live on what was freed before it
+    assert (table.loc[loads, "mib"] > 0).all()
     assert "weicom" in capsys.readouterr().out

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 import oracle
 from rscir_lib.composition import METHODS, Moments, TwoSimilarities, get_method, normal_cdf, zscore
-from rscir_lib.metrics import METRICS, chance_ap, retrieval_metrics
+from rscir_lib.metrics import METRICS, chance_ap, r_precision, retrieval_metrics
 from rscir_lib.search import top_k
-from rscir_lib.similarities import upper_tail
+from rscir_lib.similarities import FLAT, Database, best_first, check_lambda, minmax, mix, phi, upper_tail
 
 seeds = st.integers(0, 2**32)
 PAIRED = sorted(name for name, method in METHODS.items() if isinstance(method, TwoSimilarities))
@@ -66,6 +66,41 @@ def test_constant_similarities_are_neutral():
     assert torch.equal(normal_cdf(torch.tensor([[0.3]])), torch.tensor([[0.5]]))
 
 
+def test_zscore_and_minmax_by_hand():
+    assert zscore(torch.tensor([0.0, 1.0]).double()).tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5])
+    assert minmax(torch.tensor([-2.0, 0.0, 2.0]).double()).tolist() == [0, 0.5, 1]
+    s = torch.tensor([0, FLAT], dtype=torch.float64)  # as flat as rounding leaves a constant
+    assert minmax(s).tolist() == zscore(s, (0.0, FLAT)).tolist() == [0, 0]
+
+
+def test_equal_scores_stay_equal():
+    assert len(phi(torch.full((1003,), -1.7, dtype=torch.float64)).unique()) == 1
+
+
+def test_text_alone_is_one_row():
+    image, text = similarities(0)
+    assert mix(image, text[:1], 1).shape == text[:1].shape
+
+
+@pytest.mark.parametrize("lam", [-0.01, 1.01, 2, float("nan"), True, "0.5", None])
+def test_what_is_no_lambda(lam):
+    with pytest.raises(ValueError, match="is outside"):
+        check_lambda(lam)
+
+
+def test_methods_that_score_an_image_by_its_own_similarities():
+    """The others need every image of the archive, or fall where a similarity rises (a product of negative ones)."""
+    pointwise = {name for name in PAIRED if METHODS[name].pointwise}
+    assert pointwise == {"text", "image", "average", "weicom", "linear", "zscore", "sum", "minimum"}
+
+
+@pytest.mark.parametrize("top", [0, 1, 2, 7, 50, 99, 100, 101])
+def test_best_first_is_the_head_of_a_stable_sort(top):
+    rng = np.random.default_rng(top)
+    for scores in (rng.normal(size=100), rng.integers(0, 4, 100).astype(float), np.zeros(100)):
+        assert best_first(scores, top).tolist() == sorted(range(100), key=lambda i: -scores[i])[:top]
+
+
 def test_unknown_method():
     with pytest.raises(ValueError, match="unknown method 'Weicom'; choose from text, image"):
         get_method("Weicom")
@@ -87,6 +122,50 @@ def test_moments_are_those_of_the_similarities(archive):
         s = feats.astype(np.float64) @ query
         expected = normal_cdf(torch.from_numpy(s)).numpy()
         assert moments.normal_cdf(s, query) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 50])
+def test_moments_of_few_and_many_images(images):
+    feats = np.random.default_rng(images).normal(size=(images, 3)).astype(np.float32)
+    moments, exact = Moments.of(feats, chunk=2), feats.astype(np.float64)
+    assert moments.mean == pytest.approx(exact.mean(axis=0), rel=1e-12)
+    expected = np.cov(exact.T) if images > 1 else np.zeros((3, 3))
+    assert moments.covariance == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_a_database_is_made_once():
+    database = Database(np.eye(3, dtype=np.float32), moments=Moments(np.zeros(3), np.eye(3)))
+    assert Database.of(database) is database
+    assert database.moments.mean.tolist() == [0, 0, 0]  # those given
+    assert Database.of(np.eye(3)).moments.mean == pytest.approx(np.full(3, 1 / 3))
+
+
+def test_equal_images_tie_across_blocks():
+    """2,051 images are taken in blocks of 1,024, 1,024 and 3: the last one's sums run in another order."""
+    rng = np.random.default_rng(0)
+    feats = rng.normal(size=(2051, 67)).astype(np.float32)
+    feats[7, 5] = 0
+    feats[[1030, 2048, 2050]] = feats[7]
+    feats[2050, 5] = -0.0
+    s = Database(feats).similarities(rng.normal(size=(5, 67)).astype(np.float32))
+    for copy_of_7 in (1030, 2048, 2050):
+        assert s[:, copy_of_7].tolist() == s[:, 7].tolist()
+
+
+def test_images_that_hardly_differ_do_not_tie():
+    s = Database(np.array([[1, 1e-9], [1, 2e-9], [1, 1e-9]], np.float32)).similarities(np.array([[0, 1]], np.float32))
+    assert s[0, 0] == s[0, 2] < s[0, 1]
+
+
+def test_an_image_that_is_not_finite_is_named_in_a_large_archive():
+    feats = np.random.default_rng(0).normal(size=(70_001, 2)).astype(np.float32)
+    lengths = np.linalg.norm(feats.astype(np.float64), axis=1)
+    assert Database(feats).longest == pytest.approx(lengths.max(), rel=1e-12)
+    for row in (0, 65_536, 70_000):
+        bad = feats.copy()
+        bad[row, 1] = np.nan
+        with pytest.raises(ValueError, match=f"the features of image {row} are not finite"):
+            _ = Database(bad).longest
 
 
 @pytest.mark.parametrize("lam", [0, 0.3, 1])
@@ -115,7 +194,27 @@ def test_ap_by_hand():
     assert retrieval_metrics(np.array([[1, 3]]))[0][0] == pytest.approx((1 + 2 / 3) / 2)
 
 
-@pytest.mark.parametrize(("relevant", "images"), [(1, 1), (1, 10), (3, 10), (10, 10), (0, 10)])
+def test_many_rankings_at_once():
+    """Rankings of any shape, as one by one."""
+    ranks = np.sort(np.argsort(np.random.default_rng(0).random((2, 3, 9)), axis=-1)[..., :4] + 1, axis=-1)
+    found, precisions = retrieval_metrics(ranks, (1, 3)), r_precision(ranks)
+    assert (found.shape, precisions.shape) == ((2, 3, 5), (2, 3))
+    for at in np.ndindex(2, 3):
+        assert found[at].tolist() == retrieval_metrics(ranks[at], (1, 3)).tolist()
+        assert precisions[at] == r_precision(ranks[at])
+    assert (retrieval_metrics(np.empty((2, 3, 0), int), (1, 3)) == np.zeros((2, 3, 5))).all()
+
+
+def test_the_columns():
+    assert METRICS == ("AP", "P@5", "P@10", "P@15", "P@20", "R@5", "R@10", "R@15", "R@20")
+
+
+@pytest.mark.parametrize(("ranks", "expected"), [([1, 3, 9], 2 / 3), ([1], 1), ([2], 0), ([1, 2], 1), ([], 0)])
+def test_r_precision_by_hand(ranks, expected):
+    assert r_precision(np.array(ranks, int)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("relevant", "images"), [(1, 1), (1, 2), (1, 10), (3, 10), (10, 10), (0, 10)])
 def test_chance_ap_is_the_mean_over_random_rankings(relevant, images):
     rng = np.random.default_rng(0)
     ranks = np.sort([rng.permutation(images)[:relevant] + 1 for _ in range(20_000)], axis=1)

@@ -189,6 +189,18 @@ def test_chunks_and_feature_order_change_nothing(case, monkeypatch):
     pd.testing.assert_frame_equal(run((benchmark, permuted), lambdas=[0.4]), rows)
 
 
+def test_some_of_the_queries_have_the_rows_they_have_among_all(case):
+    """In another order, with an index that is not 0, 1, 2, ..."""
+    benchmark, features = case
+    queries = benchmark.queries.sample(40, random_state=1)
+    rows = run(case, lambdas=[0.4])
+    some = run((replace(benchmark, queries=queries), features), lambdas=[0.4])
+    assert some.index.tolist() == [*queries.index] * 4
+    for method, of_method in some.groupby("method"):
+        expected = rows[rows["method"] == method].loc[queries.index]
+        pd.testing.assert_frame_equal(of_method, expected)
+
+
 def test_a_gpus_way_to_rank_changes_nothing(case, monkeypatch):
     rows = run(case, lambdas=[0.4, 1])
     monkeypatch.setattr(evaluation, "_ranks", evaluation._ranks_by_counting)
@@ -301,6 +313,20 @@ def test_bad_text_features(case, encode, message):
         evaluate(*case, encode, progress=False)
 
 
+@pytest.mark.parametrize(("length", "refused"), [(1.0005, False), (0.9995, False), (1.002, True), (0.998, True)])
+def test_the_length_of_text_features(case, length, refused):
+    """Half precision's rounding is let pass, and changes no ranking; the text at fault is named."""
+
+    def encode(texts):
+        return text_encoder(16)(texts) * np.where(np.array(texts) == "two", length, 1)[:, None]
+
+    if refused:
+        with pytest.raises(ValueError, match=f"the feature of 'two' has norm {length:.4f}"):
+            evaluate(*case, encode, progress=False)
+    else:
+        pd.testing.assert_frame_equal(evaluate(*case, encode, ["text"], progress=False), run(case, methods=["text"]))
+
+
 def test_published_versions():
     """Each published version, fed back as ours, is found again where it differs from the others."""
     tables = published()
@@ -366,7 +392,7 @@ def by_oracle(benchmark, features, strangers, method, lam, cutoffs):
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32), lam=st.sampled_from([0, 0.4, 1]), kept=st.sampled_from([1, 100, 2**26]))
+@given(seed=st.integers(0, 2**32), lam=st.sampled_from([0, 0.4, 1]), kept=st.sampled_from([1, 100, 2**23]))
 def test_condensed_lists_strangers_and_cutoffs_agree_with_the_oracle(seed, lam, kept):
     """Also with texts in blocks of one, two and all."""
     benchmark, features, strangers = open_benchmark(np.random.default_rng(seed))
@@ -472,7 +498,7 @@ print(len(rows), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) /
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     rows, mebibytes = done.stdout.split()
     assert int(rows) == 2_000
-    assert float(mebibytes) < 1200
+    assert float(mebibytes) < 600
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,16 @@ def test_further_checkpoints(server, tmp_path, monkeypatch):
             assert file.exists() or (name, architecture) == ("remoteclip", "ViT-L-14")  # the paper's
 
 
+def test_a_zip_that_points_before_its_start(tmp_path):
+    packed = tmp_path / "a.zip"
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("images/beach/beach000.jpg", bytes(100))
+    whole = packed.read_bytes()
+    packed.write_bytes(whole[40:])  # so that the place of its member is negative
+    with pytest.raises((ValueError, OSError), match=r"a\.zip (is damaged|to .*what is unpacked stays)"):
+        fetch.unzip_images(packed, tmp_path / "images")
+
+
 def test_damaged_zip(server, tmp_path):
     whole = server.files[server.zip]
     server.files[server.zip] = whole[: len(whole) // 2]

@@ -136,13 +136,13 @@ def test_resumes_and_leaves_the_rest_alone(tmp_path):
     stamp = kept.stat().st_mtime_ns
     for name in ("river", "forest"):
         (tmp_path / f"images/{name}/{name}001.jpg").unlink()
-    (tmp_path / "images/river/river001.jpg.part").write_bytes(b"half a file")
+    (tmp_path / "images/river/.river001.jpg.0a.unfinished").write_bytes(b"half a file")
     (tmp_path / "PatternCom/color.csv").unlink()
     draw_synthcom(tmp_path, images_per_class=1, workers=2)
     assert pixels(tmp_path) == before
     assert kept.stat().st_mtime_ns == stamp
     assert (tmp_path / "PatternCom/color.csv").exists()
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.unfinished"))
 
 
 def test_complete_folder_is_not_drawn_again(root, monkeypatch):

@@ -41,15 +41,17 @@ def marks_table(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.exists():
         return pd.DataFrame(columns=HEADER)
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        if next(reader, None) != HEADER:
-            raise ValueError(f"{path}, line 1: expected the header {','.join(HEADER)}")
-        last = {}
-        for row in reader:
-            if len(row) != len(HEADER) or row[3] not in VERDICTS:
-                raise ValueError(f"{path}, line {reader.line_num}: expected image,text,answer,verdict, found {row}")
-            last[tuple(row[:3])] = row[3]
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); restore it, or move it away") from None
+    if not lines or lines[0] != HEADER:
+        raise ValueError(f"{path}, line 1: expected the header {','.join(HEADER)}; these are no marks")
+    last = {}
+    for number, row in enumerate(lines[1:], 2):
+        if len(row) != len(HEADER) or row[3] not in VERDICTS:
+            raise ValueError(f"{path}, line {number}: expected {','.join(HEADER)}, found {row}; mend or remove it")
+        last[tuple(row[:3])] = row[3]
     rows = [(*key, verdict) for key, verdict in last.items() if verdict]
     return pd.DataFrame(rows, columns=HEADER)
 

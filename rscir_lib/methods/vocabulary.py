@@ -11,13 +11,18 @@ def read_vocabulary(words: str | Path | Sequence[str]) -> tuple[str, ...]:
 
     Raises FileNotFoundError for a missing file, ValueError for fewer than two words and for one that is listed twice.
     """
+    where = "vocabulary"
     if isinstance(words, str | Path):
         path = VOCABULARY / f"{words}.txt" if words in ("subjects", "styles") else Path(words).expanduser()
         if not path.is_file():
             raise FileNotFoundError(f'{path}: no such list of words; name a text file, "subjects" or "styles"')
-        words = path.read_text(encoding="utf-8-sig").splitlines()
+        try:
+            words = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8 text ({error}); save the file as UTF-8") from None
+        where = path
     found = [word.strip() for word in words if word.strip()]
     if len(found) < 2 or len(set(found)) < len(found):
         twice = next((word for i, word in enumerate(found) if word in found[:i]), None)
-        raise ValueError(f"vocabulary: {f'{twice!r} is listed twice' if twice else 'at least two words are needed'}")
+        raise ValueError(f"{where}: {f'{twice!r} is listed twice' if twice else 'at least two words are needed'}")
     return tuple(found)

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
+from rscir_lib.files import UNFINISHED, write_file, write_json, write_text
 from rscir_lib.parallel import parallel_map
 from rscir_lib.patterncom import ATTRIBUTES, read_patterncom
 from rscir_lib.synthcom.canvas import SIZE
@@ -20,17 +20,10 @@ from rscir_lib.synthcom.scenes import describe, paint
 VERSION = 1  # of the drawing; same seed and number: same pixels, with the pinned numpy and Pillow
 
 
-def _write(path: Path, save: Callable[[Path], object]):
-    """Under a temporary name first: a file that is there is complete."""
-    part = path.with_name(path.name + ".part")
-    save(part)
-    os.replace(part, path)
-
-
 def _draw(jobs: list[tuple[Path, int, int, str]]) -> int:
     for path, seed, number, name in jobs:
         image = paint(describe(seed, number, name))
-        _write(path, lambda part, image=image: image.save(part, "JPEG", quality=92))
+        write_file(path, lambda file, image=image: image.save(file, "JPEG", quality=92))
     return len(jobs)
 
 
@@ -49,13 +42,19 @@ def draw_synthcom(root: str | Path, seed: int = 0, images_per_class: int = 36, w
     root = Path(root).expanduser()
     marker = root / "synthcom.json"
     facts = {"synthetic": True, "version": VERSION, "seed": seed, "images_per_class": images_per_class, "size": SIZE}
-    found = json.loads(marker.read_text()) if marker.exists() else None
+    try:
+        found = json.loads(marker.read_bytes()) if marker.exists() else None
+    except (ValueError, RecursionError) as error:
+        found = f"a damaged {marker.name} ({error})"
     if found != facts and (found is not None or (root / "images").exists()):
         raise ValueError(f"{root} holds {found or 'images that are not SynthCom'}, not {facts}: choose another folder")
+    root.mkdir(parents=True, exist_ok=True)
+    if found is None:
+        write_json(marker, facts, indent=2)  # first: images without it are somebody else's
     for name in CLASSES:
         (root / "images" / name).mkdir(parents=True, exist_ok=True)
-    if found is None:
-        _write(marker, lambda part: part.write_text(json.dumps(facts, indent=2) + "\n"))
+    for path in root.rglob(f".*{UNFINISHED}"):  # of a call that was killed
+        path.unlink()
 
     digits = max(3, len(str(images_per_class)))
     names = {
@@ -89,8 +88,8 @@ def _write_tables(root: Path, seed: int, names: dict[tuple[str, int], str]):
             rows[attribute].append(f"{file},{attribute},{value}\n")
     (root / "PatternCom").mkdir(exist_ok=True)
     for attribute, lines in rows.items():
-        _write(root / "PatternCom" / f"{attribute}.csv", lambda part, lines=lines: part.write_text("".join(lines)))
-    _write(root / "patternnet.csv", lambda part: part.write_text("".join(listing)))
+        write_text(root / "PatternCom" / f"{attribute}.csv", "".join(lines))
+    write_text(root / "patternnet.csv", "".join(listing))
 
 
 def contact_sheet(root: str | Path) -> Figure:

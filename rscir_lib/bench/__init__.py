@@ -493,7 +493,3 @@ def main(argv: list[str] | None = None) -> None:
         bench(out, arguments.quick, arguments.encoder)
     else:
         rehearse(out, arguments.quick, arguments.encoder, arguments.images)
-
-
-if __name__ == "__main__":
-    main()

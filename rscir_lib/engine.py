@@ -1,0 +1,262 @@
+"""Search and counting over the shards of a store: a function of one shard, and a merge. No store need fit in memory.
+
+`each` runs the function on every core of this machine or on a Dask cluster. What a shard gives depends on nothing but
+the shard, so it doesn't matter who works it out, how often, or in what order.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from numbers import Integral
+
+import numpy as np
+import torch
+
+from rscir_lib.composition import Method, TwoSimilarities, get_method
+from rscir_lib.parallel import parallel_map
+from rscir_lib.similarities import best_first, check_lambda, raw
+
+PIECE = 2**11  # rows turned into float32 at a time: what stays in a processor's cache
+BLOCK = 2**16  # rows between two looks at the best so far
+QUERIES = 256  # that share a scan
+GRID = 128  # steps of similarity on which a sieve rules images out
+SPREAD = 1e-6  # a std below it is lost in the rounding of the moments
+
+
+def each(function: Callable, items: Sequence, scheduler: str | None = None, workers: int | None = None) -> Iterator:
+    """The results of `function(item)`, in order.
+
+    scheduler: None for this machine's cores, by `parallel_map`; "local" for a Dask cluster of processes here; the
+    address of one that runs, such as "tcp://host:8786", whose workers see the same files. workers: processes, None for
+    one a core. A worker that dies is replaced, its items are done again.
+    Raises ImportError, saying what to install, without Dask; what `function` raises.
+    """
+    if scheduler is None:
+        yield from parallel_map(function, items, workers)
+        return
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise ImportError("a scheduler wants Dask: pip install 'rscir-workbook[scale]'") from None
+    with ExitStack() as stack:
+        if scheduler == "local":
+            cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+            scheduler = stack.enter_context(cluster)
+        client = stack.enter_context(Client(scheduler))
+        for future in client.map(function, items, pure=False):
+            yield future.result()
+
+
+def _parts(features: object) -> list[tuple[int, object]]:
+    """The shards with the position of their first row, free of what was read of them: to be sent, and to be dropped."""
+    parts, first = [], 0
+    for shard in features.shards():
+        parts.append((first, replace(shard)))
+        first += shard.rows
+    return parts
+
+
+# --- search
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Questions that share a scan: features (Q, d) float32 of images and texts, and the (mean, std) of both."""
+
+    images: np.ndarray
+    texts: np.ndarray
+    image_moments: list[tuple[float, float]]
+    text_moments: list[tuple[float, float]]
+    method: TwoSimilarities
+    lam: float
+    top: int
+
+    def score(self, query: int, image: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """Scores, in float64, from similarities to a question's image and text."""
+        prepare = self.method.prepare_at(self.lam)
+        image = prepare(torch.from_numpy(image), self.image_moments[query])
+        return self.method.combine(image, prepare(torch.from_numpy(text), self.text_moments[query]), self.lam).numpy()
+
+
+def top_k(
+    features: object,
+    images: np.ndarray,
+    texts: np.ndarray,
+    lam: float = 0.5,
+    top: int = 20,
+    method: str | Method = "weicom",
+    scheduler: str | None = None,
+    workers: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (Q, top) and scores (Q, top) float64 of the best images for Q questions, best first, ties by position.
+
+    features: a `Features`, read shard by shard; images, texts: (Q, d) query features; lam in [0, 1]. scheduler,
+    workers: see `each`. Questions share a scan, 256 at a time, and what is held does not grow with the archive.
+
+    Exact: float32 products and the bound of their error rule out what can't be among the best, and only the rest is
+    taken in float64, each row summed by itself, so that equal features score the same.
+    Raises ValueError for a method that isn't pointwise (composition.py), and for questions out of range.
+    """
+    method = get_method(method)
+    if not (isinstance(method, TwoSimilarities) and method.pointwise):
+        raise ValueError(f"method {method.name!r} wants the archive as a whole: it can't be scanned part by part")
+    if isinstance(top, bool) or not isinstance(top, Integral) or top < 1:
+        raise ValueError(f"top {top!r}: ask for a whole number of images, at least 1")
+    if method.has_lambda:
+        check_lambda(lam)
+    sides = [np.ascontiguousarray(side, np.float32) for side in (images, texts)]
+    if any(side.shape != (len(sides[0]), features.dim) or not np.isfinite(side).all() for side in sides):
+        raise ValueError(f"query features: expected finite numbers, twice (Q, {features.dim}), found "
+                         f"{sides[0].shape} and {sides[1].shape}")  # fmt: skip
+    asked = []
+    for start in range(0, len(sides[0]), QUERIES):
+        some = [side[start : start + QUERIES] for side in sides]
+        moments = [[_spread(features, query, method.prepare_at(lam)) for query in side] for side in some]
+        asked.append(_Asked(*some, *moments, method, lam, min(top, len(features))))
+    best = [_Best(len(a.images), a.top) for a in asked]
+    for found in each(partial(_best_of, asked), _parts(features), scheduler, workers):
+        for so_far, (positions, scores) in zip(best, found, strict=True):
+            for query in range(len(scores)):
+                so_far.add(query, positions[query], scores[query])
+    return tuple(np.concatenate([getattr(b, what) for b in best]) for what in ("positions", "scores"))
+
+
+def _spread(features: object, query: np.ndarray, prepare: Callable) -> tuple[float, float]:
+    """Mean and std of the similarities to a query, over all shards; from the moments, unless rounding hides them."""
+    mean, std = features.moments.of_similarities(query)
+    if std > SPREAD or prepare is raw:
+        return mean, std
+    mean = sum(s.sum() for s in _similarities(features, query)) / len(features)
+    squares = sum(((s - mean) ** 2).sum() for s in _similarities(features, query))
+    return float(mean), float(np.sqrt(squares / max(len(features) - 1, 1)))
+
+
+def _similarities(features: object, query: np.ndarray) -> Iterator[np.ndarray]:
+    for _, shard in _parts(features):
+        feats = shard.feats
+        for start in range(0, len(feats), PIECE):
+            yield exact(feats[start : start + PIECE], query)
+
+
+def exact(rows: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Similarities (n,) in float64 of rows (n, d) to a query (d,); summed row by row, so that equal rows get equal
+    ones."""
+    return (rows.astype(np.float64) * query.astype(np.float64)).sum(axis=1)
+
+
+class _Best:
+    """The best so far of each question: positions and scores (Q, top), best first, -1 and -inf where there are none."""
+
+    def __init__(self, questions: int, top: int) -> None:
+        self.positions, self.scores = np.full((questions, top), -1), np.full((questions, top), -np.inf)
+
+    def add(self, query: int, positions: np.ndarray, scores: np.ndarray) -> None:
+        """Further images, none of them there yet."""
+        positions, scores = np.append(self.positions[query], positions), np.append(self.scores[query], scores)
+        first = np.lexsort((np.where(positions < 0, np.iinfo(np.int64).max, positions), -scores))
+        first = first[: self.scores.shape[1]]
+        self.positions[query], self.scores[query] = positions[first], scores[first]
+
+    @property
+    def floor(self) -> np.ndarray:
+        """(Q,) what an image must score to come in; a little less, for the rounding of a scale that never falls."""
+        least = self.scores[:, -1]
+        return np.where(np.isfinite(least), least - 1e-12 * np.abs(least), -np.inf)
+
+
+def _best_of(asked: list[_Asked], part: tuple[int, object]) -> list[tuple[np.ndarray, np.ndarray]]:
+    first, shard = part
+    feats = replace(shard).feats  # mapped into memory for as long as this takes
+    found = [_scan(some, feats) for some in asked]
+    return [(np.where(best.positions < 0, -1, best.positions + first), best.scores) for best in found]
+
+
+def _scan(asked: _Asked, feats: np.ndarray) -> _Best:
+    """The best of some rows (n, d)."""
+    number = len(asked.images)
+    best = _Best(number, asked.top)
+    both = np.concatenate([asked.images, asked.texts])
+    # no float32 sum of d products strays further from the true one, whatever its order (Higham, Accuracy and Stability
+    # of Numerical Algorithms, 3.1); rows are of unit length to 1e-3
+    error = 1.01 * both.shape[1] * 2.0**-24 * np.linalg.norm(both.astype(np.float64), axis=1)
+    queries, sieve = torch.from_numpy(both), _Sieve(asked, error[:number], error[number:])
+    bounds = [0, *range(min(PIECE, len(feats)), len(feats), BLOCK), len(feats)]
+    for start, stop in pairwise(bounds):
+        kept = []
+        for at in range(start, stop, PIECE):
+            rough = queries @ torch.from_numpy(feats[at : min(at + PIECE, stop)]).float().T
+            if not rough.sum().isfinite():
+                raise ValueError("the features of a shard are not finite: run python -m rscir_lib.features verify")
+            query, row = sieve.passes(rough[:number], rough[number:])
+            kept.append((query, row + at, rough[query, row].double(), rough[number + query, row].double()))
+        query, row, image, text = (torch.cat(column).numpy() for column in zip(*kept, strict=True))
+        for q in np.unique(query):
+            of = query == q
+            highest = asked.score(q, image[of] + error[q], text[of] + error[number + q])
+            if not np.isfinite(highest).all():
+                raise ValueError(f"method {asked.method.name!r} gives scores that are not finite")
+            rows = row[of]
+            likely = best_first(highest, 2 * asked.top)
+            _rescore(asked, best, q, feats, rows[likely])
+            highest[likely] = -np.inf
+            _rescore(asked, best, q, feats, rows[highest >= max(best.floor[q], np.finfo(float).min)])
+        sieve.raise_to(best.floor)
+    return best
+
+
+def _rescore(asked: _Asked, best: _Best, query: int, feats: np.ndarray, rows: np.ndarray) -> None:
+    for some in np.split(rows, range(PIECE, len(rows), PIECE)):
+        sides = [exact(feats[some], side[query]) for side in (asked.images, asked.texts)]
+        best.add(query, some, asked.score(query, *sides))
+
+
+class _Sieve:
+    """Which images can't be among the best, by two float32 similarities and one look-up each.
+
+    Per question, a grid of similarities to image and text. Since no score falls where a similarity rises, the score at
+    a corner bounds those of all images below it: for each step of the one similarity, `need` is what the other must
+    exceed for the score to reach a floor.
+    """
+
+    def __init__(self, asked: _Asked, image_error: np.ndarray, text_error: np.ndarray) -> None:
+        mean, std = np.array(asked.image_moments).T
+        step = 12 * np.maximum(std, 1e-9) / GRID
+        reach = 1.01 * np.linalg.norm(asked.images, axis=1)
+        lowest = mean - 2 * std
+        self.image = _grid(lowest, step, reach)
+        mean, std = np.array(asked.text_moments).T
+        self.text = _grid(mean - 2 * std, 12 * np.maximum(std, 1e-9) / GRID, 1.01 * np.linalg.norm(asked.texts, axis=1))
+        shape = (GRID, GRID)
+        self.scores = np.stack([
+            np.broadcast_to(asked.score(q, image[:, None], text[None]), shape)
+            for q, (image, text) in enumerate(zip(self.image, self.text, strict=True))
+        ])  # fmt: skip
+        self.error = text_error[:, None]
+        # one step up, and what float32 may lose on the way
+        margin = 1.01 + 8 * 2.0**-24 * (reach + np.abs(lowest)) / step
+        self.scale, self.shift = (
+            torch.from_numpy(values[:, None].astype(np.float32))
+            for values in (1 / step, margin - (lowest - image_error) / step)
+        )
+        self.need = torch.full((len(mean), GRID), -torch.inf)
+
+    def raise_to(self, floor: np.ndarray) -> None:
+        """Rule out what scores less than `floor` (Q,)."""
+        first = (self.scores < floor[:, None, None]).sum(axis=2)  # text step whose corner reaches it, if any
+        need = np.take_along_axis(self.text, np.maximum(first - 1, 0), axis=1) - self.error
+        need = np.where(first == 0, -np.inf, np.where(first == GRID, np.inf, need))
+        self.need = torch.from_numpy(np.nextafter(need.astype(np.float32), np.float32(-np.inf)))
+
+    def passes(self, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Question and row of what isn't ruled out, from float32 similarities (Q, n)."""
+        step = torch.addcmul(self.shift, image, self.scale).clamp_(0, GRID - 1).long()
+        return (text >= self.need.gather(1, step)).nonzero(as_tuple=True)
+
+
+def _grid(lowest: np.ndarray, step: np.ndarray, reach: np.ndarray) -> np.ndarray:
+    """(Q, GRID) ascending similarities by steps, the last of them beyond any."""
+    grid = np.minimum(lowest[:, None] + step[:, None] * np.arange(GRID), reach[:, None])
+    grid[:, -1] = reach
+    return grid
