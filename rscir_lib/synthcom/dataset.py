@@ -1,7 +1,6 @@
 """The benchmark on disk."""
 
 import json
-import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,6 +16,7 @@ from rscir_lib.synthcom.canvas import SIZE
 from rscir_lib.synthcom.classes import CLASSES
 from rscir_lib.synthcom.scenes import describe, paint
 
+MARKER = "synthcom.json"
 VERSION = 1  # of the drawing; same seed and number: same pixels, with the pinned numpy and Pillow
 
 
@@ -40,25 +40,18 @@ def draw_synthcom(root: str | Path, seed: int = 0, images_per_class: int = 36, w
             f"images_per_class {images_per_class} and workers {workers} must be at least 1, seed {seed} at least 0"
         )
     root = Path(root).expanduser()
-    marker = root / "synthcom.json"
     facts = {"synthetic": True, "version": VERSION, "seed": seed, "images_per_class": images_per_class, "size": SIZE}
-    try:
-        found = json.loads(marker.read_bytes()) if marker.exists() else None
-    except (ValueError, RecursionError) as error:
-        found = f"a damaged {marker.name} ({error})"
-    if found != facts and (found is not None or (root / "images").exists()):
-        raise ValueError(f"{root} holds {found or 'images that are not SynthCom'}, not {facts}: choose another folder")
     digits = max(3, len(str(images_per_class)))
     names = {
         (name, number): f"{name}{number:0{digits}d}.jpg"
         for name in sorted(CLASSES)
         for number in range(1, images_per_class + 1)
     }
-    if found is None or not _complete(root, names):
+    if not _marked(root, facts) or not _complete(root, names):
         root.mkdir(parents=True, exist_ok=True)
         with alone_in(root):
-            if not marker.exists():
-                write_json(marker, facts, indent=2)  # first: images without it are somebody else's
+            if not _marked(root, facts):  # again: another process may have been here
+                write_json(root / MARKER, facts, indent=2)  # first: images without it are somebody else's
             remove_unfinished(root)
             _draw_missing(root, seed, names, workers)
     return root
@@ -67,15 +60,23 @@ def draw_synthcom(root: str | Path, seed: int = 0, images_per_class: int = 36, w
 Names = dict[tuple[str, int], str]  # (class, number) -> file
 
 
+def _marked(root: Path, facts: dict) -> bool:
+    marker = root / MARKER
+    try:
+        found = json.loads(marker.read_bytes()) if marker.exists() else None
+    except (ValueError, RecursionError) as error:
+        found = f"a damaged {MARKER} ({error})"
+    if found != facts and (found is not None or (root / "images").exists()):
+        raise ValueError(f"{root} holds {found or 'images that are not SynthCom'}, not {facts}: choose another folder")
+    return found is not None
+
+
 def _tables(root: Path) -> list[Path]:
     return [root / "patternnet.csv", *(root / "PatternCom" / f"{attribute}.csv" for attribute in ATTRIBUTES)]
 
 
 def _missing(root: Path, names: Names) -> list[tuple[str, int]]:
-    there = {
-        file for name in CLASSES if (root / "images" / name).is_dir() for file in os.listdir(root / "images" / name)
-    }
-    return [scene for scene, file in names.items() if file not in there]
+    return [scene for scene, file in names.items() if not (root / "images" / scene[0] / file).exists()]
 
 
 def _complete(root: Path, names: Names) -> bool:
