@@ -361,7 +361,7 @@ def test_real_images(ucm_root, tmp_path):
     run("06", **given, LAMBDAS=LAMBDAS, TOP=3)
     assert folder.name == f"{ucm_root.name}_demo_few"
     table = read_table(folder, "05_map")
-    assert table.columns.tolist() == ["Existence", "Avg"]
+    assert table.columns.tolist() == ["Existence", "Quantity", "Avg"]
     benchmark = read_benchmark(ucm_root, tmp_path / "few.csv")
     assert table.loc["image", "Avg"].item() > chance(benchmark)["Avg"]
     provenance = json.loads((folder / "features" / "manifest.json").read_text())["provenance"]
