@@ -156,7 +156,7 @@ def test_upload(explorer, tmp_path):
     assert doubles(buffers[0]).argmax() == 5
     for broken in (b"", b"no picture", data[: len(data) // 2]):
         answer, _ = explorer.answer({"ask": "upload", "name": "broken.png"}, [broken])
-        assert "broken.png can't be read as a picture" in answer["error"]
+        assert answer["error"].startswith("broken.png: not a readable image")
     assert "upload it again" in error(explorer, ask="query", images=["own-0"])
 
 
