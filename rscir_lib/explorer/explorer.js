@@ -507,7 +507,7 @@ async function mount(el, host, { link = false, start = {} } = {}) {
     await Promise.all([...ui.hits.querySelectorAll("img")].map((img) => img.decode().catch(() => {})));
     requestAnimationFrame(() => {
       if (turn !== asked) return;
-      root.dataset.drawn = `${state.lambda} ${state.method} ${state.text}`;
+      root.dataset.drawn = permalink();
       root.dispatchEvent(new CustomEvent("drawn", { detail: performance.now() - since, bubbles: true }));
     });
     later("extras", 60, drawExtras);
