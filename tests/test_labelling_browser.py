@@ -27,9 +27,12 @@ def run(tmp_path_factory):
 
 
 def press(page, key: str) -> None:
-    """A key, once there is a picture to answer for: a person looks first."""
+    """A key, once there is a picture to answer for; and what comes next is waited for: a person looks."""
     page.locator(".rscir-labeller img:visible").wait_for(timeout=60_000)
+    caption = page.locator(".rscir-labeller .caption").last
+    said = caption.inner_text()
     page.keyboard.press(key)
+    page.wait_for_function("([node, said]) => node.innerText !== said", arg=[caption.element_handle(), said])
 
 
 def wait_for(page, count: int) -> None:
@@ -39,7 +42,10 @@ def wait_for(page, count: int) -> None:
 def run_all(lab, page) -> None:
     """Run the notebook, and give the widget the keys."""
     lab.run_all(page)
-    page.locator(".rscir-labeller .stage").last.click()
+    stage = page.locator(".rscir-labeller .stage").last
+    stage.click()
+    page.wait_for_timeout(1000)  # the notebook may still take the focus to its last cell
+    stage.click()
 
 
 def test_thirty_images_by_keyboard_one_undone_and_the_page_reloaded(run, lab, visit, tmp_path):

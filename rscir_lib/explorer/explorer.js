@@ -51,7 +51,7 @@ const MIXES = {
   mean: (a, b) => (a + b) / 2,
   sum: (a, b) => a + b,
   product: (a, b) => a * b,
-  minimum: Math.min,
+  minimum: (a, b) => Math.min(a, b),
 };
 
 function mixed(a, b, rule, lambda) {
@@ -449,7 +449,8 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   function scoreOf(row, scores = shown.scores) {
     const { scale, rule } = methods[state.method];
     if (!rule) return scores[row];
-    const alone = !query.sides[1] || (rule === "mix" && state.lambda === 0) ? 0 : !query.sides[0] || (rule === "mix" && state.lambda === 1) ? 1 : null;
+    const end = rule === "mix" && [0, 1].includes(state.lambda) ? state.lambda : null; // where one side is mixed in alone
+    const alone = !query.sides[1] ? 0 : !query.sides[0] ? 1 : end;
     const value = alone === null ? scores[row] : scaled(scale)[alone][row];
     return scale === "cdf" ? 1 + value : value;
   }
