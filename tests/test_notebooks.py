@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ipywidgets
 import nbformat
 import numpy as np
 import pandas as pd
@@ -23,11 +22,11 @@ from rscir_lib.evaluation import BASELINES, chance, compare_published, evaluate,
 from rscir_lib.features import read_features
 from rscir_lib.files import write_json, write_text
 from rscir_lib.methods import Expanded
-from rscir_lib.search import Searcher, top_k
+from rscir_lib.search import top_k
 from rscir_lib.synthcom import draw_synthcom
 
 NOTEBOOKS = sorted(workbook.NOTEBOOKS.glob("*.ipynb"))
-KNOWN = {"rscir_lib", "numpy", "pandas", "seaborn", "ipywidgets"}  # what a notebook may import
+KNOWN = {"rscir_lib", "numpy", "pandas", "seaborn"}  # what a notebook may import
 LAMBDAS = [0.0, 0.5]
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -225,17 +224,6 @@ def test_06_retrieval_galleries(given, extracted, benchmark, features, encoder, 
     x, text = features.aligned(benchmark.archive).astype(float), encoder.encode_texts([query["text"]])[0]
     found, _ = top_k(x, x[query["position"]], text, 0.5, 5)
     assert np.isin(found, benchmark.targets[query["target"]]).mean() == pytest.approx(rows.loc[7, "P@5"])
-
-
-def test_06_live_search_works(benchmark, features, encoder):
-    """The one cell that batch runs skip: `interact`, stood in for by one call with the widgets' values."""
-    (cell,) = [cell for cell in code_cells(NOTEBOOKS[5]) if "skip-execution" in tags(cell)]
-    figures = []
-    names = {"archive": benchmark.archive, "ask": Searcher(features, encoder, benchmark.archive), "TOP": 3}
-    names |= {"interact": lambda show, **widgets: figures.append(show(**{k: w.value for k, w in widgets.items()}))}
-    names |= {"POSITION": 5, "WEIGHT": 0.5, "QUERY_TEXT": "many"}
-    exec(cell.source, vars(ipywidgets) | names)
-    assert figures[0].axes[0].get_xlabel() == "+ many"
 
 
 def test_07_explorer(given, extracted, benchmark, features, encoder):
