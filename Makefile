@@ -125,6 +125,7 @@ figures: workbook ## put the README's figures into figures/ (scaling.png after m
 	$(BIN)/python -c "from rscir_lib.synthcom import contact_sheet; contact_sheet('data/synthcom').savefig('figures/synthcom.png', dpi=80)"
 	cp runs/synthcom_demo/figures/06_gallery_color.png figures/gallery.png
 	cp runs/synthcom_demo/figures/05_lambda_curves.png figures/lambda.png
+	$(RUN) rscir_lib.explorer picture --out figures/explorer.png
 	test ! -f runs/bench/scaling.png || cp runs/bench/scaling.png figures/scaling.png
 	$(BIN)/python -c "import glob; from PIL import Image; [Image.open(p).convert('RGB').quantize(256).save(p, optimize=True) for p in glob.glob('figures/*.png')]"
 

@@ -18,7 +18,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -26,11 +25,10 @@ import nbformat
 import pandas as pd
 import papermill
 import yaml
-from filelock import FileLock, Timeout
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from rscir_lib.files import write_json
+from rscir_lib.files import alone_in, write_json
 from rscir_lib.measuring import measured
 from rscir_lib.runs import (
     IDENTITY,
@@ -185,7 +183,7 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
     """
     run = run_of(parameters)
     copy, stamp = run / "notebooks" / notebook.name, run / "notebooks" / f"{notebook.stem}.json"
-    with _alone_in(run):
+    with alone_in(run):
         if not (force or parameters.get("OVERWRITE")) and _stands(stamp, notebook, parameters, run):
             return "stands"
         stamp.unlink(missing_ok=True)
@@ -201,21 +199,9 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
     return "ran as far as it goes without labels" if ended else "ran"
 
 
-@contextmanager
-def _alone_in(run: Path) -> Iterator[None]:
-    lock = FileLock(run / ".lock")
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        print(f"      another command works in {run}; waiting until it is done", flush=True)
-        held = lock.acquire()
-    with held:
-        yield
-
-
 def _files(run: Path) -> dict[str, tuple[int, int]]:
     """Size and time of every file of a run that may be a notebook's result."""
-    files = {file: path for file, path in files_below(run).items() if "/" in file and not path.name.startswith(".")}
+    files = {file: path for file, path in files_below(run).items() if "/" in file}
     stats = {file: path.stat() for file, path in files.items() if not re.fullmatch(r"notebooks/.*\.json", file)}
     return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
 

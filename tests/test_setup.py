@@ -57,6 +57,7 @@ def test_environment_takes_everything_from_the_lock():
         ("reproduce", {"DATASET_ROOT": 1, "ENCODER": 1, "LISTING": 1}),
         ("results", {"DATASET_ROOT": 0, "ENCODER": 0, "LISTING": 0}),
         ("fetch", {"DATASET_ROOT": 0}),
+        ("tiles", {"DATASET_ROOT": 0}),
         ("adapt", {"IMAGES": 0, "CAPTIONS": 0, "OUT": 0}),
     ],
 )
