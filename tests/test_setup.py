@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,16 @@ def test_environment_takes_everything_from_the_lock():
     listed = lines[lines.index("dependencies:") + 1 :]
     python = PROJECT["requires-python"]
     assert listed == [f"- python {python}", "- pip", "- pip:", "- -r requirements.lock", "- -e ."]
+
+
+def test_binder_takes_everything_from_the_lock():
+    (python,) = re.findall(r"- python ([\d.]+)\.\*", (ROOT / ".binder" / "environment.yml").read_text())
+    assert SpecifierSet(PROJECT["requires-python"]).contains(f"{python}.0")
+    script = ROOT / ".binder" / "postBuild"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", script], check=True)
+    pattern = re.search(r"grep -vE '(.*)' requirements.lock", script.read_text()).group(1)
+    assert pattern in (ROOT / "Makefile").read_text()  # the same packages are left out
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
