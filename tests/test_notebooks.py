@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,10 @@ from rscir_lib import runs, statistics, workbook
 from rscir_lib.archive import read_image
 from rscir_lib.benchmark import read_benchmark
 from rscir_lib.composition import METHODS
+from rscir_lib.course import SKIPPED
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import BASELINES, chance, compare_published, evaluate, summarize
+from rscir_lib.exercises import EXERCISES
 from rscir_lib.features import read_features
 from rscir_lib.files import write_json, write_text
 from rscir_lib.methods import Expanded
@@ -68,7 +71,7 @@ def test_committed_clean(command):
 def test_defines_nothing_and_imports_what_readers_know(path):
     for cell in code_cells(path):
         nodes = list(ast.walk(ast.parse(cell.source)))
-        if "exercise" not in tags(cell):
+        if "solution" not in tags(cell):
             assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in nodes), cell.source
         modules = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
         modules += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
@@ -102,8 +105,25 @@ def test_opens_and_closes_as_a_lesson(path):
     prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
     assert all(word in prose[0] for word in ("# ", "**You will learn**", "**It needs**", "**It takes**"))
     assert prose[-1].startswith("**Next:**")
-    assert "## Recap" in prose[-2]
-    assert "## Exercises" in prose[-2]
+    assert sum("## Recap" in text and "## Exercises" in text for text in prose) == 1
+
+
+@each_notebook
+def test_every_exercise_has_its_solution_and_its_check(path):
+    """An exercise, its solution, its check, in this order; the tools that run a notebook leave the last two alone."""
+    cells = nbformat.read(path, as_version=4).cells
+    at = [i for i, cell in enumerate(cells) if cell.source.startswith("### Exercise")]
+    numbers = [cells[i].source.split()[2] for i in at]
+    assert numbers == [number for number in EXERCISES if number.startswith(path.stem[:2])]
+    assert numbers == [f"{path.stem[:2]}.{i}" for i in range(1, len(at) + 1)]
+    assert len(at) >= 2
+    for i, number in zip(at, numbers, strict=True):
+        solution, check = cells[i + 1 : i + 3]
+        assert tags(solution) == ["solution", *SKIPPED]
+        assert re.search(r"^answer = ", solution.source, re.MULTILINE)
+        assert tags(check) == ["exercise", *SKIPPED]
+        assert check.source == f'check("{number}", answer)'
+    assert sum("solution" in tags(cell) for cell in cells) == len(at)
 
 
 @each_notebook

@@ -12,11 +12,9 @@ import os
 import platform
 import shutil
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -26,7 +24,6 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pandas as pd
-import psutil
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -39,6 +36,7 @@ from rscir_lib.composition import Database, Moments
 from rscir_lib.encoders import ENCODERS, Encoder, load_encoder
 from rscir_lib.evaluation import evaluate, summarize
 from rscir_lib.features import Features, extract_features, read_features
+from rscir_lib.measuring import measured, timed
 from rscir_lib.metrics import METRICS
 from rscir_lib.patterncom import CLASSES, MERGES, read_patterncom
 from rscir_lib.search import top_k
@@ -67,42 +65,6 @@ class Report:
         """One row; a value is seconds, mib (MiB beyond what was held before), ratio, or what its name says."""
         self.rows.append({"section": section, "what": what} | values)
         print(f"{section:<10} {what:<46}", *(f"{key}={value:,.4g}" for key, value in values.items()), flush=True)
-
-
-def timed(function: Callable, *arguments, **options) -> tuple[float, object]:
-    """Seconds that a call took, and what it returned."""
-    start = time.perf_counter()
-    result = function(*arguments, **options)
-    return time.perf_counter() - start, result
-
-
-def memory_mib() -> float:
-    """Memory of this process and its children, in MiB; what they share counts once."""
-    total, this = 0, psutil.Process()
-    for process in (this, *this.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):  # it has just ended
-            info = process.memory_full_info()
-            total += getattr(info, "pss", info.uss)  # pss on Linux alone
-    return total / 2**20
-
-
-def measured(function: Callable, *arguments, **options) -> tuple[float, float, object]:
-    """Seconds that a call took, the most MiB it held beyond what was held before (sampled), and what it returned."""
-    before, done, samples = memory_mib(), threading.Event(), []
-    start = time.perf_counter()
-
-    def watch() -> None:
-        while not done.wait((time.perf_counter() - start) / 20):  # often at first, for what is short; then rarely
-            samples.append(memory_mib())
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        seconds, result = timed(function, *arguments, **options)
-    finally:
-        done.set()
-        watcher.join()
-    return seconds, max([*samples, memory_mib()]) - before, result
 
 
 def machine() -> str:
