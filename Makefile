@@ -60,6 +60,8 @@ explore: $(READY) ## pick a picture, type words, slide lambda: a page on this ma
 page: $(READY) ## the same as files in runs/page, without Python and network (DATASET_ROOT=, ENCODER=)
 	$(RUN) rscir_lib.explorer page $(GIVEN) $(ARGS)
 
+##@ Teach
+
 book: $(READY) ## the notebooks as they ran, the pages and the API as a web site in runs/book (DATASET_ROOT=, ENCODER=)
 	$(RUN) rscir_lib.book $(GIVEN) $(ARGS)
 
