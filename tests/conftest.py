@@ -53,6 +53,7 @@ def visit(chromium):
     def visited(address: str, **options: object):
         contexts.append(chromium.new_context(**{"viewport": {"width": 1300, "height": 900}} | options))
         page = contexts[-1].new_page()
+        page.set_default_timeout(60_000)  # a machine may have other things to do
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
