@@ -138,7 +138,7 @@ def training(archive_root: Path) -> Subject:
     captions.write_text(json.dumps({file: [f"a picture of number {i % 5}"] for i, file in enumerate(files)}))
 
     def run(folder: Path) -> None:
-        training.adapt(archive_root, captions, folder, epochs=10)
+        training.adapt(archive_root, captions, folder, epochs=5)
 
     def result(folder: Path) -> dict[str, str]:
         paths = [path for path in folder.glob("*") if path.suffix in (".safetensors", ".csv", ".png", ".unfinished")]
@@ -201,7 +201,7 @@ def fork(work: Callable[[], object], said: Path, before: Callable[[], object] | 
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        faulthandler.register(signal.SIGALRM, chain=True)  # says where it hangs, then ends it
+        faulthandler.register(signal.SIGALRM, file=2, chain=True)  # says where it hangs, then ends it
         signal.alarm(HANGS)
         # the bars' lock is shared with whoever was forked before, and may have been killed with it
         tqdm.set_lock(threading.RLock())
@@ -256,7 +256,9 @@ class Campaign:
 
     def failed(self, what: str, code: int) -> None:
         ended = f"exit {code}" if code >= 0 else signal.Signals(-code).name
-        self.failures.append(f"{self.subject.name}, {what}: {ended}, having said: {self.words()[-2000:] or 'nothing'}")
+        said = self.words() or "nothing"
+        said = said if len(said) < 4000 else f"{said[:2000]}\n...\n{said[-2000:]}"
+        self.failures.append(f"{self.subject.name}, {what}: {ended}, having said: {said}")
 
     def disturbed(
         self, store: Path, what: str, before: Callable[[], object] | None = None, shot: tuple | None = None
@@ -415,10 +417,10 @@ def parts(campaign: Campaign, archive_root: Path, quick: bool) -> list[Iterator[
         "extraction": (1, 40, 40),
         "drawing": (9, 10, 120),
         "fetching": (21, 12, 400),
-        "training": (3, 9, 30),
+        "training": (4, 4, 30),
     }[name]
     if quick:
-        step, times = 9 * step, max(3, times // 10)
+        step, times = 9 * step, max(2, times // 10)
     done = [
         campaign.every_operation(step, False),
         campaign.every_operation(step if name == "extraction" else 4 * step, True),
