@@ -1,7 +1,6 @@
 """One image, or a window of a scene, as 8-bit RGB, whatever its format, depth and bands, by one recorded rule."""
 
 import json
-import math
 import os
 import stat
 import threading
@@ -57,7 +56,7 @@ class Reading:
 
     def __post_init__(self) -> None:
         numbers = (*self.bands, *self.percentiles, *(self.limits or ()), self.nodata or 0, self.most_pixels)
-        if wrong := [n for n in numbers if isinstance(n, bool) or not isinstance(n, int | float) or math.isinf(n)]:
+        if wrong := [n for n in numbers if isinstance(n, bool) or not isinstance(n, int | float) or abs(n) > 1e300]:
             raise ValueError(f"{wrong[0]!r}: a number is wanted")
         if len(self.bands) not in (0, 1, 3) or any(type(band) is not int or band < 1 for band in self.bands):
             raise ValueError(f"bands {self.bands}: name one band or three, counted from 1, or none for the default")
@@ -65,7 +64,7 @@ class Reading:
             raise ValueError(f"percentiles {self.percentiles}: two numbers that rise within 0 and 100 are wanted")
         if self.limits is not None and (len(self.limits) != 2 or not self.limits[0] < self.limits[1]):
             raise ValueError(f"limits {self.limits}: two values that rise are wanted")
-        if self.most_pixels < 1:
+        if not self.most_pixels >= 1:
             raise ValueError(f"most_pixels {self.most_pixels}: at least 1 is wanted")
 
     def __str__(self) -> str:

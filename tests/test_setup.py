@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -11,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+from rscir_lib import workbook
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -97,3 +100,26 @@ def test_make_passes_nothing_that_was_not_given():
     outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     done = subprocess.run(["make", "-n", "workbook"], cwd=ROOT, env=outside, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].split("rscir_lib.workbook")[1].strip() == ""
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks" / "book").glob("*.md"))]
+COMMANDS = sorted({line for page in PAGES for line in re.findall(r"(?m)(?:^|`)make ([^`#\n]+)", page.read_text())})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_make_command_that_the_pages_show_is_there(command):
+    """Its target, its variables, and the notebooks and parameters in its words."""
+    makefile = (ROOT / "Makefile").read_text()
+    words = [word for word in shlex.split(command) if word != "..."]
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    targets = [word for word in words if "=" not in word]
+    for target in targets:
+        assert re.search(rf"(?m)^{target}:.*## ", makefile), target
+    for name in given:
+        assert re.search(rf"(?m)^{name} \?=|^export .*\b{name}\b", makefile), name
+    if targets in (["workbook"], ["reproduce"]):
+        words = [word for word in shlex.split(given.get("ARGS", "")) if not word.startswith("--")]
+        notebooks = workbook.select_notebooks([word for word in words if "=" not in word])
+        declared = {name for notebook in notebooks for name in workbook.declared_parameters(notebook)}
+        asked = {word.split("=")[0] for word in words if "=" in word} | given.keys() - {"ARGS", "TORCH_BACKEND"}
+        assert asked <= declared
