@@ -28,7 +28,7 @@ export $(NAMED) IMAGES CAPTIONS OUT
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test fuzz lint format lab explore page book course bench chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test fuzz mutants lint format lab explore page book course bench chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,7 @@ test: $(READY) lint ## lint, the library's tests, the notebooks through papermil
 
 fuzz: $(READY) ## damaged files of every kind to every reader (ARGS=--quick, or a part of a reader's name)
 	$(BIN)/python tests/fuzz.py $(ARGS)
+
 mutants: $(READY) ## change operators and numbers one by one: does a test notice? (ARGS="metrics.py" or "--sample 100")
 	$(BIN)/python tests/mutants.py $(ARGS)
 

@@ -322,8 +322,10 @@ def test_11_compare(given, tmp_path, benchmark, features, encoder):
     rows = evaluate(benchmark, features, encoder.encode_texts, ["image", "weicom"], [0.5], "cpu", progress=False)
     worse = rows.assign(AP=rows["AP"] - 0.1)
     for name, saved in (("one", worse), ("two", rows.sample(frac=1, random_state=0)), ("three", rows.iloc[5:])):
-        write_json(tmp_path / "beside" / name / "run.json", {"dataset": {}, "protocol": "released"})
-        write_text(tmp_path / "beside" / name / "tables" / "09_rows.csv", saved.to_csv())
+        tables = tmp_path / "beside" / name / "tables"
+        tables.mkdir(parents=True)
+        write_json(tables.parent / "run.json", {"dataset": {}, "protocol": "released"})
+        write_text(tables / "09_rows.csv", saved.to_csv())
     folder = run("11", OUTPUT_ROOT=str(tmp_path / "runs"), RUNS_FOLDER=str(tmp_path / "beside"))
     table = summarize(rows)["Avg"].droplevel("lambda")
     found = pd.read_csv(folder / "tables" / "11_avg.csv", index_col="method")
