@@ -630,8 +630,11 @@ def _read_old(folder: Path, archive: Archive | None, expected: dict[str, str], i
         with (folder / OLD[1]).open("rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest() == state["sha256"]
         provenance, files, classes = dict(state["provenance"]), tuple(state["files"]), tuple(state["classes"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        names = Archive(folder, files, classes).fingerprint == provenance["archive_fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{folder} is damaged ({error}); extract again with overwrite=True") from None
+    if not names:
+        raise ValueError(f"{folder / OLD[0]}: files or classes were changed; extract again with overwrite=True")
     if not whole:
         raise ValueError(f"{folder / OLD[1]} was changed or cut short; extract again with overwrite=True")
     # they were read by convert("RGB"), which is what the rule of today does to 8-bit images

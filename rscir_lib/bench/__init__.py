@@ -29,12 +29,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from rscir_lib import synthcom
 from rscir_lib.archive import Archive, read_image
 from rscir_lib.bench import cost, scale
-from rscir_lib.bench.measure import DIM, Report, machine, measured, timed, unit
+from rscir_lib.bench.measure import DIM, Report, machine, unit
 from rscir_lib.benchmark import Benchmark
 from rscir_lib.composition import Database, Moments
 from rscir_lib.encoders import ENCODERS, Encoder, load_encoder
 from rscir_lib.evaluation import evaluate, summarize
 from rscir_lib.features import Features, extract_features, read_features
+from rscir_lib.measuring import measured, timed
 from rscir_lib.metrics import METRICS
 from rscir_lib.patterncom import CLASSES, MERGES, read_patterncom
 from rscir_lib.search import top_k

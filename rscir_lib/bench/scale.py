@@ -18,10 +18,11 @@ from scipy.special import ndtr
 from tqdm.auto import tqdm
 
 from rscir_lib import store
-from rscir_lib.bench.measure import DIM, Report, anonymous_mib, machine, measured, timed, unit
+from rscir_lib.bench.measure import DIM, Report, machine, unit
 from rscir_lib.composition import Moments
 from rscir_lib.engine import ranks, top_k
 from rscir_lib.features import Features, read_features
+from rscir_lib.measuring import anonymous_mib, measured, timed
 from rscir_lib.parallel import parallel_map
 from rscir_lib.similarities import best_first
 from rscir_lib.store import Shard, Stamp
