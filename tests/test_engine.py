@@ -170,7 +170,7 @@ def test_a_killed_worker_changes_nothing(cluster, tmp_path):
 
 
 def test_a_cluster_finds_the_same(cluster, tmp_path):
-    """Search, ranks and extraction: equal to the last byte."""
+    """Search and ranks to the last byte; features to what float32 sums in another number of threads may differ."""
     rng = np.random.default_rng(0)
     features = stored(tmp_path / "store", unit(rng.normal(size=(500, 16))), 120)
     images, texts = features.rows([0, 77, 499]), unit(rng.normal(size=(3, 16)))
@@ -186,8 +186,11 @@ def test_a_cluster_finds_the_same(cluster, tmp_path):
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / f"{i}.png")
     archive, encoder = read_archive(tmp_path), load_encoder("demo", device="cpu")
     here = read_features(extract_features(archive, encoder, tmp_path / "here", 4, workers=1))
-    there = extract_features(archive, encoder, tmp_path / "there", 4, scheduler=cluster.scheduler_address)
-    assert read_features(there).feats.tobytes() == here.feats.tobytes()
+    there = read_features(
+        extract_features(archive, encoder, tmp_path / "there", 4, scheduler=cluster.scheduler_address)
+    )
+    assert there.files == here.files
+    assert there.feats == pytest.approx(here.feats, abs=1e-5)
 
 
 def test_without_dask_it_says_what_to_install(monkeypatch):
