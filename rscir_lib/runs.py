@@ -151,6 +151,7 @@ PARAMETERS: dict[str, Rule] = {
     "OUTPUT_ROOT": _output,
     "BATCH_SIZE": _whole(0, 1_000_000),
     "OVERWRITE": _truth,
+    "STRICT": _truth,
     "LAMBDAS": _list(_SHARE, "[0.3, 0.5]"),
     "WEIGHT": _SHARE,
     "ABLATION": _list(_method, '["linear", "weicom"]'),

@@ -17,7 +17,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from rscir_lib.files import alone_in, write_json
+from rscir_lib.measuring import measured
 from rscir_lib.runs import (
     IDENTITY,
     PARAMETERS,
@@ -188,7 +188,7 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
             return "stands"
         stamp.unlink(missing_ok=True)
         before = _files(run)
-        done = _execute(notebook, copy, parameters, timeout)
+        done = execute(notebook, copy, parameters, timeout)
         after = _files(run)
         # a store that stood already is the result of the notebook that makes it, too
         kept = "features/" if "OVERWRITE" in parameters else ()
@@ -206,7 +206,8 @@ def _files(run: Path) -> dict[str, tuple[int, int]]:
     return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
 
 
-def _execute(notebook: Path, copy: Path, parameters: dict[str, object], timeout: int) -> nbformat.NotebookNode:
+def execute(notebook: Path, copy: Path, parameters: dict[str, object], timeout: int) -> nbformat.NotebookNode:
+    """Runs a notebook by papermill, into a copy. Raises RuntimeError naming notebook, cell and error."""
     # the kernel must import this library, whatever is installed in its environment
     others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", str(ROOT))]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])
@@ -245,12 +246,12 @@ def refresh(notebooks: list[Path]) -> None:
 
 
 def run_plan(plan: dict[Path, dict[str, object]], timeout: int, force: bool = False, published: bool = False) -> None:
-    """Runs the notebooks of a plan in order, with times; stops at the first failure, which it raises."""
+    """Runs the notebooks of a plan in order, with times and memory; stops at the first failure, which it raises."""
     for number, (notebook, parameters) in enumerate(plan.items(), 1):
-        start = time.perf_counter()
         print(f"[{number}/{len(plan)}] {notebook.stem} ...", flush=True)
-        outcome = run_notebook(notebook, parameters, timeout, force)
-        print(f"      {outcome}, {time.perf_counter() - start:.1f} s", flush=True)
+        seconds, mib, outcome = measured(run_notebook, notebook, parameters, timeout, force)
+        memory = f", {mib:,.0f} MiB" if outcome != "stands" else ""
+        print(f"      {outcome}, {seconds:.1f} s{memory}", flush=True)
     run = run_of(parameters)
     print(f"results: {run}")
     if published:
