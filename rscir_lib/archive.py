@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from rscir_lib.files import write_text
 from rscir_lib.pixels import DEFAULT_READING, Reading, Window, geography, read_image, read_rule
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".j2k"}
@@ -180,7 +181,7 @@ def write_listing(archive: Archive, path: str | Path) -> None:
     """Write the archive's files and classes in the format of `patternnet.csv`, which `read_archive` reads."""
     index = {name: number for number, name in enumerate(sorted(set(archive.classes)))}
     rows = zip(archive.files, archive.classes, strict=True)
-    Path(path).write_text("".join(f"{file} {index[cls]} {cls or '-'}\n" for file, cls in rows), encoding="utf-8")
+    write_text(path, "".join(f"{file} {index[cls]} {cls or '-'}\n" for file, cls in rows))
 
 
 def _found(root: Path) -> tuple[list[str], list[str], str]:

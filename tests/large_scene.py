@@ -18,9 +18,10 @@ from shapely.geometry import box, shape
 from tqdm.auto import tqdm
 
 from rscir_lib.archive import Archive, read_archive
-from rscir_lib.bench import machine, measured, memory_mib
+from rscir_lib.bench import machine
 from rscir_lib.encoders import load_encoder
 from rscir_lib.features import extract_features, read_features
+from rscir_lib.measuring import measured, memory_mib
 from rscir_lib.pixels import CACHE
 from rscir_lib.scenes import places, read_scenes
 from rscir_lib.search import search

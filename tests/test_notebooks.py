@@ -2,11 +2,11 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-import ipywidgets
 import nbformat
 import numpy as np
 import pandas as pd
@@ -18,16 +18,18 @@ from rscir_lib import runs, statistics, workbook
 from rscir_lib.archive import read_image
 from rscir_lib.benchmark import read_benchmark
 from rscir_lib.composition import METHODS
+from rscir_lib.course import SKIPPED
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import BASELINES, chance, compare_published, evaluate, summarize
+from rscir_lib.exercises import EXERCISES
 from rscir_lib.features import read_features
 from rscir_lib.files import write_json, write_text
 from rscir_lib.methods import Expanded
-from rscir_lib.search import Searcher, top_k
+from rscir_lib.search import top_k
 from rscir_lib.synthcom import draw_synthcom
 
 NOTEBOOKS = sorted(workbook.NOTEBOOKS.glob("*.ipynb"))
-KNOWN = {"rscir_lib", "numpy", "pandas", "seaborn", "ipywidgets"}  # what a notebook may import
+KNOWN = {"rscir_lib", "numpy", "pandas", "seaborn"}  # what a notebook may import
 LAMBDAS = [0.0, 0.5]
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -69,7 +71,7 @@ def test_committed_clean(command):
 def test_defines_nothing_and_imports_what_readers_know(path):
     for cell in code_cells(path):
         nodes = list(ast.walk(ast.parse(cell.source)))
-        if "exercise" not in tags(cell):
+        if "solution" not in tags(cell):
             assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in nodes), cell.source
         modules = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
         modules += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
@@ -103,8 +105,25 @@ def test_opens_and_closes_as_a_lesson(path):
     prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
     assert all(word in prose[0] for word in ("# ", "**You will learn**", "**It needs**", "**It takes**"))
     assert prose[-1].startswith("**Next:**")
-    assert "## Recap" in prose[-2]
-    assert "## Exercises" in prose[-2]
+    assert sum("## Recap" in text and "## Exercises" in text for text in prose) == 1
+
+
+@each_notebook
+def test_every_exercise_has_its_solution_and_its_check(path):
+    """An exercise, its solution, its check, in this order; the tools that run a notebook leave the last two alone."""
+    cells = nbformat.read(path, as_version=4).cells
+    at = [i for i, cell in enumerate(cells) if cell.source.startswith("### Exercise")]
+    numbers = [cells[i].source.split()[2] for i in at]
+    assert numbers == [number for number in EXERCISES if number.startswith(path.stem[:2])]
+    assert numbers == [f"{path.stem[:2]}.{i}" for i in range(1, len(at) + 1)]
+    assert len(at) >= 2
+    for i, number in zip(at, numbers, strict=True):
+        solution, check = cells[i + 1 : i + 3]
+        assert tags(solution) == ["solution", *SKIPPED]
+        assert re.search(r"^answer = ", solution.source, re.MULTILINE)
+        assert tags(check) == ["exercise", *SKIPPED]
+        assert check.source == f'check("{number}", answer)'
+    assert sum("solution" in tags(cell) for cell in cells) == len(at)
 
 
 @each_notebook
@@ -227,17 +246,6 @@ def test_06_retrieval_galleries(given, extracted, benchmark, features, encoder, 
     assert np.isin(found, benchmark.targets[query["target"]]).mean() == pytest.approx(rows.loc[7, "P@5"])
 
 
-def test_06_live_search_works(benchmark, features, encoder):
-    """The one cell that batch runs skip: `interact`, stood in for by one call with the widgets' values."""
-    (cell,) = [cell for cell in code_cells(NOTEBOOKS[5]) if "skip-execution" in tags(cell)]
-    figures = []
-    names = {"archive": benchmark.archive, "ask": Searcher(features, encoder, benchmark.archive), "TOP": 3}
-    names |= {"interact": lambda show, **widgets: figures.append(show(**{k: w.value for k, w in widgets.items()}))}
-    names |= {"POSITION": 5, "WEIGHT": 0.5, "QUERY_TEXT": "many"}
-    exec(cell.source, vars(ipywidgets) | names)
-    assert figures[0].axes[0].get_xlabel() == "+ many"
-
-
 def test_07_explorer(given, extracted, benchmark, features, encoder):
     folder = run("07", **given, POSITION=3, WEIGHT=0.3, DEVICE="cpu")
     found = pd.read_csv(folder / "tables" / "07_precision.csv", index_col=0)
@@ -315,8 +323,10 @@ def test_11_compare(given, tmp_path, benchmark, features, encoder):
     rows = evaluate(benchmark, features, encoder.encode_texts, ["image", "weicom"], [0.5], "cpu", progress=False)
     worse = rows.assign(AP=rows["AP"] - 0.1)
     for name, saved in (("one", worse), ("two", rows.sample(frac=1, random_state=0)), ("three", rows.iloc[5:])):
-        write_json(tmp_path / "beside" / name / "run.json", {"dataset": {}, "protocol": "released"})
-        write_text(tmp_path / "beside" / name / "tables" / "09_rows.csv", saved.to_csv())
+        tables = tmp_path / "beside" / name / "tables"
+        tables.mkdir(parents=True)
+        write_json(tables.parent / "run.json", {"dataset": {}, "protocol": "released"})
+        write_text(tables / "09_rows.csv", saved.to_csv())
     folder = run("11", OUTPUT_ROOT=str(tmp_path / "runs"), RUNS_FOLDER=str(tmp_path / "beside"))
     table = summarize(rows)["Avg"].droplevel("lambda")
     found = pd.read_csv(folder / "tables" / "11_avg.csv", index_col="method")

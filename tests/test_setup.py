@@ -1,5 +1,6 @@
 """pyproject.toml, requirements.lock and environment.yml tell one story."""
 
+import os
 import re
 import shlex
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from rscir_lib import workbook
@@ -51,6 +53,16 @@ def test_environment_takes_everything_from_the_lock():
     assert listed == [f"- python {python}", "- pip", "- pip:", "- -r requirements.lock", "- -e ."]
 
 
+def test_binder_takes_everything_from_the_lock():
+    (python,) = re.findall(r"- python ([\d.]+)\.\*", (ROOT / ".binder" / "environment.yml").read_text())
+    assert SpecifierSet(PROJECT["requires-python"]).contains(f"{python}.0")
+    script = ROOT / ".binder" / "postBuild"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", script], check=True)
+    pattern = re.search(r"grep -vE '(.*)' requirements.lock", script.read_text()).group(1)
+    assert pattern in (ROOT / "Makefile").read_text()  # the same packages are left out
+
+
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 @pytest.mark.parametrize(
     ("target", "named"),
@@ -84,8 +96,9 @@ def test_make_passes_paths_on_as_they_are(target, named, tmp_path):
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_passes_nothing_that_was_not_given():
-    """So that a parameter file behind ARGS is not overruled by an empty DATASET_ROOT."""
-    done = subprocess.run(["make", "-n", "workbook"], cwd=ROOT, capture_output=True, text=True, check=True)
+    """So that a parameter file behind ARGS is not overruled by an empty DATASET_ROOT; under `make test`, too."""
+    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    done = subprocess.run(["make", "-n", "workbook"], cwd=ROOT, env=outside, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].split("rscir_lib.workbook")[1].strip() == ""
 
 
