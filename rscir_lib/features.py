@@ -124,6 +124,17 @@ class Features:
             return self._shards[0].feats
         return np.concatenate([shard.feats.astype(np.float32, copy=False) for shard in self._shards])
 
+    def rows(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The rows at these positions, (n, d) float32; nothing else is read."""
+        positions = np.asarray(positions, np.int64)
+        found, first = np.empty((len(positions), self.dim), np.float32), 0
+        for shard in self._shards:
+            here = np.flatnonzero((positions >= first) & (positions < first + shard.rows))
+            if here.size:
+                found[here] = shard.feats[positions[here] - first]
+            first += shard.rows
+        return found
+
     @cached_property
     def files(self) -> tuple[str, ...]:
         """The image of each row."""
@@ -146,6 +157,17 @@ class Features:
         if self.unreadable.keys().isdisjoint(archive.files):
             return archive
         return archive.subset(i for i, file in enumerate(archive.files) if file not in self.unreadable)
+
+    def lie_as(self, archive: Archive) -> bool:
+        """Whether row i is image i of the archive, to the last one."""
+        files, first = archive.files, 0
+        if len(files) != len(self):
+            return False
+        for shard in self.shards():
+            if shard.files != files[first : first + shard.rows]:
+                return False
+            first += shard.rows
+        return True
 
     def aligned(self, archive: Archive) -> np.ndarray:
         """The features in the archive's order, (len(archive), d) float32.
@@ -576,8 +598,11 @@ def _read_old(folder: Path, archive: Archive | None, expected: dict[str, str], i
         with (folder / OLD[1]).open("rb") as file:
             whole = hashlib.file_digest(file, "sha256").hexdigest() == state["sha256"]
         provenance, files, classes = dict(state["provenance"]), tuple(state["files"]), tuple(state["classes"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        names = Archive(folder, files, classes).fingerprint == provenance["archive_fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{folder} is damaged ({error}); extract again with overwrite=True") from None
+    if not names:
+        raise ValueError(f"{folder / OLD[0]}: files or classes were changed; extract again with overwrite=True")
     if not whole:
         raise ValueError(f"{folder / OLD[1]} was changed or cut short; extract again with overwrite=True")
     # they were read by convert("RGB"), which is what the rule of today does to 8-bit images

@@ -151,6 +151,7 @@ PARAMETERS: dict[str, Rule] = {
     "OUTPUT_ROOT": _output,
     "BATCH_SIZE": _whole(0, 1_000_000),
     "OVERWRITE": _truth,
+    "STRICT": _truth,
     "LAMBDAS": _list(_SHARE, "[0.3, 0.5]"),
     "WEIGHT": _SHARE,
     "ABLATION": _list(_method, '["linear", "weicom"]'),
@@ -287,8 +288,9 @@ def _content(path: Path) -> str:
 
 
 def files_below(place: Path) -> dict[str, Path]:
-    """Every file in a folder by its posix path in there, sorted; a file itself as "."."""
-    paths = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    """Every file in a folder by its posix path in there, sorted, without hidden ones, which are locks and leftovers; a
+    file itself as "."."""
+    paths = [place] if place.is_file() else sorted(path for path in place.rglob("[!.]*") if path.is_file())
     return {path.relative_to(place).as_posix(): path for path in paths}
 
 

@@ -1,9 +1,20 @@
-"""Fixtures shared by the tests: small benchmarks written in PatternNet's and PatternCom's format."""
+"""Fixtures shared by the tests: optional real data, a browser, JupyterLab."""
 
 import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
+import papermill
 import pytest
+
+from rscir_lib import workbook
+from rscir_lib.explorer.browser import browser, find_browser
+from rscir_lib.runs import ROOT
 
 
 def optional_data(variable: str, what: str) -> Path:
@@ -22,3 +33,92 @@ def ucm_root() -> Path:
 @pytest.fixture(scope="session")
 def whu_root() -> Path:
     return optional_data("RSCIR_WHU_ROOT", "a folder of stored WHU-RS19 features (<model>_<architecture>.npz)")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser, in one module at a time: its event loop stands in the way of another's."""
+    if find_browser() is None:
+        pytest.skip("no Chromium or Chrome on the PATH to open the page with")
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture
+def visit(chromium):
+    """visit(address, **options of a browser context) -> page. An error on the console of any of them, and a request
+    that leaves this machine, fail the test at its end."""
+    contexts, errors, asked = [], [], []
+
+    def visited(address: str, **options: object):
+        contexts.append(chromium.new_context(**{"viewport": {"width": 1300, "height": 900}} | options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(60_000)  # a machine may have other things to do
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address, timeout=120_000)
+        return page
+
+    yield visited
+    for context in contexts:
+        context.close()
+    assert errors == []
+    local = re.compile(r"(https?|ws)://(127\.0\.0\.1|localhost)[:/]|file:|blob:|data:")
+    assert [url for url in asked if not local.match(url)] == []
+
+
+class Lab:
+    """JupyterLab on loopback, which shows `folder`."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder, self.root = folder, f"http://127.0.0.1:{port}"
+
+    def address(self, notebook: str, **parameters: object) -> str:
+        """Where a notebook of the workbook is opened with these parameters."""
+        name = f"{notebook}.ipynb"
+        papermill.execute_notebook(
+            str(workbook.NOTEBOOKS / name), str(self.folder / name), parameters, prepare_only=True
+        )
+        return f"{self.root}/lab/tree/{name}"
+
+    def run_all(self, page) -> None:
+        """Run all cells of the notebook that the page shows, and wait for the last: it takes the focus when done."""
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=120_000)  # or it asks for a kernel
+        page.locator(".lm-MenuBar-itemLabel", has_text=re.compile("^Run$")).click()
+        page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
+        running = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.textContent.includes('*'))"
+        page.wait_for_function(running, timeout=60_000)
+        page.wait_for_function(f"!{running}", timeout=120_000)
+
+
+@pytest.fixture(scope="module")
+def lab(chromium, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "notebooks").mkdir()
+    settings = folder / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"windowingMode": "none"}')  # every cell on the page, also those out of sight
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        lab = Lab(folder / "notebooks", free.getsockname()[1])
+    command = [
+        sys.executable, "-m", "jupyterlab", f"--port={lab.root.split(':')[-1]}", "--ip=127.0.0.1", "--no-browser",
+        "--allow-root", "--IdentityProvider.token=", f"--ServerApp.root_dir={lab.folder}", "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]  # fmt: skip
+    own = {"JUPYTER_CONFIG_DIR": str(folder / "config"), "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+           "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "PYTHONPATH": str(ROOT)}  # fmt: skip
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=os.environ | own, **quiet) as server:
+        try:
+            for _ in range(240):
+                try:
+                    urllib.request.urlopen(f"{lab.root}/api", timeout=1)
+                    break
+                except OSError:
+                    time.sleep(0.5)
+            yield lab
+        finally:
+            server.terminate()
+            server.wait()

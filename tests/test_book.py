@@ -11,8 +11,6 @@ import pytest
 
 from rscir_lib import book, workbook
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update"
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
 
 
@@ -107,23 +105,11 @@ def test_a_warning_stops_it(tmp_path):
         book.build(tmp_path / "source", tmp_path / "site", tmp_path / "work")
 
 
-@pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
-def test_in_a_browser(site):
+def test_in_a_browser(site, visit):
     """No error, no request that leaves the folder, nothing wider than a telephone, the search finds."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS.split())
-        page = browser.new_page(viewport={"width": 400, "height": 800})
-        errors, asked = [], []
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        for name in ("index", "notebooks/03_baselines", "notebooks/book/protocol", "api/rscir_lib.archive"):
-            page.goto((site / f"{name}.html").as_uri())
-            assert page.evaluate("document.documentElement.scrollWidth") <= 400, name
-        page.goto((site / "search.html").as_uri() + "?q=lambda")
-        page.wait_for_selector("#search-results li a")
-        browser.close()
-    assert not errors
-    assert [url for url in asked if not url.startswith((site.as_uri(), "data:"))] == []
+    page = visit(site.as_uri() + "/index.html", viewport={"width": 400, "height": 800})
+    for name in ("index", "notebooks/03_baselines", "notebooks/book/protocol", "api/rscir_lib.archive"):
+        page.goto((site / f"{name}.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400, name
+    page.goto((site / "search.html").as_uri() + "?q=lambda")
+    page.wait_for_selector("#search-results li a")

@@ -13,12 +13,14 @@ from rscir_lib.benchmark import read_benchmark
 from rscir_lib.composition import METHODS
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import evaluate
-from rscir_lib.explorer import Explorer, Widget, marks_table, read_marks, session
+from rscir_lib.explorer import Explorer, Widget, marked_labels, marks_table, read_marks, session
 from rscir_lib.explorer.marks import add_mark
 from rscir_lib.explorer.page import write_page
 from rscir_lib.explorer.server import Background, pack, unpack
 from rscir_lib.explorer.thumbnails import Thumbnails
 from rscir_lib.features import extract_features, read_features
+from rscir_lib.labelling import merge_journals
+from rscir_lib.pixels import read_image
 from rscir_lib.similarities import best_first
 from rscir_lib.synthcom import draw_synthcom
 
@@ -91,11 +93,24 @@ def test_methods_offered_are_all_that_mix_and_a_strange_one_is_scored_here(explo
     assert doubles(scores) == pytest.approx(expected)
 
 
+def test_a_method_that_reads_words_is_given_them(explorer):
+    pair = explorer.feats[2:3], explorer.encoder.encode_texts(["red"])
+    expected = METHODS["freedom"].fit(explorer.database, explorer.encoder.encode_texts)(*pair, 0.5, words=["red"])[0]
+    _, (scores,) = explorer.answer({"ask": "scores", "images": [2], "words": "red", "lam": 0.5, "method": "freedom"})
+    assert doubles(scores) == pytest.approx(expected)
+
+
+def test_words_that_the_encoder_never_met_are_named(explorer):
+    answer, _ = explorer.answer({"ask": "query", "images": [2], "words": "red zebra", "without": "cars yacht"})
+    assert answer["strange"] == ["zebra", "yacht"]
+
+
 def test_a_benchmark_query_is_recognised(explorer, benchmark):
-    query = benchmark.queries.iloc[11]
-    answer, _ = explorer.answer({"ask": "query", "images": [int(query["position"])], "words": query["text"]})
-    assert answer["relevant"] == benchmark.targets[query["target"]].tolist()
-    assert answer["attribute"] == query["attribute"]
+    for row in (0, 11):
+        query = benchmark.queries.iloc[row]
+        answer, _ = explorer.answer({"ask": "query", "images": [int(query["position"])], "words": query["text"]})
+        assert answer["relevant"] == benchmark.targets[query["target"]].tolist()
+        assert answer["attribute"] == query["attribute"]
     assert explorer.answer({"ask": "query", "images": [0], "words": "zebra"})[0]["relevant"] is None
 
 
@@ -156,8 +171,22 @@ def test_upload(explorer, tmp_path):
     assert doubles(buffers[0]).argmax() == 5
     for broken in (b"", b"no picture", data[: len(data) // 2]):
         answer, _ = explorer.answer({"ask": "upload", "name": "broken.png"}, [broken])
-        assert "broken.png can't be read as a picture" in answer["error"]
+        assert answer["error"].startswith("broken.png: not a readable image")
     assert "upload it again" in error(explorer, ask="query", images=["own-0"])
+
+
+def test_an_upload_is_read_by_the_archives_rule(explorer, tmp_path):
+    """16 bits are stretched as they are in the archive, not cut; and what runs programs is not opened."""
+    values = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint16) * 500
+    Image.fromarray(values).save(tmp_path / "deep.tif")
+    answer, _ = explorer.answer({"ask": "upload", "name": "deep.tif"}, [(tmp_path / "deep.tif").read_bytes()])
+    picture = read_image(tmp_path / "deep.tif")
+    expected = explorer.encoder.encode_images(explorer.encoder.preprocess(picture)[None])[0]
+    np.testing.assert_array_equal(explorer.uploads[answer["key"]][0], expected)
+    answer, _ = explorer.answer(
+        {"ask": "upload", "name": "a.eps"}, [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
+    )
+    assert answer["error"].startswith("a.eps: not a readable image")
 
 
 def test_thumbnails_are_made_once_and_anew_for_a_replaced_image(tmp_path):
@@ -231,6 +260,34 @@ def test_marks_are_kept_and_evaluated(explorer, features, encoder):
     again = Explorer(explorer.archive, explorer.feats, encoder, explorer.marks.parent)
     assert again.answer({"ask": "query", "images": [2], "words": "two, red"})[0]["marks"] == {4: "right", 9: "wrong"}
     assert "verdict" in error(explorer, ask="mark", image=2, words="a", answer=1, verdict="perhaps")
+
+
+def test_marks_that_no_method_is_compared_on_are_reported(explorer):
+    for words, without in (("", ""), ("two", "red"), ("", "red")):
+        question = {"ask": "mark", "image": 2, "words": words, "without": without, "answer": 4, "verdict": "right"}
+        assert "saved" in explorer.answer(question)[0]
+        facts, _ = explorer.answer({"ask": "query", "images": [2], "words": words, "without": without})
+        assert facts["marks"] == {4: "right"}
+    assert marks_table(explorer.marks)["text"].tolist() == ["", "two - red", "- red"]
+    with pytest.raises(ValueError, match="no answer to a picture and words is marked right"):
+        read_marks(explorer.marks, explorer.archive)
+    add_mark(explorer.marks, explorer.archive.files[2], "two", explorer.archive.files[4], "right")
+    benchmark = read_marks(explorer.marks, explorer.archive)
+    assert benchmark.queries["text"].tolist() == ["two"]
+    assert sorted(benchmark.warnings["value"]) == ["", "- red", "two - red"]
+
+
+def test_marks_are_labels(explorer):
+    files, names = explorer.archive.files, [file.rsplit("/", 1)[-1] for file in explorer.archive.files]
+    for text, answer, verdict in (
+        ("two", 4, "right"), ("three", 5, "right"), ("two", 6, "wrong"), ("red", 7, "right"), ("three", 4, "right"),
+    ):  # fmt: skip
+        add_mark(explorer.marks, files[2], text, files[answer], verdict)
+    labels = marked_labels(explorer.marks, explorer.archive, ["two", "three"])
+    assert labels.to_numpy().tolist() == [[names[4], "", ""], [names[5], "three", ""]]
+    merged, left_open = merge_journals({"explorer": labels})
+    assert merged.to_numpy().tolist() == [[names[5], "three"]]
+    assert left_open["image"].tolist() == [names[4]]
 
 
 def test_damaged_marks_are_named(tmp_path, explorer):

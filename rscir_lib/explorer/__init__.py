@@ -7,8 +7,8 @@
 One component in JavaScript (explorer.js, explorer.css) and three hosts: a widget, a small server, a static page.
 """
 
-from rscir_lib.explorer.marks import marks_table, read_marks
+from rscir_lib.explorer.marks import marked_labels, marks_table, read_marks
 from rscir_lib.explorer.session import Explorer
 from rscir_lib.explorer.widget import Widget
 
-__all__ = ["Explorer", "Widget", "marks_table", "read_marks"]
+__all__ = ["Explorer", "Widget", "marked_labels", "marks_table", "read_marks"]

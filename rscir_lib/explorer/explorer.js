@@ -20,7 +20,18 @@ function upperTail(z) {
 // Phi(z) - 1: the order of the normal CDF, without its ties at the top
 const cdf = (z) => (z > 0 ? -upperTail(z) : upperTail(-z) - 1);
 
-// a similarity on a method's scale; moments: mean, std, least, greatest
+// how many of sorted values come before the first that `early` denies
+function countBefore(sorted, early) {
+  let low = 0, high = sorted.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (early(sorted[middle])) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+// a similarity on a method's scale; moments: mean, std, least, greatest; all: the similarities of the whole archive
 const FLAT = 1e-12; // what spreads less is rounding
 const z = ([mean, std], s) => (std > FLAT ? (s - mean) / std : 0);
 const SCALES = {
@@ -28,6 +39,10 @@ const SCALES = {
   clamped: () => (s) => Math.max(s, 0),
   z: (moments) => (s) => z(moments, s),
   cdf: (moments) => (s) => cdf(z(moments, s)),
+  rank(moments, all) { // equal similarities share the better rank
+    const sorted = all.slice().sort();
+    return (s) => 1 / (61 + sorted.length - countBefore(sorted, (other) => other <= s));
+  },
   minmax: ([, , least, greatest]) => (s) => (greatest - least > FLAT ? (s - least) / (greatest - least) : 0),
 };
 
@@ -36,7 +51,7 @@ const MIXES = {
   mean: (a, b) => (a + b) / 2,
   sum: (a, b) => a + b,
   product: (a, b) => a * b,
-  minimum: Math.min,
+  minimum: (a, b) => Math.min(a, b),
 };
 
 function mixed(a, b, rule, lambda) {
@@ -129,6 +144,7 @@ function save(name, type, content) {
 
 const LAMBDAS = Array.from({ length: 21 }, (_, k) => k / 20);
 const STRIP = [0, 0.5, 0.75, 0.95, 1];
+const NOTHING = { image: false, text: false, relevant: null, marks: {}, moments: [[], []] }; // the answer to no question
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const number = (x) => x.toLocaleString("en");
 const baseName = (file) => file.split("/").pop();
@@ -144,7 +160,9 @@ function parted(text) {
 
 // ---- the component ----
 
-async function mount(el, ask, { link = false, start = {} } = {}) {
+async function mount(el, host, { link = false, start = {} } = {}) {
+  // a host that fails is an answer, too: it is shown, and the page goes on
+  const ask = (...question) => host(...question).catch((error) => [{ error: `no answer (${error.message})` }, []]);
   const [facts, [classBuffer]] = await ask({ ask: "hello" });
   if (facts.error) throw new Error(facts.error);
   const classes = new Uint16Array(classBuffer);
@@ -167,10 +185,11 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
     for (let at = 0; at < wanted.length; at += 60) {
       const part = wanted.slice(at, at + 60);
       const promise = ask({ ask: "images", positions: part }).then(([answer, buffers]) => {
+        part.forEach((i) => coming.delete(i));
+        if (refused(answer)) return;
         part.forEach((i, k) => {
           const src = URL.createObjectURL(new Blob([buffers[k]], { type: "image/jpeg" }));
           cache.set(i, { ...answer.images[k], src, bytes: buffers[k] });
-          coming.delete(i);
         });
       });
       part.forEach((i) => coming.set(i, promise));
@@ -312,6 +331,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
   async function change(changes, event) {
     const more = !facts.whole && ("method" in changes || "cls" in changes);
     state = { ...state, ...changes };
+    say(ui.error, "");
     if (more) await renew(event);
     else await draw(event);
   }
@@ -341,19 +361,20 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
   }
 
   async function addFiles(files) {
-    const keys = [];
+    const keys = [], problems = [];
     for (const file of files) {
       const [answer, buffers] = await ask({ ask: "upload", name: file.name }, [await file.arrayBuffer()]);
-      if (refused(answer)) continue;
+      if (answer.error) { problems.push(answer.error); continue; }
       const src = URL.createObjectURL(new Blob([buffers[0]], { type: "image/jpeg" }));
       own.set(answer.key, { file: answer.name, class: "your own", src, bytes: buffers[0] });
       keys.push(answer.key);
     }
     if (keys.length) await go({ images: keys });
+    refused({ error: problems.join(" ") });
   }
 
   function refused(answer) {
-    say(ui.error, answer.error || "");
+    if (answer.error) say(ui.error, answer.error);
     return Boolean(answer.error);
   }
 
@@ -382,21 +403,17 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
     const question = { ask: "query", images: state.images, ...parted(state.text) };
     if (!facts.whole) Object.assign(question, { method: state.method, cls: state.cls });
     root.setAttribute("aria-busy", "true");
-    let answer, buffers;
-    try {
-      [answer, buffers] = await ask(question);
-      await pictures(state.images.filter((i) => typeof i === "number"));
-    } catch (error) {
-      [answer, buffers] = [{ error: `no answer (${error.message})` }, []];
-    }
+    const [answer, buffers] = await ask(question);
+    await pictures(state.images.filter((i) => typeof i === "number"));
     if (turn !== asked) return;
     root.removeAttribute("aria-busy");
+    say(ui.error, "");
     controls();
-    if (refused(answer)) return;
-    const [image, text, positions, percentiles] = buffers.map((buffer, k) =>
+    const none = refused(answer); // the hits of the question before would be taken for this one's
+    const [image, text, positions, percentiles] = (none ? [new ArrayBuffer(0), new ArrayBuffer(0)] : buffers).map((buffer, k) =>
       new [Float64Array, Float64Array, Int32Array, Float32Array][k](buffer));
-    query = { ...answer, sides: [image, text].map((s) => (s.length ? s : null)), positions, percentiles,
-      unknownRows: new Set(answer.unknown), relevantRows: new Set(answer.relevant || []), scaled: {}, sorted: [], scores: new Map() };
+    query = { ...(none ? NOTHING : answer), sides: [image, text].map((s) => (s.length ? s : null)), positions, percentiles,
+      unknownRows: new Set(answer.unknown || []), relevantRows: new Set(answer.relevant || []), scaled: {}, sorted: [], scores: new Map() };
     await draw(event, turn);
     if (turn === asked) later("prefetch", 30, prefetch);
   }
@@ -405,12 +422,14 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
 
   const position = (row) => (query.positions ? query.positions[row] : row);
 
+  const onScale = (scale, side) => SCALES[scale](query.moments[side], query.sides[side]);
+
   function scaled(scale) {
-    query.scaled[scale] ??= query.sides.map((s, side) => s && s.map(SCALES[scale](query.moments[side])));
+    query.scaled[scale] ??= query.sides.map((s, side) => s && s.map(onScale(scale, side)));
     return query.scaled[scale];
   }
 
-  // float64 scores of every row; by the kernel where the browser doesn't know the method
+  // float64 scores of every row; by the kernel where the browser doesn't know the method; null where that refuses
   async function scoresAt(lambda, name = state.method) {
     const method = methods[name];
     if (!query.sides[0] || !query.sides[1]) return mixed(...scaled("raw"));
@@ -420,7 +439,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
     const key = `${name} ${method.hasLambda ? lambda : ""}`;
     if (!query.scores.has(key)) {
       const [answer, buffers] = await ask({ ask: "scores", images: state.images, ...parted(state.text), lam: lambda, method: name });
-      if (refused(answer)) return mixed(...scaled("raw"), "mean", lambda);
+      if (refused(answer)) return null;
       query.scores.set(key, new Float64Array(buffers[0]));
     }
     return query.scores.get(key);
@@ -430,8 +449,9 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
   function scoreOf(row, scores = shown.scores) {
     const { scale, rule } = methods[state.method];
     if (!rule) return scores[row];
-    const alone = !query.sides[1] || (rule === "mix" && state.lambda === 0) ? 0 : !query.sides[0] || (rule === "mix" && state.lambda === 1) ? 1 : null;
-    const value = alone === null ? scores[row] : SCALES[scale](query.moments[alone])(query.sides[alone][row]);
+    const end = rule === "mix" && [0, 1].includes(state.lambda) ? state.lambda : null; // where one side is mixed in alone
+    const alone = !query.sides[1] ? 0 : !query.sides[0] ? 1 : end;
+    const value = alone === null ? scores[row] : scaled(scale)[alone][row];
     return scale === "cdf" ? 1 + value : value;
   }
 
@@ -445,13 +465,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
     if (query.percentiles) return query.percentiles[side * query.positions.length + row];
     const s = query.sides[side];
     const sorted = (query.sorted[side] ??= s.slice().sort());
-    let low = 0, high = sorted.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (sorted[middle] < s[row]) low = middle + 1;
-      else high = middle;
-    }
-    return (100 * low) / Math.max(sorted.length - 1, 1);
+    return (100 * countBefore(sorted, (other) => other < s[row])) / Math.max(sorted.length - 1, 1);
   }
 
   // -- drawing --
@@ -484,7 +498,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
     } else {
       const scores = await scoresAt(state.lambda);
       if (turn !== asked) return;
-      shown = { rows: best(scores, state.top, allowed(scores)), scores };
+      shown = scores ? { rows: best(scores, state.top, allowed(scores)), scores } : { rows: [], scores: new Float64Array(0) };
     }
     await pictures(shown.rows.map(position));
     if (turn !== asked) return;
@@ -494,7 +508,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
     await Promise.all([...ui.hits.querySelectorAll("img")].map((img) => img.decode().catch(() => {})));
     requestAnimationFrame(() => {
       if (turn !== asked) return;
-      root.dataset.drawn = `${state.lambda} ${state.method} ${state.text}`;
+      root.dataset.drawn = permalink();
       root.dispatchEvent(new CustomEvent("drawn", { detail: performance.now() - since, bubbles: true }));
     });
     later("extras", 60, drawExtras);
@@ -576,16 +590,12 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
   }
 
   function drawNotes() {
-    const { words } = parted(state.text), notes = [];
+    const notes = [];
     if (query.text && query.image && methods[state.method].rule && state.lambda > 0 && shown.rows.length) {
       const plain = best(scaled(methods[state.method].scale)[0], state.top, allowed(shown.scores));
       if (state.min === "" && plain.join() === shown.rows.join()) notes.push("The words move nothing here: these are the hits of the picture alone.");
     }
-    if (facts.complete && words) {
-      const learned = (facts.vocabulary ??= new Set(facts.words.flatMap((text) => text.toLowerCase().split(/\W+/))));
-      const strange = words.toLowerCase().split(/\W+/).filter((word) => word && !learned.has(word) && !learned.has(word.replace(/s$/, "")));
-      if (strange.length) notes.push(`This encoder never learned: ${strange.join(", ")}.`);
-    }
+    if (query.strange?.length) notes.push(`This encoder never learned: ${query.strange.join(", ")}.`);
     if (query.positions) notes.push(`${number(query.positions.length)} candidates of ${number(facts.n)} images were sent.`);
     say(ui.note, notes.join(" "));
   }
@@ -656,7 +666,10 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
     const method = methods[state.method];
     if (!method.rule || !shown.rows.length) return null;
     const wanted = scoreOf(shown.rows.at(-1)) - (method.scale === "cdf" ? 1 : 0);
-    const [a, b] = query.moments.map((m) => (z) => SCALES[method.scale](m)(m[0] + z * m[1]));
+    const [a, b] = query.moments.map((m, side) => {
+      const scale = onScale(method.scale, side);
+      return (z) => scale(m[0] + z * m[1]);
+    });
     const score = (h, v) => MIXES[method.rule](a(h), b(v), state.lambda);
     const points = [];
     // along the direction in which the score rises most: up, or across
@@ -708,6 +721,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
       const columns = [];
       for (const lambda of STRIP) {
         const scores = await scoresAt(lambda);
+        if (!scores || turn !== asked) return;
         columns.push([lambda, best(scores, 5, allowed(scores)).map(position)]);
       }
       await pictures(columns.flatMap(([, rows]) => rows));
@@ -792,6 +806,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
     for (const lambda of LAMBDAS) {
       if (turn !== asked) return;
       const scores = await scoresAt(lambda);
+      if (turn !== asked) return;
       await pictures(best(scores, state.top, allowed(scores)).map(position));
     }
   }
@@ -801,7 +816,8 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
   function permalink() {
     const files = state.images.filter((i) => typeof i === "number").map((i) => ["image", face(i).file]);
     return new URLSearchParams([...files, ["words", state.text], ["lambda", state.lambda], ["method", state.method],
-      ...(state.top !== 20 ? [["top", state.top]] : []), ...(state.cls ? [["class", state.cls]] : [])]).toString();
+      ...(state.top !== 20 ? [["top", state.top]] : []), ...(state.cls ? [["class", state.cls]] : []),
+      ...(state.min !== "" ? [["min", state.min]] : [])]).toString();
   }
 
   async function open(hash) {
@@ -812,6 +828,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
       ...state, images: [], text: asks.get("words") ?? "", lambda: clamp(Number.isFinite(lambda) ? lambda : 0.5, 0, 1),
       method: methods[asks.get("method")] ? asks.get("method") : state.method, top: clamp(+asks.get("top") || 20, 1, 200),
       cls: facts.classes.includes(asks.get("class")) ? asks.get("class") : "",
+      min: Number.isFinite(parseFloat(asks.get("min"))) ? parseFloat(asks.get("min")) : "",
     };
     let problem = { error: "" };
     if (files.length) {
@@ -847,7 +864,7 @@ async function mount(el, ask, { link = false, start = {} } = {}) {
 
   async function saveMarks() {
     const [answer] = await ask({ ask: "marks" });
-    save("marks.csv", "text/csv", lines([["image", "text", "answer", "verdict"], ...answer.rows]));
+    if (!refused(answer)) save("marks.csv", "text/csv", lines([["image", "text", "answer", "verdict"], ...answer.rows]));
   }
 
   async function savePng() {
@@ -920,7 +937,7 @@ function toBase64(buffer) {
   return btoa(text);
 }
 
-// ---- host: anywidget, in JupyterLab and Voila ----
+// ---- host: anywidget, in JupyterLab ----
 
 async function render({ model, el }) {
   let last = 0;

@@ -1,10 +1,8 @@
 """How long a person waits: from the slider, and from the last letter typed, to the pictures, in a real browser."""
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,42 +10,19 @@ import pandas as pd
 
 from rscir_lib.archive import Archive
 from rscir_lib.encoders import load_encoder
+from rscir_lib.explorer.browser import browser
 from rscir_lib.explorer.server import Background
 from rscir_lib.explorer.session import Explorer
 from rscir_lib.synthcom import draw_synthcom
 
 SIZES = (972, 30_400)  # the bundled archive's and PatternNet's
 ALLOWED = {"slider": 50, "text": 300}  # milliseconds
-OPTIONS = (
-    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync"
-).split()
 # waits for the next drawing that an action causes; the component says how long it took
 TIMED = """() => (act) => new Promise((done) => {
   const root = document.querySelector(".rscir");
   root.addEventListener("drawn", (event) => done(event.detail), {once: true});
   act(root);
 })"""
-
-
-def find_browser() -> str | None:
-    """Path of a Chromium on this machine."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-@contextmanager
-def browser():
-    """A Chromium that Playwright drives. Raises RuntimeError saying what to install where there is none."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        raise RuntimeError("playwright is missing; pip install playwright") from None
-    if not (path := find_browser()):
-        raise RuntimeError("no Chromium on this machine; install one (Debian: apt install chromium)")
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=OPTIONS)
-        yield found
-        found.close()
 
 
 def crowd(folder: Path, encoder: object, n: int, seed: int = 0) -> Explorer:

@@ -1,4 +1,4 @@
-"""What a person marked right or wrong in the explorer: kept in a CSV file, read back as a benchmark.
+"""What a person marked right or wrong in the explorer: kept in a CSV file, read back as a benchmark, or as labels.
 
 The file has a header and one line a mark: image,text,answer,verdict. `image` and `answer` are files of the archive,
 `verdict` is "right", "wrong", or "" for a mark taken back; of several lines for one answer the last counts.
@@ -13,8 +13,9 @@ import pandas as pd
 from filelock import FileLock
 
 from rscir_lib.archive import Archive
-from rscir_lib.benchmark import Benchmark, Report
+from rscir_lib.benchmark import Benchmark, ImageNames, Report
 from rscir_lib.files import write_text
+from rscir_lib.labelling.journal import HEADER as LABELS
 
 HEADER = ["image", "text", "answer", "verdict"]
 VERDICTS = ("right", "wrong", "")
@@ -56,19 +57,29 @@ def marks_table(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=HEADER)
 
 
+def _checked(path: str | Path, archive: Archive) -> pd.DataFrame:
+    """`marks_table`, every file of which is of the archive."""
+    table = marks_table(path)
+    absent = sorted({*table["image"], *table["answer"]} - set(archive.files))
+    if absent:
+        raise ValueError(f"{path} marks {len(absent)} images that {archive.name} lacks ({', '.join(absent[:3])})")
+    return table
+
+
 def read_marks(path: str | Path, archive: Archive) -> Benchmark:
     """The marks as a benchmark: a query for each image and text that has an answer marked right.
 
-    Nobody looked at the other images: they are unknown, and are taken out of the ranking of that query.
+    Nobody looked at the other images: they are unknown, and are taken out of the ranking of that query. A picture
+    alone, or words with others left out ("oval - cars"), is no question to compare methods on: the report names it.
     Raises ValueError naming files that the archive lacks, and where no answer is marked right.
     """
-    table = marks_table(path)
+    table, report = _checked(path, archive), Report()
     row = {file: position for position, file in enumerate(archive.files)}
-    absent = sorted({file for column in ("image", "answer") for file in table[column]} - row.keys())
-    if absent:
-        raise ValueError(f"{path} marks {len(absent)} images that {archive.name} lacks ({', '.join(absent[:3])})")
     queries, targets, unknowns = [], [], []
     for (image, text), marks in table.groupby(["image", "text"], sort=False):
+        if not text or " - " in f" {text}":
+            report.add(Path(path).name, None, text, f"asked of {image}: no words, or words left out; not evaluated")
+            continue
         right = marks.loc[marks["verdict"] == "right", "answer"].map(row)
         if right.empty:
             continue
@@ -79,8 +90,21 @@ def read_marks(path: str | Path, archive: Archive) -> Benchmark:
             ("marks", group, image.rsplit("/", 1)[-1], "", text, row[image], len(targets) - 1, len(targets) - 1)
         )
     if not queries:
-        raise ValueError(f"{path}: no answer is marked right, so there is nothing to evaluate")
+        raise ValueError(f"{path}: no answer to a picture and words is marked right, so there is nothing to evaluate")
     columns = ["attribute", "group", "image", "value", "text", "position", "target", "unknown"]
     frame = pd.DataFrame(queries, columns=columns)
     labels = table.assign(attribute="marks", group="", value=table["verdict"], position=table["answer"].map(row))
-    return Benchmark(archive, "marks", frame, tuple(targets), labels, Report().table(), tuple(unknowns))
+    return Benchmark(archive, "marks", frame, tuple(targets), labels, report.table(), tuple(unknowns))
+
+
+def marked_labels(path: str | Path, archive: Archive, values: list[str]) -> pd.DataFrame:
+    """The marks as labels of one attribute, columns as in a journal (`labelling.read_journal`).
+
+    An answer marked right for a text that is one of the `values` has that value; one marked right for two of them "",
+    which is *can't tell*. Raises ValueError as `read_marks` does for files.
+    """
+    table = _checked(path, archive)
+    said = table[(table["verdict"] == "right") & table["text"].isin(values)].groupby("answer", sort=False)["text"]
+    names = ImageNames(archive)
+    rows = [(names.name(file), texts.iloc[0] if texts.nunique() == 1 else "", "") for file, texts in said]
+    return pd.DataFrame(rows, columns=LABELS, dtype=str)

@@ -5,8 +5,8 @@ float64 similarities of every image to the picture and to the words, so that mov
 """
 
 import hashlib
-import io
 import logging
+import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -15,26 +15,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageOps
 from scipy.stats import rankdata
 
 from rscir_lib.archive import Archive
 from rscir_lib.benchmark import Benchmark
 from rscir_lib.composition import METHODS, TwoSimilarities, mix
-from rscir_lib.encoders import Encoder
+from rscir_lib.encoders import Encoder, unknown_words
 from rscir_lib.evaluation import check_lambda
 from rscir_lib.explorer.marks import add_mark, marks_table
 from rscir_lib.explorer.thumbnails import Thumbnails, jpeg
 from rscir_lib.metrics import retrieval_metrics
+from rscir_lib.pixels import read_image
 from rscir_lib.runs import Run
-from rscir_lib.similarities import Database, clamped, minmax, raw, upper_tail, zscore
+from rscir_lib.similarities import Database, clamped, minmax, raw, reciprocal_rank, upper_tail, zscore
 from rscir_lib.synthcom import CLASS_WORDS, CLASSES, phrase
 
 logger = logging.getLogger(__name__)
 
 # What the browser can do by itself: put a modality on a scale, mix the two by a rule. A method of the registry with
 # another scale or rule is scored by the kernel, at every lambda that is asked for.
-SCALES = {raw: "raw", zscore: "z", upper_tail: "cdf", minmax: "minmax", clamped: "clamped"}
+SCALES = {raw: "raw", zscore: "z", upper_tail: "cdf", minmax: "minmax", clamped: "clamped", reciprocal_rank: "rank"}
 RULES = {"average": "mean", "sum": "sum", "product": "product", "product-clamped": "product", "minimum": "minimum"}
 ONE_SIDED = {"image", "text"}  # lambda 0 and 1 of the others
 STEPS = np.linspace(0, 1, 21)  # where the slider stops
@@ -43,7 +43,6 @@ FIRST = 500  # at each of STEPS
 PAGE = 24  # thumbnails when browsing
 JUDGED = 2000  # queries among which the best and the worst are looked for
 UPLOADS = 200  # pictures of one's own that are remembered
-PIXELS = 100_000_000  # of an uploaded picture, at most
 
 Answer = tuple[dict, list[bytes]]
 
@@ -118,7 +117,7 @@ class Explorer:
         ]
         facts = {
             "title": self.title, "n": len(self.archive), "classes": self.class_names, "words": self.suggestions,
-            "complete": self.encoder.name == "demo", "methods": methods, "whole": whole,
+            "methods": methods, "whole": whole,
             "attributes": [] if self.benchmark is None else list(self.benchmark.queries["attribute"].unique()),
             "uploads": True, "marks": self.marks.name, "map": self.placed,
         }  # fmt: skip
@@ -175,15 +174,17 @@ class Explorer:
 
     def upload(self, data: bytes, name: str = "") -> Answer:
         """Encode a picture that is not of the archive: its key among the query's images, and a JPEG of it."""
-        try:
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > PIXELS:
-                    raise ValueError(f"{image.width} x {image.height} pixels are too many")
-                image = ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = "no image format that we know" if isinstance(error, Image.UnidentifiedImageError) else error
-            raise ValueError(f"{name or 'this file'} can't be read as a picture: {reason}") from None
+        name = name or "this file"
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "picture"
+            path.write_bytes(data)
+            try:
+                image = read_image(path, self.archive.rule)
+            except ValueError as error:
+                raise ValueError(str(error).replace(str(path), name)) from None
         feature = self.encoder.encode_images(self.encoder.preprocess(image)[None])[0]
+        if not np.isfinite(feature).all():
+            raise ValueError(f"{name}: the encoder gives a feature that is not finite")
         key = f"own-{hashlib.sha256(data).hexdigest()[:16]}"
         self.uploads[key] = feature, jpeg(image)
         while len(self.uploads) > UPLOADS:
@@ -207,7 +208,9 @@ class Explorer:
         (2 x float32) in two more buffers.
         """
         image, text = self._image(images), self._text(words, without)
-        facts = {"image": image is not None, "text": text is not None} | self._judged(images, words, without)
+        strange = unknown_words(self.encoder, f"{words} {without}")
+        facts = {"image": image is not None, "text": text is not None, "strange": list(dict.fromkeys(strange))}
+        facts |= self._judged(images, words, without)
         if len(self.archive) > WHOLE:
             more, buffers = self._candidates(image, text, method, cls)
             return facts | more, buffers
@@ -225,8 +228,9 @@ class Explorer:
         check_lambda(lam)
         if method not in self.scorers:
             self.scorers[method] = METHODS[method].fit(self.database, self.encoder.encode_texts)
-        pair = [query[None].astype(np.float32) for query in (image, text)]
-        return {}, [np.asarray(self.scorers[method](*pair, lam), np.float64)[0].tobytes()]
+        more = {"words": [words]} if getattr(METHODS[method], "reads_words", False) else {}
+        scores = self.scorers[method](image[None].astype(np.float64), text[None].astype(np.float64), lam, **more)
+        return {}, [np.asarray(scores, np.float64)[0].tobytes()]
 
     def _image(self, images: list[int | str]) -> np.ndarray | None:
         if not images:
@@ -295,9 +299,9 @@ class Explorer:
         text, position = _full(words, without), images[0]
         marks = self._marks.get((self.archive.files[position], text), {})
         facts["marks"] = {self.position[file]: verdict for file, verdict in marks.items() if file in self.position}
-        rows = self._asked.get((position, text), [])
-        if rows:
-            query = self.benchmark.queries.iloc[rows[0]]
+        row = self._asked.get((position, text))
+        if row is not None:
+            query = self.benchmark.queries.iloc[row]
             facts |= {
                 "relevant": self.benchmark.targets[query["target"]].tolist(),
                 "attribute": query["attribute"],
@@ -312,12 +316,13 @@ class Explorer:
         return np.append(out, query["position"]) if getattr(self.benchmark, "exclude_self", False) else out
 
     @cached_property
-    def _asked(self) -> dict[tuple[int, str], list[int]]:
-        """Rows of the benchmark's queries by position and text."""
+    def _asked(self) -> dict[tuple[int, str], int]:
+        """Row of the benchmark's query by position and text; the first, where two attributes ask the same."""
         if self.benchmark is None:
             return {}
-        queries = self.benchmark.queries.reset_index(drop=True)
-        return queries[queries["position"] >= 0].groupby(["position", "text"]).indices
+        queries = self.benchmark.queries
+        rows = zip(queries["position"], queries["text"], range(len(queries)), strict=True)
+        return {(position, text): row for position, text, row in reversed(list(rows)) if position >= 0}
 
     @cached_property
     def _marks(self) -> dict[tuple[str, str], dict[str, str]]:
@@ -393,7 +398,7 @@ class Explorer:
 
 def _full(words: str, without: str) -> str:
     """The text of a query as marks and links hold it."""
-    return " - ".join(part.strip() for part in (words, without) if part.strip() or part is words).strip()
+    return f"{words.strip()} - {without.strip()}".strip() if without.strip() else words.strip()
 
 
 def _unit(feature: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The explorer as a cell of JupyterLab or Voila."""
+"""The explorer as a cell of JupyterLab."""
 
 from pathlib import Path
 
