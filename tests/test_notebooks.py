@@ -300,6 +300,11 @@ def test_09_beyond_weicom(given, extracted, benchmark, features, encoder):
     cost = pd.read_csv(folder / "tables" / "09_cost.csv", index_col="method")
     assert (cost["ms a query"] > 0).all()
     assert set(cost.index) == set(chosen)
+    printed = methods_of(folder).splitlines()
+    assert len(printed) == 2 + len(chosen)
+    (line,) = [line for line in printed if line.startswith("| weicom |")]
+    assert f"{found.loc['weicom', 'Color']:.1f} |" in line
+    assert f"| {found.loc['weicom', 'Avg']:.1f} ({sure.loc['weicom', 'low']:.1f} to " in line
 
 
 def test_10_how_sure(given, extracted, table, benchmark, features, encoder):
