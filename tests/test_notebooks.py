@@ -25,6 +25,7 @@ from rscir_lib.exercises import EXERCISES
 from rscir_lib.features import read_features
 from rscir_lib.files import write_json, write_text
 from rscir_lib.methods import Expanded
+from rscir_lib.results import methods_of
 from rscir_lib.search import top_k
 from rscir_lib.synthcom import draw_synthcom
 
