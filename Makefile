@@ -28,7 +28,7 @@ export $(NAMED) IMAGES CAPTIONS OUT
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test fuzz mutants lint format lab explore page book course bench chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test fuzz mutants lint format lab explore page book course bench scale chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,8 +94,11 @@ results: $(READY) ## methods x attributes with chance and intervals (DATASET_ROO
 chaos: $(READY) ## kill extraction, drawing and training hundreds of times and compare the bits (ARGS=--quick)
 	$(BIN)/python tests/chaos.py $(ARGS)
 
-bench: $(READY) ## speed and memory, as ratios, and the scaling figure (ARGS=--quick for a small one)
+bench: $(READY) ## speed and memory, as ratios (ARGS=--quick for a small one)
 	$(RUN) rscir_lib.bench $(ARGS)
+
+scale: $(READY) ## ten million features on disk (16 GB, yours to delete): scanned, searched, ranked, on cores and on Dask
+	$(RUN) rscir_lib.bench scale $(ARGS)
 
 rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes and random weights
 	$(RUN) rscir_lib.bench rehearse $(ARGS)
@@ -124,12 +127,12 @@ format: $(READY) ## put code and notebooks in shape
 refresh: $(READY) ## run the notebooks in place and keep the result tables that nbval checks
 	$(RUN) rscir_lib.workbook --refresh
 
-figures: workbook ## put the README's figures into figures/ (scaling.png after make bench)
+figures: workbook ## put the README's figures into figures/ (scaling.png after make scale)
 	$(BIN)/python -c "from rscir_lib.synthcom import contact_sheet; contact_sheet('data/synthcom').savefig('figures/synthcom.png', dpi=80)"
 	cp runs/synthcom_demo/figures/06_gallery_color.png figures/gallery.png
 	cp runs/synthcom_demo/figures/05_lambda_curves.png figures/lambda.png
 	$(RUN) rscir_lib.explorer picture --out figures/explorer.png
-	test ! -f runs/bench/scaling.png || cp runs/bench/scaling.png figures/scaling.png
+	test ! -f runs/scale/scaling.png || cp runs/scale/scaling.png figures/scaling.png
 	$(BIN)/python -c "import glob; from PIL import Image; [Image.open(p).convert('RGB').quantize(256).save(p, optimize=True) for p in glob.glob('figures/*.png')]"
 
 demo-encoder: $(READY) ## train the bundled encoder again, on synthetic scenes

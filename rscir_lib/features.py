@@ -124,6 +124,17 @@ class Features:
             return self._shards[0].feats
         return np.concatenate([shard.feats.astype(np.float32, copy=False) for shard in self._shards])
 
+    def rows(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The rows at these positions, (n, d) float32; nothing else is read."""
+        positions = np.asarray(positions, np.int64)
+        found, first = np.empty((len(positions), self.dim), np.float32), 0
+        for shard in self._shards:
+            here = np.flatnonzero((positions >= first) & (positions < first + shard.rows))
+            if here.size:
+                found[here] = shard.feats[positions[here] - first]
+            first += shard.rows
+        return found
+
     @cached_property
     def files(self) -> tuple[str, ...]:
         """The image of each row."""
@@ -146,6 +157,17 @@ class Features:
         if self.unreadable.keys().isdisjoint(archive.files):
             return archive
         return archive.subset(i for i, file in enumerate(archive.files) if file not in self.unreadable)
+
+    def lie_as(self, archive: Archive) -> bool:
+        """Whether row i is image i of the archive, to the last one."""
+        files, first = archive.files, 0
+        if len(files) != len(self):
+            return False
+        for shard in self.shards():
+            if shard.files != files[first : first + shard.rows]:
+                return False
+            first += shard.rows
+        return True
 
     def aligned(self, archive: Archive) -> np.ndarray:
         """The features in the archive's order, (len(archive), d) float32.
