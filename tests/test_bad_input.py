@@ -7,6 +7,8 @@ import contextlib
 import io
 import json
 import re
+import runpy
+import sys
 import zipfile
 from functools import partial
 from types import SimpleNamespace
@@ -657,6 +659,26 @@ def test_bad_input_is_named(tmp_path, files, read, message):
     write(tmp_path, files)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         read(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("results", ["none", "--encoder", "clpi"], "unknown encoder 'clpi'"),
+        ("scenes", ["none"], "none"),
+        ("training", ["adapt", "none", "captions.json", "--out", "out"], "none: no archive here"),
+        ("fetch", ["file", "--only", "models"], "file"),
+        ("features", ["verify", "none"], "none: no features here"),
+    ],
+)
+def test_commands_end_in_a_sentence(tmp_path, monkeypatch, command, words, message):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    words = [str(tmp_path / word) if word in ("none", "file", "out") else word for word in words]
+    monkeypatch.setattr(sys, "argv", [command, *words])
+    with pytest.raises(SystemExit, match=message):
+        runpy.run_module(f"rscir_lib.{command}", run_name="__main__")
 
 
 @pytest.mark.parametrize(
