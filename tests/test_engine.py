@@ -124,6 +124,19 @@ def test_compiled_ranks_of_a_mix_are_those_of_its_scores():
         assert np.array_equal(evaluation._ranks_of_mix(*sides, lam, relevant), np.stack(expected))
 
 
+def test_compiled_counts_of_a_block_are_the_plain_ones():
+    pytest.importorskip("rscir_lib.counting", reason="numba isn't installed (extra fast)")
+    rng = np.random.default_rng(0)
+    for trial in range(200):
+        scores, levels = rng.random(500), np.sort(rng.random(int(rng.integers(0, 9))))
+        scores[: trial % 3] = -np.inf
+        if trial % 4 == 0 and len(levels):
+            scores[7] = levels[0] + 1e-13
+        plain, fast = (engine.count_near(scores, levels, 1e-12, way) for way in (False, True))
+        assert all(np.array_equal(a, b) for a, b in zip(plain, fast, strict=True))
+        assert len(plain[1]) == (trial % 4 == 0 and len(levels) > 0)
+
+
 def test_pointwise_scores_rise_no_faster_than_is_said():
     """By no more than twice as much as similarities or z-scores: what the engine's tolerance counts on."""
     rng = np.random.default_rng(0)

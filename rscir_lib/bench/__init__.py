@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from rscir_lib import evaluation, synthcom
+from rscir_lib import engine, evaluation, synthcom
 from rscir_lib.archive import Archive, read_image
 from rscir_lib.bench import cost, scale
 from rscir_lib.bench.measure import DIM, Report, machine, unit
@@ -164,7 +164,7 @@ def bench_evaluator(report: Report, quick: bool) -> None:
     report.add("evaluator", "evaluate, three baselines and eleven lambdas", seconds=every, queries=n, mib=mib)
     jobs = len(on_cpu) // n
     report.add("evaluator", "  per scored query", seconds=every / n / jobs, queries=n * jobs)
-    with patch.object(evaluation, "COMPILED_FROM", np.inf):  # the plain way, which the compiled one is held to
+    with patch.object(engine, "COMPILED_FROM", np.inf):  # the plain way, which the compiled one is held to
         plain, _, by_numpy = run("cpu", lambdas=LAMBDAS)
     report.add("evaluator", "  without compiled code, per scored query", seconds=plain / n / jobs, ratio=plain / every)
     difference = np.abs(by_numpy[list(METRICS)].to_numpy() - on_cpu[list(METRICS)].to_numpy()).max()
