@@ -10,6 +10,7 @@ ARCHITECTURE ?=
 LISTING ?=
 PROTOCOL ?=
 PRECISION ?=
+SCHEDULER ?=
 # further arguments of the command behind a target, such as ARGS="04_weicom LAMBDAS=[0.3]" or ARGS=--quick
 ARGS ?=
 
@@ -21,14 +22,14 @@ UV := $(shell grep -o '^uv==[0-9.]*' requirements.lock)
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBSTRIPOUT := nbstripout --keep-count --keep-id --extra-keys=metadata.language_info.version $(NOTEBOOKS)
 # the shell takes what a user gives from its environment, so that spaces and quotes in it stay as they are
-NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION
+NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION SCHEDULER
 GIVEN = $(foreach name,$(NAMED),$(if $($(name)),"$(name)=$$$(name)"))
 export $(NAMED) IMAGES CAPTIONS OUT
 # trust what the system trusts, such as an institute's proxy
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test fuzz lint format lab explore page book course bench chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test fuzz mutants lint format lab explore page book course bench scale chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +60,8 @@ explore: $(READY) ## pick a picture, type words, slide lambda: a page on this ma
 
 page: $(READY) ## the same as files in runs/page, without Python and network (DATASET_ROOT=, ENCODER=)
 	$(RUN) rscir_lib.explorer page $(GIVEN) $(ARGS)
+
+##@ Teach
 
 book: $(READY) ## the notebooks as they ran, the pages and the API as a web site in runs/book (DATASET_ROOT=, ENCODER=)
 	$(RUN) rscir_lib.book $(GIVEN) $(ARGS)
@@ -92,8 +95,11 @@ results: $(READY) ## methods x attributes with chance and intervals (DATASET_ROO
 chaos: $(READY) ## kill extraction, drawing and training hundreds of times and compare the bits (ARGS=--quick)
 	$(BIN)/python tests/chaos.py $(ARGS)
 
-bench: $(READY) ## speed and memory, as ratios, and the scaling figure (ARGS=--quick for a small one)
+bench: $(READY) ## speed and memory, as ratios (ARGS=--quick for a small one)
 	$(RUN) rscir_lib.bench $(ARGS)
+
+scale: $(READY) ## ten million features on disk (16 GB, yours to delete): scanned, searched, ranked, on cores and on Dask
+	$(RUN) rscir_lib.bench scale $(ARGS)
 
 rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes and random weights
 	$(RUN) rscir_lib.bench rehearse $(ARGS)
@@ -105,6 +111,7 @@ test: $(READY) lint ## lint, the library's tests, the notebooks through papermil
 
 fuzz: $(READY) ## damaged files of every kind to every reader (ARGS=--quick, or a part of a reader's name)
 	$(BIN)/python tests/fuzz.py $(ARGS)
+
 mutants: $(READY) ## change operators and numbers one by one: does a test notice? (ARGS="metrics.py" or "--sample 100")
 	$(BIN)/python tests/mutants.py $(ARGS)
 
@@ -121,12 +128,12 @@ format: $(READY) ## put code and notebooks in shape
 refresh: $(READY) ## run the notebooks in place and keep the result tables that nbval checks
 	$(RUN) rscir_lib.workbook --refresh
 
-figures: workbook ## put the README's figures into figures/ (scaling.png after make bench)
+figures: workbook ## put the README's figures into figures/ (scaling.png after make scale)
 	$(BIN)/python -c "from rscir_lib.synthcom import contact_sheet; contact_sheet('data/synthcom').savefig('figures/synthcom.png', dpi=80)"
 	cp runs/synthcom_demo/figures/06_gallery_color.png figures/gallery.png
 	cp runs/synthcom_demo/figures/05_lambda_curves.png figures/lambda.png
 	$(RUN) rscir_lib.explorer picture --out figures/explorer.png
-	test ! -f runs/bench/scaling.png || cp runs/bench/scaling.png figures/scaling.png
+	test ! -f runs/scale/scaling.png || cp runs/scale/scaling.png figures/scaling.png
 	$(BIN)/python -c "import glob; from PIL import Image; [Image.open(p).convert('RGB').quantize(256).save(p, optimize=True) for p in glob.glob('figures/*.png')]"
 
 demo-encoder: $(READY) ## train the bundled encoder again, on synthetic scenes

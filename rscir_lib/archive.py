@@ -12,7 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from rscir_lib.pixels import DEFAULT_READING, Reading, Window, geography, read_image
+from rscir_lib.files import write_text
+from rscir_lib.pixels import DEFAULT_READING, Reading, Window, geography, read_image, read_rule
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".j2k"}
 LONGEST_LINE = 2**16  # characters
@@ -133,7 +134,7 @@ def _class(name: str) -> str:
     return "".join(name.replace("_", "").split())
 
 
-def read_archive(root: str | Path, listing: str | Path | None = None, rule: Reading = DEFAULT_READING) -> Archive:
+def read_archive(root: str | Path, listing: str | Path | None = None, rule: Reading | None = None) -> Archive:
     """The archive under a dataset root: any folder of images. `archive.note` says what was found and left out.
 
     Its order and classes are those of `listing`, a file in the format of `patternnet.csv` (per line: path relative to
@@ -142,15 +143,16 @@ def read_archive(root: str | Path, listing: str | Path | None = None, rule: Read
     the folder that holds the image; in a flat folder the file name up to its number where all are named as in
     PatternNet, else "". The images themselves need not be on disk for a listed archive, and none is opened here.
 
-    rule: how images are read, see `Reading`.
+    rule: how images are read, see `Reading`; None for that of `root/reading.json`, or the default.
 
-    Raises FileNotFoundError when there is neither listing nor images, ValueError (file, line) for a malformed line.
+    Raises FileNotFoundError when there is neither listing nor images, ValueError (file, line) for a malformed line or
+    rule.
     """
     root = Path(root).expanduser().resolve()
     if listing is None and (root / "patternnet.csv").exists():
         listing = root / "patternnet.csv"
     files, classes, note = _listed(Path(listing).expanduser()) if listing else _found(root)
-    return Archive(root, tuple(files), tuple(classes), rule, note)
+    return Archive(root, tuple(files), tuple(classes), rule or read_rule(root), note)
 
 
 def _listed(listing: Path) -> tuple[list[str], list[str], str]:
@@ -179,7 +181,7 @@ def write_listing(archive: Archive, path: str | Path) -> None:
     """Write the archive's files and classes in the format of `patternnet.csv`, which `read_archive` reads."""
     index = {name: number for number, name in enumerate(sorted(set(archive.classes)))}
     rows = zip(archive.files, archive.classes, strict=True)
-    Path(path).write_text("".join(f"{file} {index[cls]} {cls or '-'}\n" for file, cls in rows), encoding="utf-8")
+    write_text(path, "".join(f"{file} {index[cls]} {cls or '-'}\n" for file, cls in rows))
 
 
 def _found(root: Path) -> tuple[list[str], list[str], str]:

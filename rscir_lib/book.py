@@ -109,11 +109,13 @@ def _contents(entries: list[str], options: str) -> str:
 
 
 def _readable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """An executed notebook less what only a kernel can show, and less papermill's own cells and times."""
+    """An executed notebook less what only a kernel can show, and less papermill's own cells and times; solutions folded
+    up."""
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
-        cell.metadata = {"tags": cell.metadata.get("tags", [])}
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = {"tags": [*tags, "hide-input"] if "solution" in tags else tags}
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if not MOVING & set(out.get("data", {}))]
     return notebook

@@ -1,52 +1,30 @@
-"""Search and counting over the shards of a store: a function of one shard, and a merge. No store need fit in memory.
+"""Search and ranking over the shards of a store: a function of one shard, and a merge. No store need fit in memory.
 
-`each` runs the function on every core of this machine or on a Dask cluster. What a shard gives depends on nothing but
-the shard, so it doesn't matter who works it out, how often, or in what order.
+`parallel.each` runs the function on every core of this machine or on a Dask cluster. What a shard gives depends on
+nothing but the shard, so it doesn't matter who works it out, how often, or in what order.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from numbers import Integral
 
 import numpy as np
+import pandas as pd
 import torch
 
 from rscir_lib.composition import Method, TwoSimilarities, get_method
-from rscir_lib.parallel import parallel_map
-from rscir_lib.similarities import best_first, check_lambda, raw
+from rscir_lib.parallel import each, running
+from rscir_lib.similarities import FLAT, best_first, check_lambda, raw, zscore
 
 PIECE = 2**11  # rows turned into float32 at a time: what stays in a processor's cache
 BLOCK = 2**16  # rows between two looks at the best so far
 QUERIES = 256  # that share a scan
+ROUND = 16 * QUERIES  # whose ranks are held at a time
+RANKED = 2**14  # rows whose float64 scores are held at a time, for each question
 GRID = 128  # steps of similarity on which a sieve rules images out
 SPREAD = 1e-6  # a std below it is lost in the rounding of the moments
-
-
-def each(function: Callable, items: Sequence, scheduler: str | None = None, workers: int | None = None) -> Iterator:
-    """The results of `function(item)`, in order.
-
-    scheduler: None for this machine's cores, by `parallel_map`; "local" for a Dask cluster of processes here; the
-    address of one that runs, such as "tcp://host:8786", whose workers see the same files. workers: processes, None for
-    one a core. A worker that dies is replaced, its items are done again.
-    Raises ImportError, saying what to install, without Dask; what `function` raises.
-    """
-    if scheduler is None:
-        yield from parallel_map(function, items, workers)
-        return
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError:
-        raise ImportError("a scheduler wants Dask: pip install 'rscir-workbook[scale]'") from None
-    with ExitStack() as stack:
-        if scheduler == "local":
-            cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
-            scheduler = stack.enter_context(cluster)
-        client = stack.enter_context(Client(scheduler))
-        for future in client.map(function, items, pure=False):
-            yield future.result()
 
 
 def _parts(features: object) -> list[tuple[int, object]]:
@@ -93,15 +71,13 @@ def top_k(
     """Positions (Q, top) and scores (Q, top) float64 of the best images for Q questions, best first, ties by position.
 
     features: a `Features`, read shard by shard; images, texts: (Q, d) query features; lam in [0, 1]. scheduler,
-    workers: see `each`. Questions share a scan, 256 at a time, and what is held does not grow with the archive.
+    workers: see `parallel.each`. Questions share a scan, 256 at a time; what is held does not grow with the archive.
 
     Exact: float32 products and the bound of their error rule out what can't be among the best, and only the rest is
     taken in float64, each row summed by itself, so that equal features score the same.
     Raises ValueError for a method that isn't pointwise (composition.py), and for questions out of range.
     """
-    method = get_method(method)
-    if not (isinstance(method, TwoSimilarities) and method.pointwise):
-        raise ValueError(f"method {method.name!r} wants the archive as a whole: it can't be scanned part by part")
+    method = _pointwise(method)
     if isinstance(top, bool) or not isinstance(top, Integral) or top < 1:
         raise ValueError(f"top {top!r}: ask for a whole number of images, at least 1")
     if method.has_lambda:
@@ -116,11 +92,19 @@ def top_k(
         moments = [[_spread(features, query, method.prepare_at(lam)) for query in side] for side in some]
         asked.append(_Asked(*some, *moments, method, lam, min(top, len(features))))
     best = [_Best(len(a.images), a.top) for a in asked]
-    for found in each(partial(_best_of, asked), _parts(features), scheduler, workers):
+    parts = _parts(features)
+    for found in each(partial(_best_of, asked, parts), range(len(parts)), scheduler, workers):
         for so_far, (positions, scores) in zip(best, found, strict=True):
             for query in range(len(scores)):
                 so_far.add(query, positions[query], scores[query])
     return tuple(np.concatenate([getattr(b, what) for b in best]) for what in ("positions", "scores"))
+
+
+def _pointwise(method: str | Method) -> TwoSimilarities:
+    method = get_method(method)
+    if not (isinstance(method, TwoSimilarities) and method.pointwise):
+        raise ValueError(f"method {method.name!r} wants the archive as a whole: it can't be scanned part by part")
+    return method
 
 
 def _spread(features: object, query: np.ndarray, prepare: Callable) -> tuple[float, float]:
@@ -166,8 +150,8 @@ class _Best:
         return np.where(np.isfinite(least), least - 1e-12 * np.abs(least), -np.inf)
 
 
-def _best_of(asked: list[_Asked], part: tuple[int, object]) -> list[tuple[np.ndarray, np.ndarray]]:
-    first, shard = part
+def _best_of(asked: list[_Asked], parts: list[tuple[int, object]], part: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    first, shard = parts[part]
     feats = replace(shard).feats  # mapped into memory for as long as this takes
     found = [_scan(some, feats) for some in asked]
     return [(np.where(best.positions < 0, -1, best.positions + first), best.scores) for best in found]
@@ -260,3 +244,193 @@ def _grid(lowest: np.ndarray, step: np.ndarray, reach: np.ndarray) -> np.ndarray
     grid = np.minimum(lowest[:, None] + step[:, None] * np.arange(GRID), reach[:, None])
     grid[:, -1] = reach
     return grid
+
+
+# --- evaluation
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Questions that share a scan, and what is known of them: Q of them, of I images and T texts, by J jobs.
+
+    levels: of each job and question, the scores (R,) of its relevant images, ascending; listed: (R,) their positions,
+    in that order. excluded: of each question, positions that are not ranked. tolerance: (Q,) how far two roundings of
+    one score may lie apart.
+    """
+
+    images: np.ndarray
+    texts: np.ndarray
+    image_moments: list[tuple[float, float]]
+    text_moments: list[tuple[float, float]]
+    image_of: np.ndarray
+    text_of: np.ndarray
+    jobs: list[tuple[TwoSimilarities, float]]
+    excluded: list[np.ndarray]
+    levels: list[list[np.ndarray]]
+    listed: list[list[np.ndarray]]
+    tolerance: np.ndarray
+
+    def prepared(self, rows: np.ndarray) -> tuple[dict, dict]:
+        """Of some rows (n, d), the similarities on each scale that a job asks for: to the images (I, n), to the texts
+        (T, n), float64."""
+        rows = torch.from_numpy(rows).double().T
+        prepares = {method.prepare_at(lam) for method, lam in self.jobs}
+        both = []
+        for queries, moments in ((self.images, self.image_moments), (self.texts, self.text_moments)):
+            s = torch.from_numpy(queries).double() @ rows
+            if not s.sum().isfinite():
+                raise ValueError("the features of a shard are not finite: run python -m rscir_lib.features verify")
+            both.append({p: torch.stack([p(row, of) for row, of in zip(s, moments, strict=True)]) for p in prepares})
+        return tuple(both)
+
+    def scores(self, prepared: tuple[dict, dict], job: int, question: int) -> np.ndarray:
+        """(n,) float64 of the rows that were prepared."""
+        method, lam = self.jobs[job]
+        image, text = (rows[method.prepare_at(lam)] for rows in prepared)
+        return method.combine(image[self.image_of[question]], text[self.text_of[question]], lam).numpy()
+
+    def scored(self, job: int, question: int, image: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """(n,) float64, from similarities (n,) to the question's image and text."""
+        method, lam = self.jobs[job]
+        prepare = method.prepare_at(lam)
+        image = prepare(torch.from_numpy(image), self.image_moments[self.image_of[question]])
+        text = prepare(torch.from_numpy(text), self.text_moments[self.text_of[question]])
+        return method.combine(image, text, lam).numpy()
+
+    def sides(self, question: int) -> tuple[np.ndarray, np.ndarray]:
+        """The question's image and text, (d,) each."""
+        return self.images[self.image_of[question]], self.texts[self.text_of[question]]
+
+
+def ranks(
+    features: object,
+    images: np.ndarray,
+    texts: np.ndarray,
+    image_of: np.ndarray,
+    text_of: np.ndarray,
+    targets: Sequence[np.ndarray],
+    jobs: Sequence[tuple[str | Method, float]],
+    excluded: Sequence[np.ndarray] | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Each of Q questions, in the order of their images, with the ranks (J, R) >= 1 of its R relevant images by each
+    of J jobs, ascending: by descending float64 score, ties by position.
+
+    features: a `Features`, read shard by shard. images (I, d), texts (T, d) float32; image_of, text_of (Q,): which of
+    them a question has. targets: of each question, the positions (R,) of the relevant images; excluded: those that are
+    not ranked. jobs: pointwise methods, with a lambda each. scheduler, workers: see `parallel.each`.
+
+    A rank is one more than the images that score higher, so it adds up over shards. Float64 products are rounded
+    differently with every blocking; so who scores nearly as a relevant image is compared with it once more, each row
+    summed by itself. What is held grows with the relevant images of some thousand questions, not with the archive.
+    Raises ValueError for a method that isn't pointwise, and for features that are not finite.
+    """
+    jobs = [(_pointwise(method), lam) for method, lam in jobs]
+    excluded = [np.empty(0, np.int64)] * len(image_of) if excluded is None else excluded
+    order, parts = np.argsort(image_of, kind="stable"), _parts(features)
+    with running(scheduler, workers) as address:
+        for start in range(0, len(order), ROUND):
+            batches = np.split(order[start : start + ROUND], range(QUERIES, len(order[start : start + ROUND]), QUERIES))
+            judged = [
+                _judged(features, images, texts, image_of[b], text_of[b], [targets[q] for q in b], jobs,
+                        [excluded[q] for q in b])
+                for b in batches
+            ]  # fmt: skip
+            items = [(batch, part) for batch in range(len(batches)) for part in range(len(parts))]
+            found = each(partial(_counted, judged, parts), items, address, workers)
+            for batch, of in zip(batches, judged, strict=True):
+                counted = [next(found) for _ in parts]
+                yield from zip(batch.tolist(), _merged_ranks(features, of, counted), strict=True)
+
+
+def _judged(
+    features: object,
+    images: np.ndarray,
+    texts: np.ndarray,
+    image_of: np.ndarray,
+    text_of: np.ndarray,
+    targets: list[np.ndarray],
+    jobs: list[tuple[TwoSimilarities, float]],
+    excluded: list[np.ndarray],
+) -> _Judged:
+    (images, image_of), (texts, text_of) = (
+        (side[used], of)
+        for side, (used, of) in (
+            (images, np.unique(image_of, return_inverse=True)),
+            (texts, np.unique(text_of, return_inverse=True)),
+        )
+    )
+    scaled = any(method.prepare_at(lam) is not raw for method, lam in jobs)
+    moments = [[_spread(features, query, zscore if scaled else raw) for query in side] for side in (images, texts)]
+    # float64 sums of d products (see _scan), for both of two that are compared; the steepest scale is the z-score, and
+    # no method adds more than two
+    stds = [np.array([std if std > FLAT else 1.0 for _, std in side]) for side in moments]
+    rounding = 8 * images.shape[1] * 2.0**-53
+    tolerance = rounding / np.minimum(1.0, np.minimum(stds[0][image_of], stds[1][text_of]))
+    levels, listed = [[[] for _ in jobs] for _ in range(2)]
+    judged = _Judged(images, texts, *moments, image_of, text_of, jobs, excluded, levels, listed, tolerance)
+    shared = {id(target): target for target in targets}  # by many questions
+    rows = {key: features.rows(target).astype(np.float64) for key, target in shared.items()}
+    for q, target in enumerate(targets):
+        similarities = [rows[id(target)] @ side.astype(np.float64) for side in judged.sides(q)]
+        for job in range(len(jobs)):
+            scores = judged.scored(job, q, *similarities)
+            ascending = np.argsort(scores)
+            levels[job].append(scores[ascending])
+            listed[job].append(target[ascending])
+    return judged
+
+
+def _counted(judged: list[_Judged], parts: list[tuple[int, object]], item: tuple[int, int]) -> tuple[list, np.ndarray]:
+    """Of one shard: how many of its rows surely score higher than each level, by job and question; and who lies too
+    near to one to tell, (n, 4) int64: job, question, position, number of the level."""
+    of, (first, shard) = judged[item[0]], parts[item[1]]
+    feats = replace(shard).feats
+    greater = [[np.zeros(len(levels), np.int64) for levels in of_job] for of_job in of.levels]
+    near = [np.empty((0, 4), np.int64)]
+    for start in range(0, len(feats), RANKED):
+        some = feats[start : start + RANKED]
+        prepared, at = of.prepared(some), first + start
+        for q, excluded in enumerate(of.excluded):
+            out = excluded[(excluded >= at) & (excluded < at + len(some))] - at
+            for job in range(len(of.jobs)):
+                scores = of.scores(prepared, job, q)
+                if out.size:
+                    scores = scores.copy()
+                    scores[out] = -np.inf
+                more, rows, levels = count_near(scores, of.levels[job][q], of.tolerance[q])
+                greater[job][q] += more
+                other = of.listed[job][q][levels] != rows + at  # than itself
+                if other.any():
+                    rows, levels = rows[other] + at, levels[other]
+                    near.append(np.stack([np.full_like(rows, job), np.full_like(rows, q), rows, levels], axis=1))
+    return greater, np.concatenate(near)
+
+
+def count_near(scores: np.ndarray, levels: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many of the scores (n,) are greater than each level (R,), ascending, by more than the tolerance; and the
+    pairs, number of a score and of a level, that are nearer to each other."""
+    low, high = levels - tolerance, levels + tolerance
+    below, reached = np.searchsorted(high, scores, "left"), np.searchsorted(low, scores, "right")
+    greater = np.bincount(below, minlength=len(levels) + 1)[::-1].cumsum()[::-1][1:]
+    near = np.flatnonzero(reached > below)
+    times = (reached - below)[near]
+    rows = np.repeat(near, times)
+    return greater, rows, np.arange(len(rows)) - np.repeat(times.cumsum() - times - below[near], times)
+
+
+def _merged_ranks(features: object, of: _Judged, counted: list[tuple[list, np.ndarray]]) -> list[np.ndarray]:
+    """Of each question, ranks (J, R), from what was counted in every shard."""
+    greater = [[sum(g[job][q] for g, _ in counted) for q in range(len(of.excluded))] for job in range(len(of.jobs))]
+    near = pd.DataFrame(np.concatenate([n for _, n in counted]), columns=["job", "question", "position", "level"])
+    for (job, q), pairs in near.groupby(["job", "question"]):
+        positions, levels = pairs["position"].to_numpy(), pairs["level"].to_numpy()
+        relevant = of.listed[job][q][levels]
+        score, level = (
+            of.scored(job, q, *(exact(features.rows(rows), side) for side in of.sides(q)))
+            for rows in (positions, relevant)
+        )
+        before = (score > level) | ((score == level) & (positions < relevant))
+        np.add.at(greater[job][q], levels[before], 1)
+    return [np.sort(np.stack(of_question) + 1, axis=1) for of_question in zip(*greater, strict=True)]

@@ -4,19 +4,21 @@ import numbers
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from rscir_lib import engine
 from rscir_lib.benchmark import Benchmark
 from rscir_lib.composition import EncodeTexts, Method, TwoSimilarities, get_method
 from rscir_lib.features import Features
 from rscir_lib.metrics import CUTOFFS, METRICS, chance_ap, metric_names, retrieval_metrics
 from rscir_lib.parallel import parallel_map
 from rscir_lib.patterncom import ATTRIBUTES
-from rscir_lib.similarities import Database, best_first, check_lambda
+from rscir_lib.similarities import Database, best_first, check_lambda, mix
 
 BASELINES = ("text", "image", "average")
 COLUMNS = ["attribute", "image", "text", "method", "lambda", "n_relevant", *METRICS]
@@ -28,6 +30,7 @@ TEXT_SCORES_KEPT = 2**23
 SCORES_AT_A_TIME = {"cpu": 2**22, "cuda": 2**25}
 RANKED_AT_A_TIME = {"cpu": 2**18, "cuda": 2**25}
 COMPARED_AT_A_TIME = 2**30  # on a GPU, a byte each
+STREAMED_FROM = 2**32  # bytes of float32 features that are no longer held at once: 1.4 million rows of 768
 COMPILED_FROM = 2**29  # scores in all: to import and load compiled code takes a second, which fewer don't give back
 
 Job = tuple[Method, float]  # a method and its lambda, NaN where it has none
@@ -44,6 +47,7 @@ def evaluate(
     cutoffs: Sequence[int] = CUTOFFS,
     query_features: Features | None = None,
     return_ranks: bool = False,
+    scheduler: str | None = None,
 ) -> pd.DataFrame:
     """Rank the whole archive for every composed query, by every method (protocol, Scores and Metrics).
 
@@ -53,6 +57,9 @@ def evaluate(
     or "cuda:<n>"; a device without float64 ("mps") leaves the ranking to the CPU. cutoffs: the k of P@k and R@k.
     query_features: of the images of `benchmark.query_archive`, where queries come from outside the archive.
     return_ranks: one more column, `ranks`, the ascending ranks of each query's relevant images.
+    scheduler: "local" or an address, for Dask (`parallel.each`): the features are then read shard by shard, as they are
+    without one too where they are a store of more than `STREAMED_FROM` bytes, in the archive's order, and all methods
+    are pointwise. The metrics are the same.
 
     Returns one row per composed query x method (x lambda) with the columns `COLUMNS`, metrics in [0, 1]; the index is
     the row of the query in `benchmark.queries`. Ranks are those of float64 similarities, ties by archive order. Images
@@ -69,13 +76,11 @@ def evaluate(
     metrics = np.empty((len(jobs), len(queries), len(names)))
     ranks = np.empty((len(jobs), len(queries)), object)
     finish = (lambda found: found) if return_ranks else (lambda found: retrieval_metrics(found, cutoffs))
-    device = resolve_device(device)
-    rank = _ranks
-    if device == "cpu" and len(jobs) * len(queries) * len(benchmark.archive) >= COMPILED_FROM and _compiled():
-        rank = _ranks_compiled
-    for of_jobs, of_queries, found in _answers(
-        benchmark, features, encode_texts, jobs, rank, finish, device, progress, query_features
-    ):
+    if scheduler or _streams(features, benchmark, jobs):
+        answers = _streamed(benchmark, features, encode_texts, jobs, finish, progress, query_features, scheduler)
+    else:
+        answers = _in_memory(benchmark, features, encode_texts, jobs, finish, device, progress, query_features)
+    for of_jobs, of_queries, found in answers:
         at = np.ix_(of_jobs, of_queries)
         metrics[at] = retrieval_metrics(found, cutoffs) if return_ranks else found
         if return_ranks:
@@ -94,6 +99,75 @@ def evaluate(
         for of_job, ranks_of_job, (method, lam) in zip(metrics, ranks, jobs, strict=True)
     ]
     return pd.concat(tables).rename_axis("query")
+
+
+def _in_memory(
+    benchmark: Benchmark,
+    features: Features,
+    encode_texts: EncodeTexts,
+    jobs: list[Job],
+    finish: Callable,
+    device: str,
+    progress: bool,
+    query_features: Features | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The answers that are ranks, from all similarities at once."""
+    device, rank = resolve_device(device), _ranks
+    scores = len(jobs) * len(benchmark.queries) * len(benchmark.archive)
+    if device == "cpu" and scores >= COMPILED_FROM and _compiled():
+        rank = _ranks_compiled
+    return _answers(benchmark, features, encode_texts, jobs, rank, finish, device, progress, query_features)
+
+
+def _streams(features: Features, benchmark: Benchmark, jobs: list[Job]) -> bool:
+    """Whether features are too many to be held, and can be ranked by parts."""
+    pointwise = all(getattr(method, "pointwise", False) for method, _ in jobs)
+    return pointwise and 4 * len(features) * features.dim > STREAMED_FROM and features.lie_as(benchmark.archive)
+
+
+def _streamed(
+    benchmark: Benchmark,
+    features: Features,
+    encode_texts: EncodeTexts,
+    jobs: list[Job],
+    finish: Callable,
+    progress: bool,
+    query_features: Features | None,
+    scheduler: str | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The answers that are ranks, shard by shard."""
+    queries, archive = benchmark.queries, benchmark.archive
+    if queries.empty:
+        raise ValueError(f"{archive.root}: no composed query to evaluate; benchmark.warnings says why")
+    if not features.lie_as(archive):
+        raise ValueError(
+            f"the features are not those of {archive.name}, image by image, in its order, which ranking by shards "
+            "needs: extract them for this archive, or leave scheduler out"
+        )
+    texts = list(dict.fromkeys(queries["text"]))
+    text_feats = encoded(encode_texts, texts, features.dim)
+    image_feats, image_of = _query_images(benchmark, features.rows, len(features), features.dim, query_features)
+    excluded = [benchmark.unknowns[i] if i >= 0 else np.empty(0, np.int64) for i in _unknown_of(queries)]
+    if benchmark.exclude_self:
+        own = queries["position"].to_numpy()
+        excluded = [np.append(some, p) if p >= 0 else some for some, p in zip(excluded, own, strict=True)]
+    found = engine.ranks(
+        features,
+        image_feats,
+        text_feats,
+        image_of,
+        queries["text"].map({text: i for i, text in enumerate(texts)}).to_numpy(),
+        [benchmark.targets[i] for i in queries["target"]],
+        jobs,
+        excluded,
+        scheduler,
+    )
+    for query, ranks in tqdm(found, "evaluate", len(queries), unit=" queries", disable=not progress):
+        yield np.arange(len(jobs)), np.array([query]), finish(ranks[:, None])
+
+
+def _unknown_of(queries: pd.DataFrame) -> np.ndarray:
+    return queries["unknown"].to_numpy() if "unknown" in queries else np.full(len(queries), -1)
 
 
 def top_lists(
@@ -153,12 +227,13 @@ def _answers(
     database = Database(_finite(features, benchmark.archive), device)
     texts = list(dict.fromkeys(queries["text"]))
     text_feats = encoded(encode_texts, texts, database.feats.shape[1])
-    image_feats, image_of = _query_images(benchmark, database, query_features)
+    size, dim = database.feats.shape
+    image_feats, image_of = _query_images(benchmark, database.feats.__getitem__, size, dim, query_features)
     t, v = (torch.from_numpy(feats).to(device) for feats in (text_feats, image_feats))
     text_feats, image_feats = text_feats.astype(np.float64), image_feats.astype(np.float64)
     text_of = queries["text"].map({text: i for i, text in enumerate(texts)}).to_numpy()
     target_of = queries["target"].to_numpy()
-    unknown_of = queries["unknown"].to_numpy() if "unknown" in queries else np.full(len(queries), -1)
+    unknown_of = _unknown_of(queries)
     self_of = queries["position"].to_numpy() if benchmark.exclude_self else None
 
     paired = [i for i, (method, _) in enumerate(jobs) if isinstance(method, TwoSimilarities)]
@@ -183,6 +258,11 @@ def _answers(
                 scores[inside, self_of[of[inside]]] = -torch.inf
         return take(scores, benchmark.targets[target_of[of[0]]])
 
+    fused = take is _ranks_compiled and self_of is None  # nothing is taken out, but for unknown images
+
+    def plain(of: np.ndarray) -> bool:
+        return unknown_of[of[0]] < 0 or not len(benchmark.unknowns[unknown_of[of[0]]])
+
     rows = max(16, SCORES_AT_A_TIME[torch.device(device).type] // len(database))
     part = max(1, RANKED_AT_A_TIME[torch.device(device).type] // len(database))
 
@@ -192,6 +272,7 @@ def _answers(
         if paired:
             images, row_of = np.unique(image_of[chunk], return_inverse=True)
             image_scores = prepared(v[images])
+            finite = {p for p in prepares if (image_scores[p].sum() + text_scores[p].sum()).isfinite()}
             for block in _groups(part, text_of[chunk], target_of[chunk], unknown_of[chunk]):
                 of = torch.from_numpy(row_of[block]).to(device)
                 text = text_of[chunk[block[0]]] - first_text
@@ -200,8 +281,12 @@ def _answers(
                 found = []
                 for method, lam in map(jobs.__getitem__, paired):
                     prepare = method.prepare_at(lam)
-                    scores = method.combine(image_rows[prepare], text_row[prepare], lam)
-                    one = answer(scores, chunk[block], method)
+                    if fused and method.combine is mix and 0 < lam < 1 and prepare in finite and plain(chunk[block]):
+                        relevant = benchmark.targets[target_of[chunk[block[0]]]]
+                        one = _ranks_of_mix(image_rows[prepare], text_row[prepare], lam, relevant)
+                    else:
+                        scores = method.combine(image_rows[prepare], text_row[prepare], lam)
+                        one = answer(scores, chunk[block], method)
                     found.append(np.broadcast_to(one, (len(block), *one.shape[1:])))
                 answers.append((np.array(paired), chunk[block], finish(np.stack(found))))
         for job in [i for i in range(len(jobs)) if i not in paired]:
@@ -290,11 +375,16 @@ def _finite(features: Features, archive: object) -> np.ndarray:
 
 
 def _query_images(
-    benchmark: Benchmark, database: Database, query_features: Features | None
+    benchmark: Benchmark,
+    rows: Callable[[np.ndarray], np.ndarray],
+    size: int,
+    dim: int,
+    query_features: Features | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features (I, d) of the distinct query images, and which of them is each query's."""
+    """Features (I, d) of the distinct query images, and which of them is each query's. rows: positions in an archive
+    of `size` images -> their features (n, dim)."""
     position = benchmark.queries["position"].to_numpy()
-    feats, key = database.feats, position.copy()
+    key = position.copy()
     if (outside := position < 0).any():
         archive = benchmark.query_archive
         if query_features is None:
@@ -303,17 +393,16 @@ def _query_images(
                 f"benchmark.query_archive ({len(archive)} images)"
             )
         more = _finite(query_features, archive)
-        if more.shape[1] != feats.shape[1]:
+        if more.shape[1] != dim:
             raise ValueError(
-                f"query_features have {more.shape[1]} dimensions, features {feats.shape[1]}: "
-                "are they of the same encoder?"
+                f"query_features have {more.shape[1]} dimensions, features {dim}: are they of the same encoder?"
             )
-        key[outside] = len(feats) + benchmark.queries["query"].to_numpy()[outside]
+        key[outside] = size + benchmark.queries["query"].to_numpy()[outside]
     distinct, image_of = np.unique(key, return_inverse=True)
-    inside = distinct < len(feats)
-    parts = [feats[distinct[inside]]]
+    inside = distinct < size
+    parts = [rows(distinct[inside])]
     if not inside.all():
-        parts.append(more[distinct[~inside] - len(feats)])
+        parts.append(more[distinct[~inside] - size])
     return np.concatenate(parts), image_of
 
 
@@ -395,14 +484,14 @@ def _ranks_by_bins(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _compiled() -> Callable | None:
-    """`counting.count`, ready to use, where numba is there and finds a place to keep its code."""
+def _compiled() -> ModuleType | None:
+    """`counting`, ready to use, where numba is there and finds a place to keep its code."""
     try:
-        from rscir_lib.counting import count
+        from rscir_lib import counting
     except (ImportError, RuntimeError):
         return None
-    count(np.zeros(1), np.zeros(1))  # before processes are forked: each would load it again
-    return count
+    counting.count_scores(np.zeros(1), np.zeros(1))  # before processes are forked: each would load it again
+    return counting
 
 
 def _ranks_compiled(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
@@ -413,10 +502,22 @@ def _ranks_compiled(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
 def _ranks_of_row(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     levels = np.sort(scores[relevant])
     if len(levels) and np.isfinite(levels[0]):
-        greater, equal = _compiled()(scores, levels)
+        greater, equal = _compiled().count_scores(scores, levels)
         if equal.sum() == len(levels):  # each equals itself alone
             return greater[::-1] + 1
     return _ranks_by_bins(scores, relevant)  # ties go by archive order
+
+
+def _ranks_of_mix(image: torch.Tensor, text: torch.Tensor, lam: float, relevant: np.ndarray) -> np.ndarray:
+    """`_ranks_compiled` of `mix(image, text, lam)`, (B, N) and (1, N), whose scores are never written down."""
+    found = []
+    for row in image.numpy():
+        levels = np.sort((1 - lam) * row[relevant] + lam * text[0].numpy()[relevant])
+        greater, equal = _compiled().count(row, text[0].numpy(), 1 - lam, lam, levels)
+        if equal.sum() != len(levels):
+            greater = _ranks_by_bins(mix(torch.from_numpy(row), text[0], lam).numpy(), relevant)[::-1] - 1
+        found.append(greater[::-1] + 1)
+    return np.stack(found)
 
 
 def summarize(rows: pd.DataFrame, per: pd.Series | None = None, rounding: str | None = None) -> pd.DataFrame:
@@ -451,8 +552,9 @@ def chance(benchmark: Benchmark) -> pd.Series:
 
 
 def with_chance(table: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
-    """A table of `summarize` with chance as its last row."""
-    return pd.concat([table, chance(benchmark).to_frame(("chance", np.nan)).T.rename_axis(table.index.names)])
+    """A table of `summarize` or `statistics.summarize_chosen` with chance as its last row."""
+    name = ("chance", np.nan) if table.index.nlevels > 1 else "chance"
+    return pd.concat([table, chance(benchmark).to_frame(name).T.rename_axis(table.index.names)])
 
 
 def published() -> pd.DataFrame:

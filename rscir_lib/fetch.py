@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from rscir_lib.archive import read_archive
+from rscir_lib.files import alone_in, remove_unfinished, write_file
 from rscir_lib.patterncom import ATTRIBUTES, CLASSES, read_patterncom
 from rscir_lib.ucmcom import read_ucmcom
 
@@ -162,16 +163,15 @@ def unzip_images(packed: Path, images: Path, most_growth: float = 10) -> None:
                     f"{packed} would unpack to {growth:.0f} times its size, the limit is {most_growth:g}: these are no "
                     "JPEG images; don't use it"
                 )
+            remove_unfinished(images)
             for member in tqdm(members, desc=f"unpack {packed.name}", unit="image"):
                 target = images.joinpath(*PurePosixPath(member.filename).parts[-2:])
                 if target.resolve().parent.parent != images.resolve():
                     raise ValueError(f"{packed}: member {member.filename!r} leads out of its folder; don't use it")
                 if not target.exists() or target.stat().st_size != member.file_size:
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    part = target.with_suffix(".part")
-                    with file.open(member) as source, part.open("wb") as sink:  # never more than its stated size
-                        shutil.copyfileobj(source, sink)
-                    part.replace(target)
+                    with file.open(member) as source:  # never more than its stated size
+                        write_file(target, partial(shutil.copyfileobj, source))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{packed} is damaged ({error}); delete it and fetch again") from error
     except OSError as error:
@@ -283,10 +283,15 @@ def main() -> None:
     steps = arguments.only.split(",")
     if not set(steps) <= set(STEPS):
         parser.error(f"--only takes {', '.join(STEPS)}; not {arguments.only!r}")
-    for step in steps:
-        STEPS[step](arguments.root)
-        print(f"{step}: complete in {arguments.root}")
+    arguments.root.mkdir(parents=True, exist_ok=True)
+    with alone_in(arguments.root):
+        for step in steps:
+            STEPS[step](arguments.root)
+            print(f"{step}: complete in {arguments.root}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError, ImportError) as error:
+        raise SystemExit(f"error: {error}") from None

@@ -7,11 +7,13 @@ kill, a full disk or a power cut, meets the old file or the new one, and nothing
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 UNFINISHED = ".unfinished"  # how a name ends while its file is being written; nothing reads those
 
@@ -19,8 +21,8 @@ UNFINISHED = ".unfinished"  # how a name ends while its file is being written; n
 def write_file(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
     """Let `write` fill a new binary file, put it in the place of `path`, and return the path.
 
-    The folder must be there. Raises what `write` raises, and OSError for a full or read-only disk: `path` is then as
-    it was before.
+    The folder must be there. Raises what `write` raises, and OSError naming the file for a full or read-only disk:
+    `path` is then as it was before.
     """
     path = Path(path)
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
@@ -30,8 +32,10 @@ def write_file(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, path)
-    except BaseException:
+    except BaseException as error:
         new.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and not error.filename:  # the system names none for a full disk
+            error.filename = os.fspath(path)
         raise
     sync_folder(path.parent)
     return path
@@ -50,6 +54,25 @@ def write_json(path: str | Path, value: object, indent: int | None = 1) -> Path:
 def write_npy(path: str | Path, array: np.ndarray) -> Path:
     """Write an array of numbers in numpy's format."""
     return write_file(path, lambda file: np.save(file, array, allow_pickle=False))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a kill left half written in a folder and below; call it where no other process writes."""
+    for path in folder.rglob(f".*{UNFINISHED}"):
+        path.unlink()
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """A folder that is there, for one process at a time: others wait, and say so. A killed process holds nothing."""
+    lock = FileLock(folder / ".lock")
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        print(f"      another command works in {folder}; waiting until it is done", flush=True)
+        held = lock.acquire()
+    with held:
+        yield
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,10 +1,11 @@
 """One image, or a window of a scene, as 8-bit RGB, whatever its format, depth and bands, by one recorded rule."""
 
+import json
 import os
 import stat
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,14 +55,16 @@ class Reading:
     most_pixels: int = 4096 * 4096  # a larger image is a scene: better tiled than shrunk to one feature
 
     def __post_init__(self) -> None:
-        if len(self.bands) not in (0, 1, 3) or any(band < 1 for band in self.bands):
+        numbers = (*self.bands, *self.percentiles, *(self.limits or ()), self.nodata or 0, self.most_pixels)
+        if wrong := [n for n in numbers if isinstance(n, bool) or not isinstance(n, int | float) or abs(n) > 1e300]:
+            raise ValueError(f"{wrong[0]!r}: a number is wanted")
+        if len(self.bands) not in (0, 1, 3) or any(type(band) is not int or band < 1 for band in self.bands):
             raise ValueError(f"bands {self.bands}: name one band or three, counted from 1, or none for the default")
-        low, high = self.percentiles
-        if not 0 <= low < high <= 100:
+        if len(self.percentiles) != 2 or not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
             raise ValueError(f"percentiles {self.percentiles}: two numbers that rise within 0 and 100 are wanted")
-        if self.limits is not None and not self.limits[0] < self.limits[1]:
+        if self.limits is not None and (len(self.limits) != 2 or not self.limits[0] < self.limits[1]):
             raise ValueError(f"limits {self.limits}: two values that rise are wanted")
-        if self.most_pixels < 1:
+        if not self.most_pixels >= 1:
             raise ValueError(f"most_pixels {self.most_pixels}: at least 1 is wanted")
 
     def __str__(self) -> str:
@@ -76,6 +79,23 @@ class Reading:
 
 
 DEFAULT_READING = Reading()
+RULE = "reading.json"
+
+
+def read_rule(root: Path) -> Reading:
+    """The rule in `root/reading.json`, such as {"bands": [4, 3, 2], "limits": [0, 4095]}; the default without the file.
+
+    Raises ValueError naming the file for what is no rule.
+    """
+    path = root / RULE
+    if not path.exists():
+        return DEFAULT_READING
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+        return Reading(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        names = ", ".join(field.name for field in fields(Reading))
+        raise ValueError(f"{path}: {error}; expected a JSON object of {names}") from None
 
 
 class _Refused(ValueError):
@@ -143,7 +163,7 @@ def _check_size(path: Path, width: int, height: int, rule: Reading) -> None:
 def _too_large(path: Path, size: str, rule: Reading) -> _Refused:
     return _Refused(
         f"{path}: a scene, too large for one feature ({size}, the limit is {rule.most_pixels:,}); cut it into tiles "
-        "with read_scenes (TILE in the notebooks), or raise the limit with Reading(most_pixels=...)"
+        f"(make tiles, or read_scenes), or raise the limit: most_pixels of Reading, or in {RULE}"
     )
 
 

@@ -250,12 +250,22 @@ def _words(name: object) -> str:
     return " ".join(map(str, name)) if isinstance(name, tuple) else str(name)
 
 
-def attribute_bars(table: pd.DataFrame, chance: pd.Series | None = None, title: str = "") -> Figure:
-    """mAP per column of a summary table, one bar a method; a short line marks chance."""
+def attribute_bars(
+    table: pd.DataFrame, chance: pd.Series | None = None, title: str = "", intervals: pd.DataFrame | None = None
+) -> Figure:
+    """mAP per column of a summary table, one bar a method; a short line marks chance.
+
+    intervals: of `statistics.intervals`, the ends of the line on each bar; none where they are NaN.
+    """
     names = [method if pd.isna(lam) else f"{method} {lam:g}" for method, lam in table.index]
     long = table.set_axis(names).rename_axis("method").melt(ignore_index=False, var_name="attribute", value_name="mAP")
     figure, ax = plt.subplots(figsize=(max(1.4 * len(table.columns), 6), 4), layout="constrained")
     sns.barplot(long.reset_index(), x="attribute", y="mAP", hue="method", palette=_colors(names), ax=ax)
+    if intervals is not None:
+        ends = (intervals.loc[end].to_numpy() for end in ("low", "high"))
+        for bars, values, low, high in zip(list(ax.containers), table.to_numpy(), *ends, strict=True):
+            x = [bar.get_x() + bar.get_width() / 2 for bar in bars]
+            ax.errorbar(x, values, np.abs([values - low, high - values]), fmt="none", ecolor="0.15", elinewidth=1)
     if chance is not None:
         x = np.arange(len(table.columns))
         ax.hlines(chance[table.columns], x - 0.4, x + 0.4, color="black", linestyle=":", label="chance")
@@ -273,7 +283,7 @@ def attribute_bars(table: pd.DataFrame, chance: pd.Series | None = None, title: 
         f"{name} " + ", ".join(f"{column} {value:.1f}" for column, value in zip(table.columns, row, strict=True))
         for name, row in zip(names, table.to_numpy(), strict=True)
     )
-    return _done(figure, title, f"Bars of mAP in per cent. {rows}.")
+    return _done(figure, title, f"Bars of mAP in per cent{', with 95 % intervals' * (intervals is not None)}. {rows}.")
 
 
 def interval_bars(table: pd.DataFrame, title: str = "", label: str = "Avg mAP (%)") -> Figure:

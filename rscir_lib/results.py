@@ -3,6 +3,7 @@
 python -m rscir_lib.results                              # the bundled synthetic benchmark and encoder
 python -m rscir_lib.results --seed 1                     # a synthetic benchmark that nothing was tuned on
 python -m rscir_lib.results ROOT --encoder FOLDER --listing FOLDER/heldout.csv
+python -m rscir_lib.results --methods RUN_FOLDER ...     # notebook 09's table of runs that have it, in Markdown
 """
 
 import argparse
@@ -17,7 +18,15 @@ from rscir_lib.encoders import Encoder, load_encoder
 from rscir_lib.evaluation import BASELINES, evaluate, summarize, with_chance
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.runs import dataset_root, run_folder
-from rscir_lib.statistics import against_average, choose_lambda, folds, lambdas_told, summarize_chosen
+from rscir_lib.statistics import (
+    against_average,
+    choose_lambda,
+    choose_lambdas,
+    folds,
+    lambdas_told,
+    methods_table,
+    summarize_chosen,
+)
 from rscir_lib.synthcom import CLASS_WORDS, HELD_OUT, draw_synthcom
 from rscir_lib.training import zero_shot_accuracy
 
@@ -71,6 +80,23 @@ def report(
     return rows
 
 
+def methods_of(run: Path) -> str:
+    """Notebook 09's table of a run, every method with what it is worth and costs, in Markdown.
+
+    Raises FileNotFoundError where notebook 09 hasn't run there.
+    """
+    found = {}
+    for name in ("09_map", "09_how_sure", "09_cost"):
+        path = run / "tables" / f"{name}.csv"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: run notebook 09 there")
+        found[name] = pd.read_csv(path, index_col="method", dtype={"lambda": str}, keep_default_na=name != "09_map")
+    table = methods_table(*found.values())
+    rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
+    lines = [[name, *row] for name, row in zip(["method", "---", *table.index], rows, strict=True)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def spreads(images: np.ndarray, texts: np.ndarray) -> pd.DataFrame:
     """Shape of the similarities of all pairs of different images, and of all pairs of an image and a text.
 
@@ -95,16 +121,15 @@ def best_and_honest(rows: pd.DataFrame) -> pd.DataFrame:
     """Avg mAP in per cent of each method at its best lambda, at an honest one, and at 0.5; index method.
 
     rows: of `evaluate`, methods with a lambda. Columns `lambda` and `best`: chosen on the queries that it is measured
-    on; `honest`: for each attribute the lambda that is best on the mean of the others, NaN where there is only one;
-    `even`: at 0.5, which nobody chose, NaN where it is not among the rows.
+    on; `honest`: for each attribute the lambda that is best on the others, NaN where there is only one; `even`: at 0.5,
+    which nobody chose, NaN where it is not among the rows.
     """
-    lines = {}
-    for method, table in summarize(rows).groupby(level="method", sort=False):
-        average, by = table["Avg"].droplevel("method"), table.drop(columns="Avg").droplevel("method")
-        chosen = [by.at[by.drop(columns=a).mean(axis=1).idxmax(), a] for a in by] if by.shape[1] > 1 else [np.nan]
-        lines[method] = {"lambda": average.idxmax(), "best": average.max(), "honest": np.mean(chosen)}
-        lines[method]["even"] = average.get(0.5, np.nan)
-    return pd.DataFrame(lines).T
+    average = summarize(rows)["Avg"].unstack("lambda", sort=False)
+    honest = np.nan
+    if rows["attribute"].nunique() > 1:
+        honest = summarize_chosen(choose_lambdas(rows, rows["attribute"].groupby(level=0).first())[0])["Avg"]
+    columns = {"lambda": average.idxmax(axis=1), "best": average.max(axis=1), "honest": honest}
+    return pd.DataFrame(columns).assign(even=average.get(0.5, np.nan))
 
 
 def _table(rows: pd.DataFrame, benchmark: Benchmark | None = None) -> str:
@@ -148,7 +173,12 @@ def main() -> None:
     parser.add_argument("--architecture", default="", help="the encoder's default without one")
     parser.add_argument("--listing", default="", help="a part of the archive, in the format of patternnet.csv")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--methods", nargs="+", type=Path, metavar="RUN", help="print notebook 09's table of runs")
     arguments = parser.parse_args()
+    for run in arguments.methods or ():
+        print(f"\n{run.resolve().name}\n\n{methods_of(run)}")
+    if arguments.methods:
+        return
     root = arguments.root or ("" if arguments.seed == 0 else f"runs/synthcom-seed{arguments.seed}")
     if not arguments.root:
         draw_synthcom(dataset_root(root), seed=arguments.seed)
@@ -160,4 +190,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None

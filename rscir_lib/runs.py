@@ -124,6 +124,11 @@ def _device(value: object) -> str:
     return "" if number < there else f"auto or cpu: torch sees {there} CUDA devices here"
 
 
+def _scheduler(value: object) -> str:
+    fine = isinstance(value, str) and re.fullmatch(r"(local|(tcp|tls|ucx)://\S+)?", value)
+    return "" if fine else 'local, the address of a Dask scheduler (tcp://host:8786), or "" for this machine alone'
+
+
 def _method(value: object) -> str:
     from rscir_lib.composition import METHODS
 
@@ -147,10 +152,12 @@ PARAMETERS: dict[str, Rule] = {
     "MODELS_ROOT": _folder,
     "DEVICE": _device,
     "PRECISION": _choice("float32", "bfloat16", "float16"),
+    "SCHEDULER": _scheduler,
     "FEATURES": _store,
     "OUTPUT_ROOT": _output,
     "BATCH_SIZE": _whole(0, 1_000_000),
     "OVERWRITE": _truth,
+    "STRICT": _truth,
     "LAMBDAS": _list(_SHARE, "[0.3, 0.5]"),
     "WEIGHT": _SHARE,
     "ABLATION": _list(_method, '["linear", "weicom"]'),
@@ -287,8 +294,9 @@ def _content(path: Path) -> str:
 
 
 def files_below(place: Path) -> dict[str, Path]:
-    """Every file in a folder by its posix path in there, sorted; a file itself as "."."""
-    paths = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    """Every file in a folder by its posix path in there, sorted, without hidden ones, which are locks and leftovers; a
+    file itself as "."."""
+    paths = [place] if place.is_file() else sorted(path for path in place.rglob("[!.]*") if path.is_file())
     return {path.relative_to(place).as_posix(): path for path in paths}
 
 

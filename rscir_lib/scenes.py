@@ -13,7 +13,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from rscir_lib.archive import Archive, read_archive, split_window, write_listing
-from rscir_lib.pixels import DEFAULT_READING, Reading, Window, band_values, colour_bands, geography, open_raster
+from rscir_lib.pixels import Reading, Window, band_values, colour_bands, geography, open_raster, read_rule
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -24,7 +24,7 @@ def read_scenes(
     tile: int = 256,
     overlap: int = 0,
     max_nodata: float = 0.5,
-    rule: Reading = DEFAULT_READING,
+    rule: Reading | None = None,
     listing: str | Path | None = None,
 ) -> Archive:
     """The archive of the windows of scenes, `tile` x `tile` pixels, row by row; `archive.note` says what was left out.
@@ -64,7 +64,7 @@ def read_scenes(
     return Archive(whole.root, tuple(files), tuple(classes), whole.rule, note, tuple(shares)).subset(kept)
 
 
-def _scenes(scenes: str | Path | Iterable[str | Path], listing: str | Path | None, rule: Reading) -> Archive:
+def _scenes(scenes: str | Path | Iterable[str | Path], listing: str | Path | None, rule: Reading | None) -> Archive:
     if isinstance(scenes, str | Path):
         if not Path(scenes).expanduser().is_file():
             return read_archive(scenes, listing, rule)
@@ -78,7 +78,7 @@ def _scenes(scenes: str | Path | Iterable[str | Path], listing: str | Path | Non
     while not all(path.is_relative_to(root) for path in paths):
         root = root.parent
     files = tuple(path.relative_to(root).as_posix() for path in paths)
-    return Archive(root, files, ("",) * len(files), rule, f"{len(files)} scenes")
+    return Archive(root, files, ("",) * len(files), rule or read_rule(root), f"{len(files)} scenes")
 
 
 def _windows(path: Path, tile: int, overlap: int, rule: Reading) -> Iterator[tuple[Window | None, float]]:
@@ -157,4 +157,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None

@@ -62,12 +62,19 @@ def bootstrap_difference(
     """
     if over not in OVER:
         raise ValueError(f"over {over!r} is unknown; choose {', '.join(OVER)}")
-    table, rng = _paired(a, b), np.random.default_rng(seed)
-    means, resampled, alone = [], [], False
-    for _, part in table.groupby("attribute", sort=False):
+    table = _paired(a, b)
+    mean = float(table.groupby("attribute", sort=False)["difference"].mean().mean())
+    low, high = _interval(np.mean(list(_resampled(table, over, samples, seed).values()), axis=0))
+    return pd.Series({"difference": mean, "low": low, "high": high})
+
+
+def _resampled(table: pd.DataFrame, over: str, samples: int, seed: int) -> dict[str, np.ndarray]:
+    """Means (samples,) of `difference` in bootstrap samples, by attribute; all NaN where there is one case to draw."""
+    rng, found = np.random.default_rng(seed), {}
+    for attribute, part in table.groupby("attribute", sort=False):
         cells = part.pivot_table(index="image", columns="text", values="difference", aggfunc=["sum", "size"])
         total, size = (cells[what].fillna(0).to_numpy() for what in ("sum", "size"))  # images x texts
-        drawn = []
+        drawn, alone = [], False
         for asked, cases in zip(("images", "texts"), size.shape, strict=True):
             resample = over in (asked, "both")
             alone |= resample and cases < 2
@@ -75,16 +82,36 @@ def bootstrap_difference(
             drawn.append(rng.multinomial(cases, chances, samples) if resample else np.ones((samples, cases)))
         images, texts = drawn
         total, size = (((images @ cell) * texts).sum(axis=1) for cell in (total, size))
-        means.append(part["difference"].mean())
         # nothing is left where no query's image and text were both drawn
-        resampled.append(np.divide(total, size, out=np.full(samples, np.nan), where=size > 0))
-    low, high = (np.nan, np.nan) if alone else np.nanpercentile(np.mean(resampled, axis=0), [2.5, 97.5])
-    return pd.Series({"difference": float(np.mean(means)), "low": float(low), "high": float(high)})
+        drawn_some = np.zeros_like(size, bool) if alone else size > 0
+        found[attribute] = np.divide(total, size, out=np.full(samples, np.nan), where=drawn_some)
+    return found
+
+
+def _interval(means: np.ndarray) -> tuple[float, float]:
+    """The 2.5 and 97.5 % quantiles of what is a number; NaN where nothing is."""
+    means = means[~np.isnan(means)]
+    low, high = np.percentile(means, [2.5, 97.5]) if len(means) else (np.nan, np.nan)
+    return float(low), float(high)
 
 
 def bootstrap_mean(rows: pd.DataFrame, over: str = "both", samples: int = 2000, seed: int = 0) -> pd.Series:
     """Avg mAP of rows of one method with its 95 % interval, as `bootstrap_difference` against nothing."""
     return bootstrap_difference(rows, rows.assign(AP=0.0), over, samples, seed).rename({"difference": "Avg"})
+
+
+def intervals(rows: pd.DataFrame, over: str = "both", samples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """The 95 % interval of every cell of `summarize(rows)`: tables of its shape under the keys "low" and "high"."""
+    table = summarize(rows)
+    low, high = table.copy(), table.copy()
+    groups = rows.groupby(["method", "lambda"], dropna=False, sort=False)
+    for row, (_, part) in enumerate(groups):
+        resampled = _resampled(_paired(part, part.assign(AP=0.0)), over, samples, seed)
+        means = {name.capitalize(): of for name, of in resampled.items()}
+        for name, of in (means | {"Avg": np.mean(list(means.values()), axis=0)}).items():
+            cell = row, table.columns.get_loc(name)
+            low.iloc[cell], high.iloc[cell] = _interval(of)
+    return pd.concat({"low": low, "high": high})
 
 
 def against_average(rows: pd.DataFrame, method: str = "weicom", lam: float | None = None) -> pd.DataFrame:
@@ -141,7 +168,7 @@ def compare_runs(runs: Mapping[str, pd.DataFrame], over: str = "both", samples: 
     runs: name -> rows of one method each. Queries are the same where attribute, image and text are. Index (run, less).
     """
     keys = ["attribute", "image", "text"]
-    asked = {name: rows.set_index(keys, drop=False).sort_index() for name, rows in runs.items()}
+    asked = {name: rows.set_index(keys, drop=False).rename_axis([None] * 3).sort_index() for name, rows in runs.items()}
     pairs = [(b, a) for a, b in itertools.combinations(asked, 2) if asked[a].index.equals(asked[b].index)]
     found = {pair: bootstrap_difference(*map(asked.get, pair), over, samples) for pair in pairs}
     index = pd.MultiIndex.from_tuples(pairs, names=["run", "less"]) if pairs else None
@@ -237,6 +264,7 @@ def lambda_choices(
 
     Per-query ceiling (the best lambda of each query, which nobody can know), best on the very queries that are judged
     (which flatters), chosen on other halves, classes and attributes, and `without_labels` (the nearest in `rows`).
+    `low` and `high` are the 95 % interval of Avg.
     """
     own = rows[rows["method"] == method]
     lambdas = own["lambda"].unique()
@@ -254,7 +282,9 @@ def lambda_choices(
             ways[f"chosen on other {name}"] = (honest, lambdas_told(chosen))
     ways["without labels"] = (rows_of(rows, method, near), f"{near:g}")
     table = summarize_chosen({name: part for name, (part, _) in ways.items()})
-    return table.assign(**{"lambda": [told for _, told in ways.values()]}).rename_axis("chosen")
+    sure = pd.DataFrame({name: bootstrap_mean(part, seed=seed) for name, (part, _) in ways.items()}).T
+    told = {"lambda": [told for _, told in ways.values()]}
+    return table.join(sure[["low", "high"]]).assign(**told).rename_axis("chosen")
 
 
 # --- what stands behind a mean
@@ -428,6 +458,33 @@ def _memory(start: bool = False) -> float:
         return int(peak) / 1024
     except (OSError, AttributeError, ValueError):
         return float("nan")
+
+
+def methods_table(means: pd.DataFrame, sure: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """Methods x attributes in words, the best first, as they are printed.
+
+    means: mAP in per cent, a column an attribute, `Avg` and `lambda` (in words); sure: of Avg `low` and `high`, the
+    `difference` from one of the methods (NaN for that one), its `low of difference`, `high of difference` and `p`;
+    costs: `ms a query`. Index of all three: the method. A star marks a p below 0.05.
+    """
+
+    def told(value: float, low: float, high: float, form: str) -> str:
+        return f"{value:{form}} ({f'{low:{form}} to {high:{form}}' if low == low else 'no interval'})"
+
+    (against,) = sure.index[sure["difference"].isna()]
+    lines = {}
+    for name, row in means.sort_values("Avg", ascending=False).iterrows():
+        avg, low, high, difference, *ends, p = sure.loc[
+            name, ["Avg", "low", "high", "difference", "low of difference", "high of difference", "p"]
+        ]
+        lines[name] = {
+            "lambda": row["lambda"],
+            **{attribute: f"{of:.1f}" for attribute, of in row.drop(["lambda", "Avg"]).items()},
+            "Avg (95 % interval)": told(avg, low, high, ".1f"),
+            f"less {against}": "" if name == against else told(difference, *ends, "+.1f") + " *" * (p < 0.05),
+            "ms a query": f"{costs.loc[name, 'ms a query']:.2f}",
+        }
+    return pd.DataFrame(lines).T.rename_axis("method")
 
 
 # --- exchange

@@ -281,7 +281,7 @@ def _save(model: torch.nn.Module, seen: torch.Tensor, path: Path) -> None:
 def _write_card(folder: Path, card: str, facts: dict[str, str], losses: pd.Series) -> None:
     smooth = losses.rolling(max(1, len(losses) // 50), min_periods=1).mean()
     axes = smooth.plot(figsize=(6, 3), xlabel="step", ylabel="contrastive loss", title="Training loss, smoothed")
-    axes.figure.savefig(folder / "loss.png", dpi=100, bbox_inches="tight")
+    write_file(folder / "loss.png", partial(axes.figure.savefig, format="png", dpi=100, bbox_inches="tight"))
     axes.figure.clear()
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     write_text(folder / "README.md", f"{card}\n\n| | |\n| --- | --- |\n{table}\n\n![loss](loss.png)\n")
@@ -448,4 +448,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,6 +1,6 @@
 """Runs the notebooks in order, each with parameters, and skips those that stand.
 
-    python -m rscir_lib.workbook                                     # all six on the bundled benchmark
+    python -m rscir_lib.workbook                                     # all on the bundled benchmark
     python -m rscir_lib.workbook 03 04 ENCODER=clip DATASET_ROOT=~/PatternNet
     python -m rscir_lib.workbook --params notebooks/params/patternnet_clip.yaml
     python -m rscir_lib.workbook ENCODER=clip,remoteclip ARCHITECTURE=RN50,ViT-L-14     # every combination
@@ -17,9 +17,7 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -27,11 +25,11 @@ import nbformat
 import pandas as pd
 import papermill
 import yaml
-from filelock import FileLock, Timeout
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from rscir_lib.files import write_json
+from rscir_lib.files import alone_in, write_json
+from rscir_lib.measuring import measured
 from rscir_lib.runs import (
     IDENTITY,
     PARAMETERS,
@@ -185,12 +183,12 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
     """
     run = run_of(parameters)
     copy, stamp = run / "notebooks" / notebook.name, run / "notebooks" / f"{notebook.stem}.json"
-    with _alone_in(run):
+    with alone_in(run):
         if not (force or parameters.get("OVERWRITE")) and _stands(stamp, notebook, parameters, run):
             return "stands"
         stamp.unlink(missing_ok=True)
         before = _files(run)
-        done = _execute(notebook, copy, parameters, timeout)
+        done = execute(notebook, copy, parameters, timeout)
         after = _files(run)
         # a store that stood already is the result of the notebook that makes it, too
         kept = "features/" if "OVERWRITE" in parameters else ()
@@ -201,26 +199,15 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
     return "ran as far as it goes without labels" if ended else "ran"
 
 
-@contextmanager
-def _alone_in(run: Path) -> Iterator[None]:
-    lock = FileLock(run / ".lock")
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        print(f"      another command works in {run}; waiting until it is done", flush=True)
-        held = lock.acquire()
-    with held:
-        yield
-
-
 def _files(run: Path) -> dict[str, tuple[int, int]]:
     """Size and time of every file of a run that may be a notebook's result."""
-    files = {file: path for file, path in files_below(run).items() if "/" in file and not path.name.startswith(".")}
+    files = {file: path for file, path in files_below(run).items() if "/" in file}
     stats = {file: path.stat() for file, path in files.items() if not re.fullmatch(r"notebooks/.*\.json", file)}
     return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
 
 
-def _execute(notebook: Path, copy: Path, parameters: dict[str, object], timeout: int) -> nbformat.NotebookNode:
+def execute(notebook: Path, copy: Path, parameters: dict[str, object], timeout: int) -> nbformat.NotebookNode:
+    """Runs a notebook by papermill, into a copy. Raises RuntimeError naming notebook, cell and error."""
     # the kernel must import this library, whatever is installed in its environment
     others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", str(ROOT))]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])
@@ -259,12 +246,12 @@ def refresh(notebooks: list[Path]) -> None:
 
 
 def run_plan(plan: dict[Path, dict[str, object]], timeout: int, force: bool = False, published: bool = False) -> None:
-    """Runs the notebooks of a plan in order, with times; stops at the first failure, which it raises."""
+    """Runs the notebooks of a plan in order, with times and memory; stops at the first failure, which it raises."""
     for number, (notebook, parameters) in enumerate(plan.items(), 1):
-        start = time.perf_counter()
         print(f"[{number}/{len(plan)}] {notebook.stem} ...", flush=True)
-        outcome = run_notebook(notebook, parameters, timeout, force)
-        print(f"      {outcome}, {time.perf_counter() - start:.1f} s", flush=True)
+        seconds, mib, outcome = measured(run_notebook, notebook, parameters, timeout, force)
+        memory = f", {mib:,.0f} MiB" if outcome != "stands" else ""
+        print(f"      {outcome}, {seconds:.1f} s{memory}", flush=True)
     run = run_of(parameters)
     print(f"results: {run}")
     if published:

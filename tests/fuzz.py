@@ -52,7 +52,7 @@ from rscir_lib.labelling.journal import read_journal
 from rscir_lib.methods import read_vocabulary
 from rscir_lib.multilabels import read_multilabels
 from rscir_lib.patterncom import read_patterncom
-from rscir_lib.pixels import read_image
+from rscir_lib.pixels import read_image, read_rule
 from rscir_lib.search import search
 from rscir_lib.synthcom import draw_synthcom
 from rscir_lib.training import _read_checkpoint
@@ -113,6 +113,7 @@ TRIPLETS = [
 ]
 MARKS = "image,text,answer,verdict\n" + "".join(f"{IMAGES[0]},red,{file},right\n" for file in IMAGES)
 JOURNAL = "image,value,proposed\n" + "".join(f"{file},oval,\n" for file in IMAGES)
+RULE = {"bands": [3, 2, 1], "limits": [0, 4095], "nodata": 0, "percentiles": [2, 98], "most_pixels": 10000}
 TILES = "".join(f"scene.tif#{x},{y},16,16 0 -\n" for x in (0, 16) for y in (0, 16))
 
 
@@ -298,6 +299,7 @@ READERS: dict[str, Reader] = {
         for number in (0, 2, 4, 5)
     },
     "listing": Reader(text("patternnet.csv", LISTING), ("patternnet.csv",), read_archive),
+    "reading rule": Reader(text("reading.json", json.dumps(RULE)), ("reading.json",), read_rule),
     "labels": Reader(text("PatternCom/shape.csv", LABELS), ("PatternCom/shape.csv",), read_patterncom),
     "multi-labels": Reader(text("multilabels.tsv", MULTILABELS), ("multilabels.tsv",), read_multilabels),
     "captions": Reader(text("captions.json", CAPTIONS), ("captions.json",), read_captions_of),

@@ -5,8 +5,8 @@ patchwork of SynthCom's synthetic images, so that the class of every window is k
 """
 
 import argparse
-import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -18,11 +18,13 @@ from shapely.geometry import box, shape
 from tqdm.auto import tqdm
 
 from rscir_lib.archive import Archive, read_archive
-from rscir_lib.bench import machine, measured, memory_mib
+from rscir_lib.bench import machine
 from rscir_lib.encoders import load_encoder
 from rscir_lib.features import extract_features, read_features
+from rscir_lib.measuring import measured, memory_mib
 from rscir_lib.pixels import CACHE
 from rscir_lib.scenes import places, read_scenes
+from rscir_lib.search import search
 from rscir_lib.synthcom import draw_synthcom
 
 TILE, METRES, WEST, NORTH, UTM = 256, 0.5, 500_000, 5_400_000, "EPSG:32633"
@@ -69,24 +71,22 @@ def run(out: Path, side: int) -> None:
     archive = step(f"{side} x {side} pixels to windows", read_scenes, path, TILE)
     print(archive.note)
     folder = step(f"extract {len(archive)} windows", extract_features, archive, encoder, out / "features")
-    features = step("read the features", read_features, folder, archive, encoder).aligned(archive)
+    features = step("read the features", read_features, folder, archive, encoder)
     place = places(archive)
     known = classes[place["row"] // TILE, place["column"] // TILE]
     cls = "swimmingpool" if "swimmingpool" in known else known[0]
     query = int(np.flatnonzero(known == cls)[0])
-    scores = features @ features[query] + features @ encoder.encode_texts(["white"])[0]
-    best = np.argsort(-scores, kind="stable")[:20]
+    hits = step("search every window", search, features, query, "white", 0.5, "weicom", len(archive), encoder, archive)
+    best = hits.table["position"].to_numpy()[:20]
     print(f"like window {query} ({cls}), white: {np.mean(known[best] == cls):.0%} of the 20 hits are {cls}")
 
-    hits = [
-        {"type": "Feature", "geometry": archive.footprint(i), "properties": {"file": archive.files[i]}} for i in best
-    ]
-    (out / "hits.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": hits}))
+    replace(hits, table=hits.table[:20]).to_geojson(out / "hits.geojson")
     found = geopandas.read_file(out / "hits.geojson").to_crs(UTM)
     east, north = WEST + place["column"][best] * METRES, NORTH - place["row"][best] * METRES
     truth = [box(e, n - TILE * METRES, e + TILE * METRES, n) for e, n in zip(east, north, strict=True)]
     apart = found.hausdorff_distance(geopandas.GeoSeries(truth, crs=UTM)).max() / METRES
     print(f"footprints read back from GeoJSON: at most {apart:.4f} pixels from the windows")
+    scores = hits.table.set_index("position")["score"].sort_index().to_numpy()
     draw_map(place, scores, best, query).savefig(out / "map.png", dpi=120, bbox_inches="tight")
     print(f"peak memory of all processes, over all steps: {most:.0f} MiB; map and GeoJSON in {out}")
     if apart > 1 or most > 1536:
@@ -98,7 +98,9 @@ def draw_map(place, scores: np.ndarray, best: np.ndarray, query: int) -> plt.Fig
     frame = geopandas.GeoDataFrame({"score": scores}, geometry=[shape(f) for f in place["footprint"]], crs=4326)
     frame = frame.to_crs(UTM)
     figure, ax = plt.subplots(figsize=(8, 7))
-    frame.plot("score", ax=ax, cmap="viridis", legend=True, legend_kwds={"label": "score", "shrink": 0.8})
+    frame.plot(
+        "score", ax=ax, cmap="viridis", edgecolor="none", legend=True, legend_kwds={"label": "score", "shrink": 0.8}
+    )
     frame.iloc[best].boundary.plot(ax=ax, color="red", linewidth=1)
     frame.iloc[[query]].boundary.plot(ax=ax, color="white", linewidth=2)
     ax.set(title="Scores over the scene (synthetic); red: hits, white: query", xlabel="east (m)", ylabel="north (m)")

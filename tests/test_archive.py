@@ -16,6 +16,7 @@ from rscir_lib.archive import Archive, read_archive, write_listing
 from rscir_lib.encoders import load_encoder
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.pixels import Reading, colour_bands, open_raster, read_image
+from rscir_lib.scenes import read_scenes
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -189,11 +190,49 @@ def test_an_archive_travels(tmp_path):
 
 @pytest.mark.parametrize(
     "values",
-    [{"bands": (1, 2)}, {"bands": (0,)}, {"percentiles": (98, 2)}, {"limits": (5, 5)}, {"most_pixels": 0}],
+    [
+        {"bands": (1, 2)},
+        {"bands": (0,)},
+        {"bands": (1.5,)},
+        {"percentiles": (98, 2)},
+        {"limits": (5, 5)},
+        {"limits": (1, 2, 3)},
+        {"most_pixels": 0},
+    ],
 )
 def test_a_rule_checks_itself(values):
     with pytest.raises(ValueError, match=rf"{next(iter(values))} .*wanted|{next(iter(values))} .*: name"):
         Reading(**values)
+
+
+def test_the_rule_beside_the_images(tmp_path, picture):
+    """Band choice and limits for whoever works with commands and notebooks alone."""
+    write_raster(tmp_path / "a.tif", picture[..., ::-1].astype(np.uint16) * 16)
+    (tmp_path / "reading.json").write_text('{"bands": [3, 2, 1], "limits": [0, 4080], "nodata": null}')
+    archive = read_archive(tmp_path)
+    assert archive.rule == Reading(bands=(3, 2, 1), limits=(0, 4080))
+    np.testing.assert_array_equal(np.asarray(archive.read(0)), picture)
+    assert read_archive(tmp_path, rule=Reading(bands=(1,))).rule == Reading(bands=(1,))  # what is passed goes first
+    assert read_scenes(tmp_path / "a.tif", tile=64).rule == archive.rule
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "expected a JSON object of bands, percentiles, limits"),
+        ("[]", "expected a JSON object"),
+        ('{"band": [1]}', "unexpected keyword argument 'band'"),
+        ('{"bands": 3}', "expected a JSON object"),
+        ('{"bands": ["red"]}', "'red': a number is wanted"),
+        ('{"limits": [0, true]}', "True: a number is wanted"),
+        ('{"percentiles": [2]}', "two numbers that rise"),
+    ],
+)
+def test_a_wrong_rule_beside_the_images_is_named(tmp_path, text, message):
+    fill(tmp_path, "a.jpg")
+    (tmp_path / "reading.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"reading\.json: .*{message}"):
+        read_archive(tmp_path)
 
 
 # --- reading
@@ -298,6 +337,13 @@ def test_one_pixel_and_no_contrast_are_readable(mixed):
     assert mixed.read(mixed.names.index("one pixel.png")).size == (1, 1)
     assert mixed.read(mixed.names.index("one deep pixel.tif")).getpixel((0, 0)) == (194,) * 3  # 777 of 1023
     assert np.isfinite(features_of([mixed.read(mixed.names.index("one pixel.png"))])).all()
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png"])
+def test_a_scene_beyond_pillows_own_bound_is_named_alike(tmp_path, name):
+    Image.new("1", (18_000, 16_000)).save(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name}: a scene, too large for one feature .*make tiles"):
+        read_image(tmp_path / name)
 
 
 def test_the_limit_can_be_raised(mixed, monkeypatch):

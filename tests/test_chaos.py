@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,5 +48,47 @@ def test_the_campaign_finds_an_error_without_a_sentence(tmp_path):
             raise KeyError("a") from None
 
     campaign = chaos.Campaign(chaos.Subject("raw", raw, lambda folder: {"a": "whole"}), tmp_path)
-    campaign.disturbed(tmp_path / "b", lambda: chaos.at_operation(tmp_path / "b", 1, lambda: chaos.refuse(28)))
+    campaign.disturbed(tmp_path / "b", "full", lambda: chaos.at_operation(tmp_path / "b", 1, partial(chaos.refuse, 28)))
     assert "KeyError: 'a'" in campaign.failures[0]
+
+
+@linux
+def test_what_a_run_says_is_whole_on_a_full_disk_and_without_its_progress_bar(tmp_path):
+    def full(folder):
+        for _ in chaos.tqdm(range(100), mininterval=0):
+            pass
+        raise OSError(28, "No space left on device", str(folder))
+
+    campaign = chaos.Campaign(chaos.Subject("good", lambda folder: folder.mkdir(), lambda folder: {}), tmp_path)
+    campaign.subject = chaos.Subject("full", full, lambda folder: {})
+    limit = partial(chaos.resource.setrlimit, chaos.resource.RLIMIT_FSIZE, (50, chaos.resource.RLIM_INFINITY))
+    campaign.disturbed(tmp_path / "a", "no file larger than 50 bytes", limit)
+    assert (campaign.failures, campaign.counts["refusals"]) == ([], 1)
+    assert campaign.words() == f"OSError: [Errno 28] No space left on device: '{tmp_path / 'a'}'"
+
+
+@linux
+def test_a_run_that_hangs_fails_and_says_where(tmp_path, monkeypatch):
+    monkeypatch.setattr(chaos, "HANGS", 1)
+    campaign = chaos.Campaign(chaos.Subject("good", lambda folder: folder.mkdir(), lambda folder: {}), tmp_path)
+    campaign.subject = chaos.Subject("stuck", lambda folder: time.sleep(60), lambda folder: {})
+    campaign.finish(tmp_path / "a", "a plain run")
+    assert "stuck, a plain run, then resumed: SIGALRM" in campaign.failures[0]
+    assert "test_chaos.py" in campaign.failures[0]
+
+
+@linux
+def test_a_run_killed_inside_the_lock_of_the_bars_stops_no_other(tmp_path, monkeypatch):
+    def killed(folder):
+        with chaos.tqdm.get_lock():
+            if not folder.exists():
+                folder.mkdir()
+                chaos.shoot("")
+        list(chaos.tqdm(range(3)))
+
+    (tmp_path / "undisturbed").mkdir()
+    monkeypatch.setattr(chaos, "HANGS", 20)
+    campaign = chaos.Campaign(chaos.Subject("killed", killed, lambda folder: {}), tmp_path)
+    assert not campaign.disturbed(tmp_path / "a", "killed")
+    campaign.finish(tmp_path / "a", "killed")
+    assert campaign.failures == []

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import oracle
-from rscir_lib import composition, evaluation
+from rscir_lib import composition, engine, evaluation
+from rscir_lib import features as features_module
 from rscir_lib.archive import Archive
 from rscir_lib.benchmark import Benchmark, Report
 from rscir_lib.composition import TwoSimilarities
@@ -410,6 +411,65 @@ def test_condensed_lists_strangers_and_cutoffs_agree_with_the_oracle(seed, lam, 
         assert rows["n_unknown"].tolist() == benchmark.n_unknown.tolist()
         by_ranks = [retrieval_metrics(ranks, (1, 7))[0] for ranks in rows["ranks"]]
         assert rows["AP"].to_numpy() == pytest.approx(by_ranks)
+
+
+def in_shards(features, number):
+    """The same rows, in so many parts."""
+    parts = [
+        features_module._Rows(features.feats[some], tuple(features.files[i] for i in some), ("",) * len(some))
+        for some in np.array_split(np.arange(len(features)), number)
+    ]
+    found = features_module.Features.__new__(features_module.Features)
+    found._hold(tuple(parts), {}, {})
+    return found
+
+
+POINTWISE = [name for name in METHODS if composition.METHODS[name].pointwise]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32), lams=st.sampled_from([[0, 0.4, 1], [0.7]]), shards=st.integers(1, 5),
+    sizes=st.sampled_from([(2**14, 256, 4096), (7, 4, 8)]), equal=st.sampled_from([0, 1, 30]),
+)  # fmt: skip
+def test_ranks_of_shards_are_those_of_the_whole(seed, lams, shards, sizes, equal):
+    """Whatever the blocks, with images taken out, strangers, equal features and features that hardly differ."""
+    rng = np.random.default_rng(seed)
+    benchmark, features, strangers = open_benchmark(rng)
+    feats = features.feats.copy()
+    feats[rng.choice(len(feats), equal)] = feats[1]
+    features = make_features(benchmark.archive, feats)
+    asked = (benchmark, features, text_encoder(6), POINTWISE, lams, "cpu", False, (1, 7), strangers, True)
+    whole = evaluate(*asked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "STREAMED_FROM", 0)
+        for name, size in zip(("RANKED", "QUERIES", "ROUND"), sizes, strict=True):
+            patch.setattr(engine, name, size)
+        patch.setattr(evaluation, "_in_memory", None)
+        patch.setattr(engine, "each", lambda function, items, *where: map(function, items))
+        by_parts = evaluate(benchmark, in_shards(features, shards), *asked[2:])
+    assert all(np.array_equal(a, b) for a, b in zip(whole["ranks"], by_parts["ranks"], strict=True))
+    pd.testing.assert_frame_equal(whole.drop(columns="ranks"), by_parts.drop(columns="ranks"), check_exact=True)
+
+
+def test_what_is_too_near_to_tell_is_compared_once_more():
+    """However far apart two roundings may lie: every comparison is then made row by row."""
+    benchmark, features, strangers = open_benchmark(np.random.default_rng(3))
+    asked = (benchmark, features, text_encoder(6), ["weicom", "minimum"], [0.4], "cpu", False, (1, 7), strangers, True)
+    whole = evaluate(*asked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "STREAMED_FROM", 0)
+        count = engine.count_near
+        patch.setattr(engine, "count_near", lambda scores, levels, tolerance: count(scores, levels, 0.5))
+        by_parts = evaluate(*asked)
+    assert all(np.array_equal(a, b) for a, b in zip(whole["ranks"], by_parts["ranks"], strict=True))
+
+
+def test_features_in_another_order_are_not_ranked_by_shards(case):
+    benchmark, features = case
+    turned = Features(features.feats[::-1], features.files[::-1], features.classes[::-1])
+    with pytest.raises(ValueError, match="in its order, which ranking by shards needs"):
+        evaluate(benchmark, turned, text_encoder(16), progress=False, scheduler="local")
 
 
 @settings(max_examples=30, deadline=None)

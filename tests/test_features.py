@@ -585,6 +585,15 @@ def test_damaged_old_stores(archive, expected, tmp_path, changes):
         read_features(tmp_path / "store", archive)
 
 
+@pytest.mark.parametrize("column", ["files", "classes"])
+def test_old_stores_whose_files_were_turned_round(archive, expected, tmp_path, column):
+    turned = {column: getattr(archive, column)[::-1]}
+    write_old(tmp_path / "store", archive, expected.astype(np.float32), **turned)
+    for asked in (archive, None):
+        with pytest.raises(ValueError, match=r"features\.json: files or classes were changed; extract again"):
+            read_features(tmp_path / "store", asked)
+
+
 # --- an object that can't be wrong
 
 

@@ -17,6 +17,7 @@ from rscir_lib.labelling import (
     Session,
     agreement,
     changed_share,
+    check_proposals,
     cohens_kappa,
     merge_journals,
     propose,
@@ -127,6 +128,20 @@ def test_proposals_ask_for_the_least_sure_first(archive, tmp_path):
     session.label("b1.png", "")
     assert changed_share(session.labels) == 0.5
     assert math.isnan(changed_share(journal(("x", "smooth"))))
+
+
+def test_proposals_are_checked_where_labels_know():
+    """Of 20 images, the surest 12 are proposed rightly; one more has a value that was not on offer."""
+    proposals = pd.DataFrame({"position": range(21), "proposed": ["smooth", "rough"] * 10 + ["rough"], "margin": 0.0})
+    values = ["oval", *(["rough", "smooth"] * 4)[:8], *(["smooth", "rough"] * 6)]
+    labels = pd.DataFrame({"position": [20, *range(20)], "value": values})
+    table = check_proposals(proposals, labels)
+    assert table["images"].to_dict() == {"least sure tenth": 2, "all": 20, "surest tenth": 2}
+    assert table["right"].to_dict() == {"least sure tenth": 0, "all": 0.6, "surest tenth": 1}
+    for nothing in (None, labels[:0]):
+        table = check_proposals(proposals, nothing)
+        assert table["images"].tolist() == [0, 0, 0]
+        assert table["right"].isna().all()
 
 
 def test_kappa_by_hand():

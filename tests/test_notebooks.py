@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +18,14 @@ from rscir_lib import runs, statistics, workbook
 from rscir_lib.archive import read_image
 from rscir_lib.benchmark import read_benchmark
 from rscir_lib.composition import METHODS
+from rscir_lib.course import SKIPPED
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import BASELINES, chance, compare_published, evaluate, summarize
+from rscir_lib.exercises import EXERCISES
 from rscir_lib.features import read_features
 from rscir_lib.files import write_json, write_text
 from rscir_lib.methods import Expanded
+from rscir_lib.results import methods_of
 from rscir_lib.search import top_k
 from rscir_lib.synthcom import draw_synthcom
 
@@ -68,7 +72,7 @@ def test_committed_clean(command):
 def test_defines_nothing_and_imports_what_readers_know(path):
     for cell in code_cells(path):
         nodes = list(ast.walk(ast.parse(cell.source)))
-        if "exercise" not in tags(cell):
+        if "solution" not in tags(cell):
             assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in nodes), cell.source
         modules = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
         modules += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
@@ -89,13 +93,38 @@ def test_parameters_are_literals_that_papermill_finds(path):
 
 
 @each_notebook
+def test_a_run_has_one_folder(path):
+    """A notebook that reads a dataset declares all that names its run: else it would look elsewhere."""
+    declared = workbook.declared_parameters(path)
+    if "DATASET_ROOT" in declared:
+        assert set(runs.IDENTITY) <= set(declared)
+
+
+@each_notebook
 def test_opens_and_closes_as_a_lesson(path):
     cells = nbformat.read(path, as_version=4).cells
     prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
     assert all(word in prose[0] for word in ("# ", "**You will learn**", "**It needs**", "**It takes**"))
     assert prose[-1].startswith("**Next:**")
-    assert "## Recap" in prose[-2]
-    assert "## Exercises" in prose[-2]
+    assert sum("## Recap" in text and "## Exercises" in text for text in prose) == 1
+
+
+@each_notebook
+def test_every_exercise_has_its_solution_and_its_check(path):
+    """An exercise, its solution, its check, in this order; the tools that run a notebook leave the last two alone."""
+    cells = nbformat.read(path, as_version=4).cells
+    at = [i for i, cell in enumerate(cells) if cell.source.startswith("### Exercise")]
+    numbers = [cells[i].source.split()[2] for i in at]
+    assert numbers == [number for number in EXERCISES if number.startswith(path.stem[:2])]
+    assert numbers == [f"{path.stem[:2]}.{i}" for i in range(1, len(at) + 1)]
+    assert len(at) >= 2
+    for i, number in zip(at, numbers, strict=True):
+        solution, check = cells[i + 1 : i + 3]
+        assert tags(solution) == ["solution", *SKIPPED]
+        assert re.search(r"^answer = ", solution.source, re.MULTILINE)
+        assert tags(check) == ["exercise", *SKIPPED]
+        assert check.source == f'check("{number}", answer)'
+    assert sum("solution" in tags(cell) for cell in cells) == len(at)
 
 
 @each_notebook
@@ -231,6 +260,33 @@ def test_07_explorer(given, extracted, benchmark, features, encoder):
     assert (folder / "notebooks" / "07_explorer.ipynb").stat().st_size < 500_000  # no picture in the saved state
 
 
+def test_08_labelling(given, extracted, benchmark, features, encoder):
+    """The labels of two people, who agree on two images of three and know nothing of a fourth."""
+    folder = extracted / "labels" / "ground"
+    folder.mkdir(parents=True)
+    images = benchmark.archive.names[:4]
+    for person, values in {"ann": ["grass", "sand", "sand", ""], "bob": ["grass", "grass", "sand", ""]}.items():
+        lines = [f"{image},{value},sand\n" for image, value in zip(images, values, strict=True)]
+        write_text(folder / f"{person}.csv", "image,value,proposed\n" + "".join(lines))
+    folder = run("08", **given, PERSON="ann", DEVICE="cpu")
+    assert folder == extracted
+    found = pd.read_csv(folder / "tables" / "08_agreement.csv")
+    # by chance: 1/3 x 2/3 grass, 2/3 x 1/3 sand
+    assert found.to_numpy().tolist() == [
+        ["ann", "bob", 3, pytest.approx(2 / 3), pytest.approx((2 / 3 - 4 / 9) * 9 / 5)]
+    ]
+    left_open = pd.read_csv(folder / "tables" / "08_left_open.csv")
+    assert left_open["image"].tolist() == [images[1], images[3]]
+    written = (folder / "labels" / "ground" / "merged" / "ground.csv").read_text()
+    assert written == f"{images[0]},ground,grass\n{images[2]},ground,sand\n"
+    checked = pd.read_csv(folder / "tables" / "08_check.csv", index_col=0)
+    words = ["concrete", "grass", "sand"]
+    labels = benchmark.labels.query("attribute == 'context' and value in @words")
+    cosines = features.aligned(benchmark.archive)[labels["position"]] @ encoder.encode_texts(words).T
+    right = np.array(words)[cosines.argmax(axis=1)] == labels["value"]
+    assert checked.loc["all"].tolist() == [len(labels), pytest.approx(right.mean())]
+
+
 def test_09_beyond_weicom(given, extracted, benchmark, features, encoder):
     left_out = [name for name in METHODS if name not in (*BASELINES, "weicom", "slerp")]
     folder = run("09", **given, LAMBDAS=LAMBDAS, LEFT_OUT=left_out, EXPANDED=["weicom"], DEVICE="cpu")
@@ -246,6 +302,11 @@ def test_09_beyond_weicom(given, extracted, benchmark, features, encoder):
     cost = pd.read_csv(folder / "tables" / "09_cost.csv", index_col="method")
     assert (cost["ms a query"] > 0).all()
     assert set(cost.index) == set(chosen)
+    printed = methods_of(folder).splitlines()
+    assert len(printed) == 2 + len(chosen)
+    (line,) = [line for line in printed if line.startswith("| weicom |")]
+    assert f"{found.loc['weicom', 'Color']:.1f} |" in line
+    assert f"| {found.loc['weicom', 'Avg']:.1f} ({sure.loc['weicom', 'low']:.1f} to " in line
 
 
 def test_10_how_sure(given, extracted, table, benchmark, features, encoder):
@@ -267,9 +328,12 @@ def test_11_compare(given, tmp_path, benchmark, features, encoder):
     """Two runs of the same queries, one better by exactly 10 points everywhere, and one of other queries."""
     rows = evaluate(benchmark, features, encoder.encode_texts, ["image", "weicom"], [0.5], "cpu", progress=False)
     worse = rows.assign(AP=rows["AP"] - 0.1)
-    for name, saved in (("one", worse), ("two", rows.sample(frac=1, random_state=0)), ("three", rows.iloc[5:])):
-        write_json(tmp_path / "beside" / name / "run.json", {"dataset": {}, "protocol": "released"})
-        write_text(tmp_path / "beside" / name / "tables" / "09_rows.csv", saved.to_csv())
+    shuffled, fewer = rows.sample(frac=1, random_state=0), rows.drop(index=range(5))
+    for name, saved in (("one", worse), ("two", shuffled), ("three", fewer)):
+        tables = tmp_path / "beside" / name / "tables"
+        tables.mkdir(parents=True)
+        write_json(tables.parent / "run.json", {"dataset": {}, "protocol": "released"})
+        write_text(tables / "09_rows.csv", saved.to_csv())
     folder = run("11", OUTPUT_ROOT=str(tmp_path / "runs"), RUNS_FOLDER=str(tmp_path / "beside"))
     table = summarize(rows)["Avg"].droplevel("lambda")
     found = pd.read_csv(folder / "tables" / "11_avg.csv", index_col="method")
@@ -293,12 +357,15 @@ def unlabelled(tmp_path_factory):
     for i in range(12):
         pixels = rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / "archive" / f"picture {i}.png")
+    (folder / "archive" / "text.jpg").write_text("no image")
+    Image.fromarray(pixels[:30]).save(folder / "my own ü.jpg")
     return {"DATASET_ROOT": str(folder / "archive"), "OUTPUT_ROOT": str(folder / "runs")}
 
 
 def test_an_archive_without_labels_from_pictures_to_a_gallery(unlabelled, capsys):
     """All six by one command: what needs labels ends cleanly, what needs none is done."""
-    small = ["DEVICE=cpu", "TOP=3", "FREE_TEXTS=['large']", "LAMBDAS=[0.5]"]
+    asked = Path(unlabelled["DATASET_ROOT"]).parent / "my own ü.jpg"
+    small = ["DEVICE=cpu", "TOP=3", "FREE_TEXTS=['large']", "LAMBDAS=[0.5]", f"QUERY_IMAGE={asked}", "QUERY_TEXT=red"]
     assert (
         workbook.main(["01", "02", "03", "04", "05", "06", *(f"{k}={v}" for k, v in unlabelled.items()), *small]) == 0
     )
@@ -308,6 +375,14 @@ def test_an_archive_without_labels_from_pictures_to_a_gallery(unlabelled, capsys
     assert outcomes == [early, "ran", early, early, early, early]
     folder = Path(unlabelled["OUTPUT_ROOT"]) / "archive_demo"
     assert (folder / "figures" / "06_free_text.png").stat().st_size > 10_000
+    (hits,) = folder.glob("tables/06_hits_*.csv")
+    found = pd.read_csv(hits)
+    assert found["rank"].tolist() == [1, 2, 3]
+    assert set(found["query_image"]) == {"my own ü.jpg"}
+    assert (folder / "figures" / f"{hits.stem}.html").read_text().count('src="data:image/jpeg;base64,') == 4
+    unread = pd.read_csv(folder / "tables" / "02_unreadable.csv")
+    assert unread["file"].tolist() == ["text.jpg"]
+    assert "its content is not of an image format" in unread["reason"][0]
     described = nbformat.read(folder / "notebooks" / "01_dataset_construction.ipynb", as_version=4)
     printed = "".join(out.get("text", "") for cell in code_cells_of(described) for out in cell.outputs)
     assert "archive has no labels: this notebook ends here" in printed
@@ -325,6 +400,11 @@ def test_papermill_alone_ends_cleanly_and_checks_parameters_too(unlabelled, tmp_
     refused = papermill("-p", "PRECISION", "half")
     assert refused.returncode == 1
     assert "PRECISION='half': expected one of float32, bfloat16, float16" in refused.stderr
+
+
+def test_strict_stops_at_an_unreadable_image(unlabelled, tmp_path):
+    with pytest.raises(RuntimeError, match=r"02_feature_extraction, cell .*ValueError: row 12 of archive: .*text\.jpg"):
+        run("02", **unlabelled | {"OUTPUT_ROOT": str(tmp_path)}, STRICT=True, DEVICE="cpu")
 
 
 def test_a_position_outside_the_archive_is_named(unlabelled):
@@ -349,7 +429,7 @@ def test_real_images(ucm_root, tmp_path):
     run("06", **given, LAMBDAS=LAMBDAS, TOP=3)
     assert folder.name == f"{ucm_root.name}_demo_few"
     table = read_table(folder, "05_map")
-    assert table.columns.tolist() == ["Existence", "Avg"]
+    assert table.columns.tolist() == ["Existence", "Quantity", "Avg"]
     benchmark = read_benchmark(ucm_root, tmp_path / "few.csv")
     assert table.loc["image", "Avg"].item() > chance(benchmark)["Avg"]
     provenance = json.loads((folder / "features" / "manifest.json").read_text())["provenance"]

@@ -91,6 +91,16 @@ def test_attribute_bars_are_as_high_as_the_table(table):
     assert heights == table.to_numpy().ravel().tolist()
 
 
+def test_lines_on_bars_reach_from_low_to_high(table):
+    low, high = table - 1, table + 2
+    low.iloc[0, 0] = high.iloc[0, 0] = np.nan
+    ax = plots.attribute_bars(table, intervals=pd.concat({"low": low, "high": high})).axes[0]
+    ends = [line.get_segments() for line in ax.collections]
+    drawn = [[segment[0][1], segment[1][1]] for of in ends for segment in of if len(segment) == 2]
+    expected = np.stack([low, high], -1).reshape(-1, 2)
+    np.testing.assert_array_equal(drawn, expected[~np.isnan(expected).any(axis=1)])
+
+
 def test_heat_map_writes_whole_numbers(table):
     assert words(plots.heat_map(table.droplevel("lambda")))[:3] == ["10", "20", "15"]
 
@@ -104,7 +114,7 @@ def test_every_figure_says_what_it_shows(read, table):
         plots.cdf_steps({"normal CDF": (values, values)}, values > 0.7, 0.3, "A title"),
         plots.lambda_curves(table, title="A title"),
         plots.heat_map(table.droplevel("lambda"), "A title"),
-        plots.attribute_bars(table, title="A title"),
+        plots.attribute_bars(table, title="A title", intervals=pd.concat({"low": table, "high": table})),
     ]
     told = ["1 of 3 relevant", "+ two (1 of 2 relevant)", "mean 0.50", "3 of 12 images are relevant"]
     told += ["weicom best 40.0 at 0.5", "weicom 40 at Color", "image Color 10.0, Shape 20.0, Avg 15.0"]

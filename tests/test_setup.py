@@ -1,6 +1,8 @@
 """pyproject.toml, requirements.lock and environment.yml tell one story."""
 
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -8,7 +10,10 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+from rscir_lib import workbook
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -48,6 +53,16 @@ def test_environment_takes_everything_from_the_lock():
     assert listed == [f"- python {python}", "- pip", "- pip:", "- -r requirements.lock", "- -e ."]
 
 
+def test_binder_takes_everything_from_the_lock():
+    (python,) = re.findall(r"- python ([\d.]+)\.\*", (ROOT / ".binder" / "environment.yml").read_text())
+    assert SpecifierSet(PROJECT["requires-python"]).contains(f"{python}.0")
+    script = ROOT / ".binder" / "postBuild"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", script], check=True)
+    pattern = re.search(r"grep -vE '(.*)' requirements.lock", script.read_text()).group(1)
+    assert pattern in (ROOT / "Makefile").read_text()  # the same packages are left out
+
+
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 @pytest.mark.parametrize(
     ("target", "named"),
@@ -56,6 +71,7 @@ def test_environment_takes_everything_from_the_lock():
         ("reproduce", {"DATASET_ROOT": 1, "ENCODER": 1, "LISTING": 1}),
         ("results", {"DATASET_ROOT": 0, "ENCODER": 0, "LISTING": 0}),
         ("fetch", {"DATASET_ROOT": 0}),
+        ("tiles", {"DATASET_ROOT": 0}),
         ("adapt", {"IMAGES": 0, "CAPTIONS": 0, "OUT": 0}),
     ],
 )
@@ -80,6 +96,30 @@ def test_make_passes_paths_on_as_they_are(target, named, tmp_path):
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_passes_nothing_that_was_not_given():
-    """So that a parameter file behind ARGS is not overruled by an empty DATASET_ROOT."""
-    done = subprocess.run(["make", "-n", "workbook"], cwd=ROOT, capture_output=True, text=True, check=True)
+    """So that a parameter file behind ARGS is not overruled by an empty DATASET_ROOT; under `make test`, too."""
+    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    done = subprocess.run(["make", "-n", "workbook"], cwd=ROOT, env=outside, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].split("rscir_lib.workbook")[1].strip() == ""
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks" / "book").glob("*.md"))]
+COMMANDS = sorted({line for page in PAGES for line in re.findall(r"(?m)(?:^|`)make ([^`#\n]+)", page.read_text())})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_make_command_that_the_pages_show_is_there(command):
+    """Its target, its variables, and the notebooks and parameters in its words."""
+    makefile = (ROOT / "Makefile").read_text()
+    words = [word for word in shlex.split(command) if word != "..."]
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    targets = [word for word in words if "=" not in word]
+    for target in targets:
+        assert re.search(rf"(?m)^{target}:.*## ", makefile), target
+    for name in given:
+        assert re.search(rf"(?m)^{name} \?=|^export .*\b{name}\b", makefile), name
+    if targets in (["workbook"], ["reproduce"]):
+        words = [word for word in shlex.split(given.get("ARGS", "")) if not word.startswith("--")]
+        notebooks = workbook.select_notebooks([word for word in words if "=" not in word])
+        declared = {name for notebook in notebooks for name in workbook.declared_parameters(notebook)}
+        asked = {word.split("=")[0] for word in words if "=" in word} | given.keys() - {"ARGS", "TORCH_BACKEND"}
+        assert asked <= declared

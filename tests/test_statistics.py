@@ -26,12 +26,15 @@ from rscir_lib.statistics import (
     choose_lambda,
     choose_lambdas,
     compare_methods,
+    compare_runs,
     failure_kinds,
     folds,
     holm,
+    intervals,
     judged_alone,
     judged_share,
     lambda_choices,
+    methods_table,
     precision_ceiling,
     randomisation_test,
     rows_of,
@@ -195,6 +198,50 @@ def test_compare_methods(rows):
     assert best["difference"].to_numpy() == pytest.approx(table["weicom"].max() - table["average"].item())
     assert best.index.tolist() == ["images", "texts", "both"]
     assert (best["lambda"] == table["weicom"].idxmax()).all()
+
+
+def test_the_interval_of_every_cell(rows):
+    """Avg's is that of `bootstrap_mean`; an attribute's that of its rows alone; a single image has none."""
+    found, table = intervals(rows, samples=2000), summarize(rows)
+    assert found.loc["low"].index.equals(table.index)
+    assert found.columns.equals(table.columns)
+    for name, lam in (("image", None), ("weicom", 0.4)):
+        one = rows_of(rows, name, lam)
+        (place,) = [i for i, (m, x) in enumerate(table.index) if m == name and (lam is None or x == lam)]
+        expected = bootstrap_mean(one)
+        density = bootstrap_mean(one[one["attribute"] == "density"])  # the first: the same draws
+        for end in ("low", "high"):
+            assert found.loc[end].iloc[place][["Density", "Avg"]].tolist() == [density[end], expected[end]]
+    alone = made_up([("x", "one", "t", 0.2), ("x", "one", "u", 0.4), ("y", "one", "t", 0.2), ("y", "two", "u", 0.4)])
+    assert intervals(alone).isna().to_numpy().tolist() == [[True, False, True]] * 2
+
+
+def test_runs_are_compared_where_they_share_queries(rows):
+    image, text = rows_of(rows, "image"), rows_of(rows, "text")
+    shuffled = text.sample(frac=1, random_state=0).reset_index(drop=True).rename_axis("query")
+    found = compare_runs({"a": image, "b": shuffled, "c": image.iloc[1:], "d": text.iloc[1:]})
+    assert found.index.tolist() == [("b", "a"), ("d", "c")]
+    table = summarize(rows)["Avg"].droplevel("lambda")
+    assert found.loc[("b", "a"), "difference"] == pytest.approx(table["text"] - table["image"])
+    assert found["low"].lt(found["difference"]).all()
+    assert found["p"].between(0, 1).all()
+    assert compare_runs({"a": image, "c": image.iloc[1:]}).empty
+
+
+def test_the_methods_table_says_what_was_worked_out():
+    means = pd.DataFrame({"Color": [40, 60.04], "Avg": [40, 60.04], "lambda": ["", "0.4, 0.6"]}, ["text", "weicom"])
+    sure = pd.DataFrame(
+        {
+            "Avg": [40, 60.04], "low": [np.nan, 55], "high": [np.nan, 65.26], "difference": [-20.04, np.nan],
+            "low of difference": [-25.0, np.nan], "high of difference": [3.0, np.nan], "p": [0.0499, np.nan],
+        },
+        means.index,
+    )  # fmt: skip
+    found = methods_table(means, sure, pd.DataFrame({"ms a query": [0.5, 12.346]}, means.index))
+    assert found.loc["weicom"].tolist() == ["0.4, 0.6", "60.0", "60.0 (55.0 to 65.3)", "", "12.35"]
+    assert found.loc["text"].tolist() == ["", "40.0", "40.0 (no interval)", "-20.0 (-25.0 to +3.0) *", "0.50"]
+    assert found.index.tolist() == ["weicom", "text"]
+    assert "*" not in methods_table(means, sure.assign(p=0.05), found[["ms a query"]].astype(float)).to_string()
 
 
 # --- lambda

@@ -2,6 +2,8 @@
 
     python -m rscir_lib.bench [--quick] [--out runs/bench]              # evaluator, extractor, one query
     python -m rscir_lib.bench rehearse [--quick] [--out runs/rehearsal] # every step at PatternNet's size
+    python -m rscir_lib.bench scale [--quick] [--out runs/scale]        # ten million rows on disk, and Dask
+    python -m rscir_lib.bench cost                                      # what 10^7 to 10^9 tiles take, on paper
 
 Features here are random around class centres, images are synthetic (`rscir_lib.synthcom`), weights are random except
 the demo encoder's: good for times and memory, not for retrieval quality.
@@ -9,42 +11,36 @@ the demo encoder's: good for times and memory, not for retrieval quality.
 
 import argparse
 import os
-import platform
 import shutil
 import tempfile
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import pandas as pd
-import psutil
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from rscir_lib import synthcom
 from rscir_lib.archive import Archive, read_image
+from rscir_lib.bench import cost, scale
+from rscir_lib.bench.measure import DIM, Report, machine, unit
 from rscir_lib.benchmark import Benchmark
 from rscir_lib.composition import Database, Moments
 from rscir_lib.encoders import ENCODERS, Encoder, load_encoder
 from rscir_lib.evaluation import evaluate, summarize
 from rscir_lib.features import Features, extract_features, read_features
+from rscir_lib.measuring import measured, timed
 from rscir_lib.metrics import METRICS
 from rscir_lib.patterncom import CLASSES, MERGES, read_patterncom
 from rscir_lib.search import top_k
 
 PATTERNNET = 30_400  # images
-DIM = 768  # of ViT-L-14's features
 LAMBDAS = tuple(np.arange(11) / 10)
 # up to four classes an attribute, two to five values a class, as in PatternCom
 VALUES = {
@@ -55,70 +51,6 @@ VALUES = {
     "quantity": {"airplane": 4, "storagetank": 5, "swimmingpool": 3, "tenniscourt": 5},
     "shape": {"closedroad": 4, "intersection": 4, "river": 3, "swimmingpool": 5},
 }
-
-
-class Report:
-    """Measurements: printed as they come, kept as rows of a table."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict] = []
-
-    def add(self, section: str, what: str, **values: float) -> None:
-        """One row; a value is seconds, mib (MiB beyond what was held before), ratio, or what its name says."""
-        self.rows.append({"section": section, "what": what} | values)
-        print(f"{section:<10} {what:<46}", *(f"{key}={value:,.4g}" for key, value in values.items()), flush=True)
-
-
-def timed(function: Callable, *arguments, **options) -> tuple[float, object]:
-    """Seconds that a call took, and what it returned."""
-    start = time.perf_counter()
-    result = function(*arguments, **options)
-    return time.perf_counter() - start, result
-
-
-def memory_mib() -> float:
-    """Memory of this process and its children, in MiB; what they share counts once."""
-    total, this = 0, psutil.Process()
-    for process in (this, *this.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):  # it has just ended
-            info = process.memory_full_info()
-            total += getattr(info, "pss", info.uss)  # pss on Linux alone
-    return total / 2**20
-
-
-def measured(function: Callable, *arguments, **options) -> tuple[float, float, object]:
-    """Seconds that a call took, the most MiB it held beyond what was held before (sampled), and what it returned."""
-    before, done, samples = memory_mib(), threading.Event(), []
-    start = time.perf_counter()
-
-    def watch() -> None:
-        while not done.wait((time.perf_counter() - start) / 20):  # often at first, for what is short; then rarely
-            samples.append(memory_mib())
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        seconds, result = timed(function, *arguments, **options)
-    finally:
-        done.set()
-        watcher.join()
-    return seconds, max([*samples, memory_mib()]) - before, result
-
-
-def machine() -> str:
-    """Processor, cores, GPU and versions, in one line."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "open_clip_torch", "numpy", "pandas"))
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{cpu}, {os.cpu_count()} cores{load}; {gpu}; Python {platform.python_version()}, {versions}"
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows
 
 
 def random_features(classes: list[str] | tuple[str, ...], dim: int = DIM) -> np.ndarray:
@@ -194,27 +126,6 @@ def plain_loop(benchmark: Benchmark, feats: np.ndarray, lam: float = 0.5) -> lis
     return results
 
 
-def evaluator_cost(images: int, queries: int, dim: int) -> tuple[int, int, float, float]:
-    """Images, queries, seconds and peak MiB beyond the features, of `evaluate` by weicom with one lambda on the CPU."""
-    benchmark = some_queries(patterncom_shaped(images), queries)
-    archive = benchmark.archive
-    features = Features(random_features(archive.classes, dim), archive.files, archive.classes, {})
-    encode = partial(random_texts, dim=dim)
-    run = partial(evaluate, benchmark, features, encode, ["weicom"], device="cpu", progress=False)
-    # apart, since watching memory slows a short run; memory first, since the first run leaves some to the second
-    _, mib, _ = measured(run)
-    seconds, _ = timed(run)
-    return len(archive), len(benchmark.queries), seconds, mib
-
-
-def in_a_process(function: Callable, *arguments):
-    """The function's result, from a process of its own, so that its memory is too."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["rscir_lib.encoders", "rscir_lib.evaluation"])  # imported once
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
-
-
 @contextmanager
 def two_cores():
     """The evaluator's targets are for two cores, whatever the machine has."""
@@ -257,36 +168,6 @@ def bench_evaluator(report: Report, quick: bool) -> None:
             report.add("evaluator", f"on the GPU, {what}", seconds=seconds, queries=n, ratio=cpu / seconds)
         difference = np.abs(on_gpu[list(METRICS)].to_numpy() - on_cpu[list(METRICS)].to_numpy()).max()
         report.add("evaluator", "largest difference of a metric from the CPU's", difference=difference)
-
-
-def bench_scaling(report: Report, quick: bool) -> None:
-    """weicom, one lambda: growing archives with a few queries, then more queries on one archive."""
-    dim = 32 if quick else DIM
-    sizes = [(n, 40) for n in (380, 760)] if quick else [(10**k, 100) for k in (3, 4, 5, 6)]
-    numbers = [(760, n) for n in (20, 60)] if quick else [(PATTERNNET, n) for n in (100, 1_000, 10_000)]
-    for what, points in (("archive size", sizes), ("number of queries", numbers)):
-        for point in points:
-            images, queries, seconds, mib = in_a_process(evaluator_cost, *point, dim)
-            report.add("scaling", what, images=images, queries=queries, seconds=seconds, mib=mib)
-
-
-def scaling_figure(table: pd.DataFrame) -> Figure:
-    """Time and memory of `evaluate` against archive size and number of queries, on log axes."""
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    axes = figure.subplots(2, 2, sharex="col", sharey="row")
-    columns = {"archive size": ("images", "queries"), "number of queries": ("queries", "images")}
-    for column, (what, (x, fixed)) in zip(axes.T, columns.items(), strict=True):
-        rows = table[(table["section"] == "scaling") & (table["what"] == what)]
-        for ax, y, label in zip(column, ("seconds", "mib"), ("seconds", "MiB beyond the features"), strict=True):
-            ax.plot(rows[x], rows[y].clip(lower=1e-3), "o-")
-            ax.set(xscale="log", yscale="log")
-            ax.grid(alpha=0.3)
-            if what == "archive size":
-                ax.set_ylabel(label)
-        column[0].set_title(f"{rows[fixed].iloc[0]:,.0f} {fixed}")
-        column[1].set_xlabel(x)
-    figure.suptitle("WeiCom, one lambda, CPU; random features")
-    return figure
 
 
 @contextmanager
@@ -423,11 +304,9 @@ def bench(out: Path, quick: bool, demo: str) -> None:
     bench_evaluator(report, quick)
     bench_search(report, quick, demo)
     bench_extractor(report, quick, out, demo)
-    bench_scaling(report, quick)
     table = pd.DataFrame(report.rows).assign(machine=machine())
     table.to_csv(out / "bench.csv", index=False)
-    scaling_figure(table).savefig(out / "scaling.png", dpi=120)
-    print(f"written: {out / 'bench.csv'}, {out / 'scaling.png'}")
+    print(f"written: {out / 'bench.csv'}")
 
 
 def rehearse(out: Path, quick: bool, demo: str, images: int = PATTERNNET) -> None:
@@ -480,16 +359,22 @@ def rehearse(out: Path, quick: bool, demo: str, images: int = PATTERNNET) -> Non
 def main(argv: list[str] | None = None) -> None:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m rscir_lib.bench", description=__doc__.split("\n")[0])
-    parser.add_argument("command", nargs="?", default="bench", choices=("bench", "rehearse"))
+    parser.add_argument("command", nargs="?", default="bench", choices=("bench", "rehearse", "scale", "cost"))
     parser.add_argument("--quick", action="store_true", help="small sizes, in seconds: does everything still run?")
-    parser.add_argument("--out", type=Path, help="folder of tables and figure; runs/bench or runs/rehearsal without it")
-    parser.add_argument("--images", type=int, default=PATTERNNET, help="of the rehearsal")
+    parser.add_argument("--out", type=Path, help="folder of what is written; runs/bench, runs/rehearsal or runs/scale")
+    parser.add_argument("--images", type=int, help="of the rehearsal, or of the scale")
+    parser.add_argument("--queries", type=int, default=32, help="of the scale, at once")
     parser.add_argument("--encoder", default="demo", help="in place of the demo encoder, a folder of an adapted one")
-    arguments = parser.parse_args(argv)
-    folder = {"bench": "bench", "rehearse": "rehearsal"}[arguments.command]
-    out = arguments.out or Path("runs") / (folder + "-quick" * arguments.quick)
+    given = parser.parse_args(argv)
+    folder = "rehearsal" if given.command == "rehearse" else given.command
+    out = given.out or Path("runs") / (folder + "-quick" * given.quick)
+    if given.command == "cost":
+        print(cost.report())
+        return
     out.mkdir(parents=True, exist_ok=True)
-    if arguments.command == "bench":
-        bench(out, arguments.quick, arguments.encoder)
+    if given.command == "bench":
+        bench(out, given.quick, given.encoder)
+    elif given.command == "rehearse":
+        rehearse(out, given.quick, given.encoder, given.images or PATTERNNET)
     else:
-        rehearse(out, arguments.quick, arguments.encoder, arguments.images)
+        scale.scale(out, given.quick, given.images or scale.IMAGES, given.queries)

@@ -9,10 +9,10 @@ from rscir_lib.labelling.journal import (
     read_journals,
     write_patterncom,
 )
-from rscir_lib.labelling.session import Session, propose
+from rscir_lib.labelling.session import Session, check_proposals, propose
 from rscir_lib.labelling.widget import Labeller
 
 __all__ = [
-    "Labeller", "Session", "agreement", "changed_share", "cohens_kappa", "merge_journals", "propose", "read_journal",
-    "read_journals", "write_patterncom",
+    "Labeller", "Session", "agreement", "changed_share", "check_proposals", "cohens_kappa", "merge_journals", "propose",
+    "read_journal", "read_journals", "write_patterncom",
 ]  # fmt: skip

@@ -34,6 +34,21 @@ def propose(
     return table.sort_values("margin", kind="stable", ignore_index=True)
 
 
+def check_proposals(proposals: pd.DataFrame, labels: pd.DataFrame | None) -> pd.DataFrame:
+    """How often proposals are right where labels know: over the least sure tenth, over all, over the surest tenth.
+
+    proposals: of `propose`; labels: columns position and value, such as a benchmark's; None for none. Labels of values
+    that are not proposed are left out. Columns images, right (a share in [0, 1]; NaN without images).
+    """
+    known = proposals[:0][["position"]].assign(value="") if labels is None else labels[["position", "value"]]
+    checked = proposals.merge(known[known["value"].isin(proposals["proposed"])], on="position")
+    right, tenth = checked["proposed"] == checked["value"], -(-len(checked) // 10)
+    parts = {"least sure tenth": right[:tenth], "all": right, "surest tenth": right[len(right) - tenth :]}
+    return pd.DataFrame({name: {"images": len(part), "right": part.mean()} for name, part in parts.items()}).T.astype(
+        {"images": int}
+    )
+
+
 class Session:
     """Labels of one attribute by one person, in the file `path`: written whole after each answer, read at the start.
 

@@ -28,7 +28,8 @@ class Basic:
 
     Psomas et al., Instance-level composed image retrieval, NeurIPS 2025, and its released code. Simplified: words are
     ours (data/vocabulary); the mean image is the archive's, not that of a million web images; the least similarities
-    are the archive's, not those of generated images; texts are not put beside subject words (their "contextualise").
+    are the archive's, not those of generated images, and each similarity is divided by its own (the released code
+    divides both by the image's); texts are not put beside subject words (their "contextualise").
     """
 
     has_lambda = False

@@ -20,8 +20,8 @@ class FreeDom:
     The image and its most similar archive images, `neighbours` in all, each name their `words` most similar entries of
     the vocabulary; w_j is how often a word was named, over the most frequent one's count. Ties go to the word named
     first, by nearer neighbours. Efthymiadis et al., Composed image retrieval for training-free domain conversion,
-    WACV 2025, there with the class names of Open Images V7 and CLIP ViT-L/14; the numbers 20, 7, 7 are theirs, as far
-    as we know. Here the vocabulary is ours (data/vocabulary).
+    WACV 2025, and its released code, whose numbers 20, 7, 7 are; there with the class names of Open Images V7 and CLIP
+    ViT-L/14. Here the vocabulary is ours (data/vocabulary).
     """
 
     has_lambda, reads_words = False, True

@@ -1,7 +1,6 @@
 """The benchmark on disk."""
 
 import json
-import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,13 +9,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
-from rscir_lib.files import UNFINISHED, write_file, write_json, write_text
+from rscir_lib.files import alone_in, remove_unfinished, write_file, write_json, write_text
 from rscir_lib.parallel import parallel_map
 from rscir_lib.patterncom import ATTRIBUTES, read_patterncom
 from rscir_lib.synthcom.canvas import SIZE
 from rscir_lib.synthcom.classes import CLASSES
 from rscir_lib.synthcom.scenes import describe, paint
 
+MARKER = "synthcom.json"
 VERSION = 1  # of the drawing; same seed and number: same pixels, with the pinned numpy and Pillow
 
 
@@ -40,45 +40,64 @@ def draw_synthcom(root: str | Path, seed: int = 0, images_per_class: int = 36, w
             f"images_per_class {images_per_class} and workers {workers} must be at least 1, seed {seed} at least 0"
         )
     root = Path(root).expanduser()
-    marker = root / "synthcom.json"
     facts = {"synthetic": True, "version": VERSION, "seed": seed, "images_per_class": images_per_class, "size": SIZE}
-    try:
-        found = json.loads(marker.read_bytes()) if marker.exists() else None
-    except (ValueError, RecursionError) as error:
-        found = f"a damaged {marker.name} ({error})"
-    if found != facts and (found is not None or (root / "images").exists()):
-        raise ValueError(f"{root} holds {found or 'images that are not SynthCom'}, not {facts}: choose another folder")
-    root.mkdir(parents=True, exist_ok=True)
-    if found is None:
-        write_json(marker, facts, indent=2)  # first: images without it are somebody else's
-    for name in CLASSES:
-        (root / "images" / name).mkdir(parents=True, exist_ok=True)
-    for path in root.rglob(f".*{UNFINISHED}"):  # of a call that was killed
-        path.unlink()
-
     digits = max(3, len(str(images_per_class)))
     names = {
         (name, number): f"{name}{number:0{digits}d}.jpg"
         for name in sorted(CLASSES)
         for number in range(1, images_per_class + 1)
     }
-    there = {file for name in CLASSES for file in os.listdir(root / "images" / name)}
+    if not _marked(root, facts) or not _complete(root, names):
+        root.mkdir(parents=True, exist_ok=True)
+        with alone_in(root):
+            if not _marked(root, facts):  # again: another process may have been here
+                write_json(root / MARKER, facts, indent=2)  # first: images without it are somebody else's
+            remove_unfinished(root)
+            _draw_missing(root, seed, names, workers)
+    return root
+
+
+Names = dict[tuple[str, int], str]  # (class, number) -> file
+
+
+def _marked(root: Path, facts: dict) -> bool:
+    marker = root / MARKER
+    try:
+        found = json.loads(marker.read_bytes()) if marker.exists() else None
+    except (ValueError, RecursionError) as error:
+        found = f"a damaged {MARKER} ({error})"
+    if found != facts and (found is not None or (root / "images").exists()):
+        raise ValueError(f"{root} holds {found or 'images that are not SynthCom'}, not {facts}: choose another folder")
+    return found is not None
+
+
+def _tables(root: Path) -> list[Path]:
+    return [root / "patternnet.csv", *(root / "PatternCom" / f"{attribute}.csv" for attribute in ATTRIBUTES)]
+
+
+def _missing(root: Path, names: Names) -> list[tuple[str, int]]:
+    return [scene for scene, file in names.items() if not (root / "images" / scene[0] / file).exists()]
+
+
+def _complete(root: Path, names: Names) -> bool:
+    return all(table.exists() for table in _tables(root)) and not _missing(root, names)
+
+
+def _draw_missing(root: Path, seed: int, names: Names, workers: int | None) -> None:
+    for name in CLASSES:
+        (root / "images" / name).mkdir(parents=True, exist_ok=True)
     jobs = [
-        (root / "images" / name / file, seed, number, name)
-        for (name, number), file in names.items()
-        if file not in there
+        (root / "images" / name / names[name, number], seed, number, name) for name, number in _missing(root, names)
     ]
     chunks = [jobs[start : start + 16] for start in range(0, len(jobs), 16)]
     with tqdm(total=len(jobs), desc="SynthCom (synthetic)", unit="image", disable=not jobs) as bar:
         for done in parallel_map(_draw, chunks, workers):
             bar.update(done)
-    tables = [root / "patternnet.csv", *(root / "PatternCom" / f"{attribute}.csv" for attribute in ATTRIBUTES)]
-    if not all(table.exists() for table in tables):
+    if not all(table.exists() for table in _tables(root)):
         _write_tables(root, seed, names)
-    return root
 
 
-def _write_tables(root: Path, seed: int, names: dict[tuple[str, int], str]):
+def _write_tables(root: Path, seed: int, names: Names) -> None:
     """The attribute files and patternnet.csv, from the descriptions alone."""
     listing, rows = [], {attribute: [] for attribute in ATTRIBUTES}
     for (name, number), file in names.items():

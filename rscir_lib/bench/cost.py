@@ -1,0 +1,81 @@
+"""What an archive of 10^7 to 10^9 tiles takes, on paper: bytes, seconds, money. `python -m rscir_lib.bench cost`.
+
+The constants below were measured by the commands beside them on two cores; prices are assumptions. The rest is
+division: rows are independent, so that machines share them, until the merge or the scheduler is what takes time.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+BATCH = 256  # queries that share a scan
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Of one machine, and of the code. A core's time is that of one that has its machine to itself."""
+
+    dim: int = 768
+    cores: int = 16  # assumed
+    memory_gb: float = 64.0  # assumed
+    disk_gb_s: float = 1.0  # make scale, reading from disk
+    memory_gb_s: float = 2.0  # make scale, one query, as far as memory caches the store: a core, float16 to float32
+    row_search_ns: float = 40.0  # make scale, a batch: a row, a query, a core
+    row_rank_ns: float = 90.0  # make scale, evaluation: a row, a query, a core
+    images_s: float = 17.0  # make bench, extraction, ViT-B-32 in bfloat16: a core
+    task_ms: float = 5.0  # make scale, Dask: a shard
+    id_bytes: int = 60  # make scale: file name, class and stamp of a row
+    shard_rows: int = 174_762  # of 2^28 bytes
+    machine_usd_hour: float = 0.80  # assumed: sixteen cores, rented
+    storage_usd_gb_month: float = 0.02  # assumed: objects; a disk is four times that
+
+
+def cost(images: int, machines: int, c: Constants = Constants()) -> dict[str, float]:
+    """Of an archive of so many images on so many machines: see the page `notebooks/book/scale.md`."""
+    rows = images / machines
+    size = images * (2 * c.dim + c.id_bytes) / 1e9  # GB, ids included
+    scanned = rows * 2 * c.dim / 1e9  # GB a machine
+    shards = -(-images // c.shard_rows)
+    moments = shards * 8 * (c.dim + 1) * c.dim / 1e9  # GB, read once
+    resident = scanned <= 0.8 * c.memory_gb
+    read = scanned / (c.memory_gb_s * c.cores if resident else c.disk_gb_s)
+    overhead = shards * c.task_ms / 1e3 * (machines > 1)  # one scheduler hands them all out
+    alone = max(read, rows * c.row_search_ns / 1e9 / c.cores) + overhead
+    batch = (max(read, BATCH * rows * c.row_search_ns / 1e9 / c.cores) + overhead) / BATCH
+    ranked = (max(read, BATCH * rows * c.row_rank_ns / 1e9 / c.cores) + overhead) / BATCH
+    extraction = rows / (c.images_s * c.cores) / 3600
+    usd = machines * c.machine_usd_hour
+    return {
+        "tiles": images,
+        "machines": machines,
+        "GB": size,
+        "USD a month": size * c.storage_usd_gb_month,
+        "scanned from": "memory" if resident else "disk",
+        "extraction h": extraction,
+        "USD extraction": extraction * usd,
+        "moments GB": moments,
+        "alone s": alone,
+        "in a batch s": batch,
+        "USD 1,000 queries": batch * 1000 / 3600 * usd,
+        "22,240 ranked h": 22_240 * ranked / 3600,
+    }
+
+
+def table(c: Constants = Constants()) -> pd.DataFrame:
+    """`cost` at 10^7, 10^8 and 10^9 tiles, on one machine, ten and a hundred."""
+    return pd.DataFrame([cost(10**k, machines, c) for k in (7, 8, 9) for machines in (1, 10, 100)])
+
+
+def report(c: Constants = Constants()) -> str:
+    """The table as Markdown."""
+    rows = table(c)
+    lines = ["| " + " | ".join(rows.columns) + " |", "| " + " | ".join("---" for _ in rows.columns) + " |"]
+    lines += ["| " + " | ".join(v if isinstance(v, str) else _digits(v) for v in row) + " |" for row in rows.to_numpy()]
+    return "\n".join(lines)
+
+
+def _digits(value: float) -> str:
+    """Two digits that count: no constant is known better."""
+    if value in (1, 10, 100) or value >= 1e7:
+        return f"{int(value):,}"
+    return f"{float(f'{value:.2g}'):,.10g}"

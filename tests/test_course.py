@@ -1,0 +1,117 @@
+"""The course: every solution right by its check, typical wrong answers refused, nothing given away in the copies."""
+
+import re
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from rscir_lib import course, workbook
+from rscir_lib.course import BLANK, SKIPPED, Checks, compare, mistakes
+from rscir_lib.exercises import EXERCISES, Truth
+from rscir_lib.synthcom import draw_synthcom
+
+PER_CENT = Truth(pd.Series({"image": 12.3, "text": 45.6}), "%")
+RANKS = Truth([3, 71], "rank")
+NAME = Truth("oval", "name", {"that one gains least": "round"})
+NOTEBOOKS = workbook.select_notebooks([])
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+@pytest.mark.parametrize(
+    ("truth", "answer"),
+    [
+        (PER_CENT, {"text": 45.6, "image": 12.3}),
+        (PER_CENT, pd.Series({"text": 45.62, "image": 12.28, "average": 50.0})),
+        (PER_CENT, np.array([12.3, 45.6])),
+        (RANKS, (3, np.int64(71))),
+        (NAME, " Oval"),
+        (Truth(0.25, "share"), np.float64(0.2503)),
+        (Truth(0.031, "number"), 0.0311),
+        (Truth(7, "count"), 7.0),
+    ],
+)
+def test_right_answers_in_any_form(truth, answer):
+    assert compare(answer, truth) == ""
+
+
+@pytest.mark.parametrize(
+    ("truth", "answer", "told"),
+    [
+        (PER_CENT, {"text": 0.456, "image": 0.123}, "a fraction"),
+        (PER_CENT, {"text": 12.3, "image": 45.6}, "in another order"),
+        (PER_CENT, {"text": 45.6}, "missing for image"),
+        (PER_CENT, 45.6, "the wrong shape: 2 numbers is asked, not one number"),
+        (PER_CENT, {"text": 45.6, "image": 13.0}, "1 of 2 numbers are right"),
+        (PER_CENT, {"text": 45.6, "image": float("nan")}, "no finite number"),
+        (RANKS, [2, 70], "off by one: the first rank is 1"),
+        (RANKS, ["third", "last"], "2 numbers is asked"),
+        (RANKS, ..., "no answer yet"),
+        (NAME, "round", "that one gains least"),
+        (NAME, 3, "a text is asked, not one number"),
+        (Truth(4.0, "points"), -4.0, "wrong sign"),
+        (Truth(0.25, "share"), 25.0, "per cent, it seems"),
+        (Truth(7, "count"), 8, "off by one"),
+        (Truth(7, "count"), 3, "not that"),
+    ],
+)
+def test_wrong_answers_are_told_apart(truth, answer, told):
+    said = compare(answer, truth)
+    assert told in said
+    values = [truth.value] if isinstance(truth.value, str) else np.ravel(truth.value)
+    assert not [
+        value
+        for value in values
+        if re.search(rf"(?<![\d.]){re.escape(str(value))}(?![\d.])", said.split("first rank is 1")[0])
+    ]
+
+
+def test_a_mistake_that_happens_to_be_right_is_none():
+    assert "the right size, but the wrong sign" not in mistakes(Truth(0.0, "points"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_copies(path):
+    """The student's has neither solution nor output, and every check; the teacher's runs what the notebook skips."""
+    source = read(path)
+    solutions = [cell.source for cell in source.cells if "solution" in course._tags(cell)]
+    student, teacher = course.student_copy(source), course.teacher_copy(source)
+    text = "\n".join(cell.source for cell in student.cells)
+    assert not [line for solution in solutions for line in solution.splitlines() if len(line) > 20 and line in text]
+    assert not any(cell.get("outputs") for cell in student.cells)
+    assert text.count(BLANK) == text.count('check("') == len(solutions)
+    assert [c.source for c in student.cells if c.cell_type == "markdown"] == [
+        c.source for c in source.cells if c.cell_type == "markdown"
+    ]
+    run = [cell.source for cell in teacher.cells if not set(SKIPPED) & set(course._tags(cell))]
+    assert set(solutions) <= set(run)
+    assert sum("check.prove(" in text for text in run) == len(solutions)
+
+
+def test_every_solution_is_proven_and_every_check_refuses(tmp_path, capsys):
+    """The teacher's copy of every notebook, on a small benchmark that is not the bundled one."""
+    root = draw_synthcom(tmp_path / "small", images_per_class=8, workers=1)
+    given = [f"DATASET_ROOT={root}", "LAMBDAS=[0.0, 0.4, 0.8]", "DEVICE=cpu", f"--out={tmp_path / 'course'}"]
+    code = course.main(given)
+    printed, error = capsys.readouterr()
+    assert code == 0, error
+    total = re.search(
+        r"^all: (\d+) exercises, (\d+) solutions proven, (\d+) wrong answers refused", printed, re.MULTILINE
+    )
+    exercises, proven, refused = map(int, total.groups())
+    assert exercises == proven == len(EXERCISES)
+    assert refused >= 2 * exercises
+    for who in ("student", "teacher"):
+        assert len(list((tmp_path / "course" / who).glob("*.ipynb"))) == len(NOTEBOOKS)
+
+
+def test_a_check_says_what_it_needs(tmp_path):
+    check = Checks(run=None)
+    with pytest.raises(ValueError, match=r"no exercise '99\.1'; there are 01\.1"):
+        check("99.1", 0)
+    with pytest.raises(ValueError, match=r"this exercise needs WEIGHT: Checks\(run, WEIGHT=WEIGHT\)"):
+        check["WEIGHT"]
