@@ -263,6 +263,7 @@ def test_07_explorer(given, extracted, benchmark, features, encoder):
 def test_08_labelling(given, extracted, benchmark, features, encoder):
     """The labels of two people, who agree on two images of three and know nothing of a fourth."""
     folder = extracted / "labels" / "ground"
+    folder.mkdir(parents=True)
     images = benchmark.archive.names[:4]
     for person, values in {"ann": ["grass", "sand", "sand", ""], "bob": ["grass", "grass", "sand", ""]}.items():
         lines = [f"{image},{value},sand\n" for image, value in zip(images, values, strict=True)]
