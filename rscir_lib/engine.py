@@ -1,12 +1,10 @@
 """Search and ranking over the shards of a store: a function of one shard, and a merge. No store need fit in memory.
 
-`each` runs the function on every core of this machine or on a Dask cluster. What a shard gives depends on nothing but
-the shard, so it doesn't matter who works it out, how often, or in what order.
+`parallel.each` runs the function on every core of this machine or on a Dask cluster. What a shard gives depends on
+nothing but the shard, so it doesn't matter who works it out, how often, or in what order.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -17,7 +15,7 @@ import pandas as pd
 import torch
 
 from rscir_lib.composition import Method, TwoSimilarities, get_method
-from rscir_lib.parallel import parallel_map
+from rscir_lib.parallel import each, running
 from rscir_lib.similarities import FLAT, best_first, check_lambda, raw, zscore
 
 PIECE = 2**11  # rows turned into float32 at a time: what stays in a processor's cache
@@ -27,56 +25,6 @@ ROUND = 16 * QUERIES  # whose ranks are held at a time
 RANKED = 2**14  # rows whose float64 scores are held at a time, for each question
 GRID = 128  # steps of similarity on which a sieve rules images out
 SPREAD = 1e-6  # a std below it is lost in the rounding of the moments
-
-
-@contextmanager
-def running(scheduler: str | None, workers: int | None = None) -> Iterator[str | None]:
-    """The scheduler to use meanwhile: for "local" a Dask cluster of `workers` processes on this machine (None: one a
-    core), which ends with it; None or an address stays what it is. Raises ImportError, saying what to install."""
-    if scheduler is None:
-        yield None
-        return
-    try:
-        from distributed import LocalCluster
-    except ImportError:
-        raise ImportError("a scheduler wants Dask: pip install 'rscir-workbook[scale]'") from None
-    if scheduler != "local":
-        yield scheduler
-        return
-    # several processes map the same files: what Dask would count as theirs is the system's page cache
-    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster:
-        yield cluster.scheduler_address
-
-
-def each(function: Callable, items: Sequence, scheduler: str | None = None, workers: int | None = None) -> Iterator:
-    """The results of `function(item)`, in order.
-
-    scheduler: None for this machine's cores, by `parallel_map`; "local" for a Dask cluster of processes here; the
-    address of one that runs, such as "tcp://host:8786", whose workers see the same files. workers: processes, None for
-    one a core. A worker that dies is replaced, its items are done again. The function travels once, and so should
-    hold what is large; items should be small.
-    Raises ImportError, saying what to install, without Dask; what `function` raises.
-    """
-    if scheduler is None:
-        yield from parallel_map(function, items, workers)
-        return
-    with running(scheduler, workers) as address:
-        from distributed import Client
-
-        with Client(address) as client:
-            # as a task of its own: where the worker that holds it dies, it is made again
-            shared = client.submit(_itself, function, pure=False)
-            futures = deque(client.map(_call, items, function=shared, pure=False))
-            while futures:  # what was taken is let go
-                yield futures.popleft().result()
-
-
-def _itself(function: Callable) -> Callable:
-    return function
-
-
-def _call(item: object, function: Callable) -> object:
-    return function(item)
 
 
 def _parts(features: object) -> list[tuple[int, object]]:
@@ -123,7 +71,7 @@ def top_k(
     """Positions (Q, top) and scores (Q, top) float64 of the best images for Q questions, best first, ties by position.
 
     features: a `Features`, read shard by shard; images, texts: (Q, d) query features; lam in [0, 1]. scheduler,
-    workers: see `each`. Questions share a scan, 256 at a time, and what is held does not grow with the archive.
+    workers: see `parallel.each`. Questions share a scan, 256 at a time; what is held does not grow with the archive.
 
     Exact: float32 products and the bound of their error rule out what can't be among the best, and only the rest is
     taken in float64, each row summed by itself, so that equal features score the same.
@@ -371,7 +319,7 @@ def ranks(
 
     features: a `Features`, read shard by shard. images (I, d), texts (T, d) float32; image_of, text_of (Q,): which of
     them a question has. targets: of each question, the positions (R,) of the relevant images; excluded: those that are
-    not ranked. jobs: pointwise methods, with a lambda each. scheduler, workers: see `each`.
+    not ranked. jobs: pointwise methods, with a lambda each. scheduler, workers: see `parallel.each`.
 
     A rank is one more than the images that score higher, so it adds up over shards. Float64 products are rounded
     differently with every blocking; so who scores nearly as a relevant image is compared with it once more, each row

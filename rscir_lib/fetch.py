@@ -291,4 +291,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError, ImportError) as error:
+        raise SystemExit(f"error: {error}") from None

@@ -412,7 +412,7 @@ def parts(campaign: Campaign, archive_root: Path, quick: bool) -> list[Iterator[
     """What is done to a subject; the slow ones are killed at fewer operations."""
     name = campaign.subject.name
     if name == "workbook":
-        return [campaign.inside_notebooks(1 if quick else 3)]
+        return [campaign.inside_notebooks(1 if quick else 2)]
     step, times, most = {
         "extraction": (1, 40, 40),
         "drawing": (9, 10, 120),

@@ -7,6 +7,8 @@ import contextlib
 import io
 import json
 import re
+import runpy
+import sys
 import zipfile
 from functools import partial
 from types import SimpleNamespace
@@ -302,6 +304,7 @@ PARAMETER_VALUES = [
     *[parameter("OVERWRITE", value, "True or False") for value in (1, "yes", None)],
     *[parameter("PROTOCOL", value, "one of released, first-release") for value in ("x", "", None, 1, "Released")],
     *[parameter("PRECISION", value, "one of float32, bfloat16, float16") for value in ("x", "", 32, "fp16", None)],
+    *[parameter("SCHEDULER", value, "local, the address of a Dask") for value in ("host:8786", "dask", None, 1, True)],
     *[parameter("DEVICE", value, "auto, cpu, cuda") for value in ("gpu", "tpu", "", "cuda:", "cuda:-1", None, "CPU")],
     *[parameter("ENCODER", value, "one of demo, clip.*folder") for value in ("clpi", "", None, 3, "no/such/folder")],
     *[parameter("ARCHITECTURE", value, "the name of an arch") for value in ("../..", "/etc", "a/b", "..", None, "a b")],
@@ -656,6 +659,26 @@ def test_bad_input_is_named(tmp_path, files, read, message):
     write(tmp_path, files)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         read(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("results", ["none", "--encoder", "clpi"], "unknown encoder 'clpi'"),
+        ("scenes", ["none"], "none"),
+        ("training", ["adapt", "none", "captions.json", "--out", "out"], "none: no archive here"),
+        ("fetch", ["file", "--only", "models"], "file"),
+        ("features", ["verify", "none"], "none: no features here"),
+    ],
+)
+def test_commands_end_in_a_sentence(tmp_path, monkeypatch, command, words, message):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    words = [str(tmp_path / word) if word in ("none", "file", "out") else word for word in words]
+    monkeypatch.setattr(sys, "argv", [command, *words])
+    with pytest.raises(SystemExit, match=message):
+        runpy.run_module(f"rscir_lib.{command}", run_name="__main__")
 
 
 @pytest.mark.parametrize(

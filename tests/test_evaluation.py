@@ -446,7 +446,7 @@ def test_ranks_of_shards_are_those_of_the_whole(seed, lams, shards, sizes, equal
         for name, size in zip(("RANKED", "QUERIES", "ROUND"), sizes, strict=True):
             patch.setattr(engine, name, size)
         patch.setattr(evaluation, "_in_memory", None)
-        patch.setattr(engine, "parallel_map", lambda function, items, workers: map(function, items))
+        patch.setattr(engine, "each", lambda function, items, *where: map(function, items))
         by_parts = evaluate(benchmark, in_shards(features, shards), *asked[2:])
     assert all(np.array_equal(a, b) for a, b in zip(whole["ranks"], by_parts["ranks"], strict=True))
     pd.testing.assert_frame_equal(whole.drop(columns="ranks"), by_parts.drop(columns="ranks"), check_exact=True)
