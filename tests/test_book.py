@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from rscir_lib import book, workbook
+from test_bad_input import TABLE
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
 
@@ -118,3 +119,18 @@ def test_in_a_browser(site, pages, visit):
     page.keyboard.type("lambda")
     page.keyboard.press("Enter")
     page.wait_for_selector("#search-results li a")
+
+
+def test_every_promise_has_its_tests():
+    """What trust.md names is there: files of tests, tests, and make's targets."""
+    page = (book.ROOT / "notebooks" / "book" / "trust.md").read_text(encoding="utf-8")
+    tests = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py")}
+    functions = set(re.findall(r"^def (test_\w+)", "\n".join(tests.values()), re.MULTILINE))
+    makefile = (book.ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {f"make {target}" for target in re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)}
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    for promise, *_, where in [row for row in rows if row[0] not in ("promise", "what went wrong", "---")]:
+        named = [name.removeprefix("tests/") for name in re.findall(r"`([^`]+)`", where)]
+        assert named, promise
+        assert set(named) <= tests.keys() | functions | targets, promise
+    assert int(re.search(r"a table of (\d+) inputs", page)[1]) == len(TABLE)
