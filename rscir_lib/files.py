@@ -69,7 +69,7 @@ def write_npy(path: str | Path, array: np.ndarray) -> Path:
 def remove_unfinished(folder: Path) -> None:
     """Remove what a kill left half written in a folder and below; call it where no other process writes."""
     for path in folder.rglob(f".*{UNFINISHED}"):
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
