@@ -10,6 +10,7 @@ ARCHITECTURE ?=
 LISTING ?=
 PROTOCOL ?=
 PRECISION ?=
+SCHEDULER ?=
 # further arguments of the command behind a target, such as ARGS="04_weicom LAMBDAS=[0.3]" or ARGS=--quick
 ARGS ?=
 
@@ -21,7 +22,7 @@ UV := $(shell grep -o '^uv==[0-9.]*' requirements.lock)
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBSTRIPOUT := nbstripout --keep-count --keep-id --extra-keys=metadata.language_info.version $(NOTEBOOKS)
 # the shell takes what a user gives from its environment, so that spaces and quotes in it stay as they are
-NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION
+NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION SCHEDULER
 GIVEN = $(foreach name,$(NAMED),$(if $($(name)),"$(name)=$$$(name)"))
 export $(NAMED) IMAGES CAPTIONS OUT
 # trust what the system trusts, such as an institute's proxy

@@ -62,8 +62,8 @@ class TwoSimilarities:
     `prepare` runs once a modality, `combine` once a lambda; `evaluate` keeps what it can between queries. formula: its
     formula and source, the object's docstring.
     pointwise: the score of an image depends on its own two similarities alone, given the moments that `prepare` then
-    takes, and never falls where one of them rises. So a part of an archive can be scored without the rest, and most
-    images need no exact score to be ruled out.
+    takes; it never falls where one of them rises, nor rises more than twice as fast as similarities and z-scores. So a
+    part of an archive can be scored without the rest, and most images need no exact score to be ruled out.
     """
 
     name: str

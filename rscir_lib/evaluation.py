@@ -2,7 +2,6 @@
 
 import numbers
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,12 @@ from tqdm.auto import tqdm
 from rscir_lib import engine
 from rscir_lib.benchmark import Benchmark
 from rscir_lib.composition import EncodeTexts, Method, TwoSimilarities, get_method
+from rscir_lib.engine import compiled
 from rscir_lib.features import Features
 from rscir_lib.metrics import CUTOFFS, METRICS, chance_ap, metric_names, retrieval_metrics
 from rscir_lib.parallel import parallel_map
 from rscir_lib.patterncom import ATTRIBUTES
-from rscir_lib.similarities import Database, best_first, check_lambda
+from rscir_lib.similarities import Database, best_first, check_lambda, mix
 
 BASELINES = ("text", "image", "average")
 COLUMNS = ["attribute", "image", "text", "method", "lambda", "n_relevant", *METRICS]
@@ -30,7 +30,6 @@ SCORES_AT_A_TIME = {"cpu": 2**22, "cuda": 2**25}
 RANKED_AT_A_TIME = {"cpu": 2**18, "cuda": 2**25}
 COMPARED_AT_A_TIME = 2**30  # on a GPU, a byte each
 STREAMED_FROM = 2**32  # bytes of float32 features that are no longer held at once: 1.4 million rows of 768
-COMPILED_FROM = 2**29  # scores in all: to import and load compiled code takes a second, which fewer don't give back
 
 Job = tuple[Method, float]  # a method and its lambda, NaN where it has none
 
@@ -56,7 +55,7 @@ def evaluate(
     or "cuda:<n>"; a device without float64 ("mps") leaves the ranking to the CPU. cutoffs: the k of P@k and R@k.
     query_features: of the images of `benchmark.query_archive`, where queries come from outside the archive.
     return_ranks: one more column, `ranks`, the ascending ranks of each query's relevant images.
-    scheduler: "local" or an address, for Dask (`engine.each`): the features are then read shard by shard, as they are
+    scheduler: "local" or an address, for Dask (`parallel.each`): the features are then read shard by shard, as they are
     without one too where they are a store of more than `STREAMED_FROM` bytes, in the archive's order, and all methods
     are pointwise. The metrics are the same.
 
@@ -113,7 +112,7 @@ def _in_memory(
     """The answers that are ranks, from all similarities at once."""
     device, rank = resolve_device(device), _ranks
     scores = len(jobs) * len(benchmark.queries) * len(benchmark.archive)
-    if device == "cpu" and scores >= COMPILED_FROM and _compiled():
+    if device == "cpu" and scores >= engine.COMPILED_FROM and compiled():
         rank = _ranks_compiled
     return _answers(benchmark, features, encode_texts, jobs, rank, finish, device, progress, query_features)
 
@@ -257,6 +256,11 @@ def _answers(
                 scores[inside, self_of[of[inside]]] = -torch.inf
         return take(scores, benchmark.targets[target_of[of[0]]])
 
+    fused = take is _ranks_compiled and self_of is None  # nothing is taken out, but for unknown images
+
+    def plain(of: np.ndarray) -> bool:
+        return unknown_of[of[0]] < 0 or not len(benchmark.unknowns[unknown_of[of[0]]])
+
     rows = max(16, SCORES_AT_A_TIME[torch.device(device).type] // len(database))
     part = max(1, RANKED_AT_A_TIME[torch.device(device).type] // len(database))
 
@@ -266,6 +270,7 @@ def _answers(
         if paired:
             images, row_of = np.unique(image_of[chunk], return_inverse=True)
             image_scores = prepared(v[images])
+            finite = {p for p in prepares if (image_scores[p].sum() + text_scores[p].sum()).isfinite()}
             for block in _groups(part, text_of[chunk], target_of[chunk], unknown_of[chunk]):
                 of = torch.from_numpy(row_of[block]).to(device)
                 text = text_of[chunk[block[0]]] - first_text
@@ -274,8 +279,12 @@ def _answers(
                 found = []
                 for method, lam in map(jobs.__getitem__, paired):
                     prepare = method.prepare_at(lam)
-                    scores = method.combine(image_rows[prepare], text_row[prepare], lam)
-                    one = answer(scores, chunk[block], method)
+                    if fused and method.combine is mix and 0 < lam < 1 and prepare in finite and plain(chunk[block]):
+                        relevant = benchmark.targets[target_of[chunk[block[0]]]]
+                        one = _ranks_of_mix(image_rows[prepare], text_row[prepare], lam, relevant)
+                    else:
+                        scores = method.combine(image_rows[prepare], text_row[prepare], lam)
+                        one = answer(scores, chunk[block], method)
                     found.append(np.broadcast_to(one, (len(block), *one.shape[1:])))
                 answers.append((np.array(paired), chunk[block], finish(np.stack(found))))
         for job in [i for i in range(len(jobs)) if i not in paired]:
@@ -472,17 +481,6 @@ def _ranks_by_bins(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     return ranks[is_relevant[near]]
 
 
-@cache
-def _compiled() -> Callable | None:
-    """`counting.count`, ready to use, where numba is there and finds a place to keep its code."""
-    try:
-        from rscir_lib.counting import count
-    except (ImportError, RuntimeError):
-        return None
-    count(np.zeros(1), np.zeros(1))  # before processes are forked: each would load it again
-    return count
-
-
 def _ranks_compiled(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
     """As `_ranks`, by compiled code on a processor."""
     return np.stack([_ranks_of_row(row, relevant) for row in scores.numpy()])
@@ -491,10 +489,22 @@ def _ranks_compiled(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
 def _ranks_of_row(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     levels = np.sort(scores[relevant])
     if len(levels) and np.isfinite(levels[0]):
-        greater, equal = _compiled()(scores, levels)
+        greater, equal = compiled().count_scores(scores, levels)
         if equal.sum() == len(levels):  # each equals itself alone
             return greater[::-1] + 1
     return _ranks_by_bins(scores, relevant)  # ties go by archive order
+
+
+def _ranks_of_mix(image: torch.Tensor, text: torch.Tensor, lam: float, relevant: np.ndarray) -> np.ndarray:
+    """`_ranks_compiled` of `mix(image, text, lam)`, (B, N) and (1, N), whose scores are never written down."""
+    found = []
+    for row in image.numpy():
+        levels = np.sort((1 - lam) * row[relevant] + lam * text[0].numpy()[relevant])
+        greater, equal = compiled().count(row, text[0].numpy(), 1 - lam, lam, levels)
+        if equal.sum() != len(levels):
+            greater = _ranks_by_bins(mix(torch.from_numpy(row), text[0], lam).numpy(), relevant)[::-1] - 1
+        found.append(greater[::-1] + 1)
+    return np.stack(found)
 
 
 def summarize(rows: pd.DataFrame, per: pd.Series | None = None, rounding: str | None = None) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,13 +29,14 @@ from tqdm.auto import tqdm
 from rscir_lib import store
 from rscir_lib.archive import Archive
 from rscir_lib.composition import Moments
-from rscir_lib.parallel import MOST_WORKERS, parallel_map
+from rscir_lib.parallel import MOST_WORKERS, each
 from rscir_lib.pickles import read_pickle
 from rscir_lib.store import RECORDED, Shard, Stamp
 
 if TYPE_CHECKING:  # reading features needs no encoder
     from rscir_lib.encoders import Encoder
 
+SENT = 512  # images in a task of a scheduler
 SAVE_SECONDS = 5.0  # what a killed extraction loses at most, plus one batch
 LOCK_SECONDS = 6.0  # the workers of a killed process need up to 5 to notice, and hold its lock until then
 # One store holds rows of one precision; but an encoder of any precision may ask it its texts
@@ -56,6 +57,14 @@ class _Rows:
     @property
     def rows(self) -> int:
         return len(self.feats)
+
+    @property
+    def footprints(self) -> list[None]:
+        return [None] * self.rows
+
+    @property
+    def stamps(self) -> list[Stamp]:
+        return [Stamp(0, 0, "")] * self.rows
 
     @cached_property
     def moments(self) -> Moments:
@@ -134,6 +143,14 @@ class Features:
                 found[here] = shard.feats[positions[here] - first]
             first += shard.rows
         return found
+
+    def footprint(self, position: int) -> dict | None:
+        """Where an image lies, GeoJSON in longitude and latitude; None unless the features came with it."""
+        for shard in self._shards:
+            if position < shard.rows:
+                return shard.footprints[position]
+            position -= shard.rows
+        raise IndexError(f"position {position} is beyond the last row")
 
     @cached_property
     def files(self) -> tuple[str, ...]:
@@ -252,6 +269,7 @@ def extract_features(
     overwrite: bool = False,
     dtype: str = "float32",
     strict: bool = False,
+    scheduler: str | None = None,
 ) -> Path:
     """Encode every image of the archive into the feature store `folder`, and return the folder.
 
@@ -261,7 +279,9 @@ def extract_features(
 
     batch_size: images encoded at a time; None for 16 on a CPU, 128 elsewhere. On a GPU, a batch that its memory can't
     hold is halved. workers: processes, which decode images and, on a CPU, encode them too; None for one a core, 1 for
-    none but this one. dtype: float32, or float16 for half the size and three digits.
+    none but this one. dtype: float32, or float16 for half the size and three digits. scheduler: "local" or an address,
+    for Dask (`parallel.each`): its workers, which see the same files, encode `SENT` images at a time, each on the
+    encoder's device, and this process writes the store.
 
     Raises ValueError for a store of another archive (none of its images is in this one unchanged) or encoder, showing
     both (`overwrite` starts afresh); OSError, saying what is kept, for a full or read-only disk, and BlockingIOError
@@ -284,7 +304,7 @@ def extract_features(
             store.clean(folder)
             for name in OLD:
                 (folder / name).unlink(missing_ok=True)
-        _extract(archive, encoder, folder, made, batch_size, workers, strict)
+        _extract(archive, encoder, folder, made, batch_size, workers, strict, scheduler)
     return folder
 
 
@@ -313,6 +333,7 @@ def _extract(
     batch_size: int | None,
     workers: int | None,
     strict: bool,
+    scheduler: str | None,
 ) -> None:
     """Encode what doesn't stand yet, piece by piece, then put all rows into the archive's order and declare them."""
     shards, source = _standing(folder, archive, made)
@@ -337,7 +358,7 @@ def _extract(
     start = len(archive) - len(images)
     bar = tqdm(total=len(archive), initial=start, unit="image", desc=f"{archive.name}, {encoder.name}")
     try:
-        with bar, closing(_encoded_batches(images, encoder, batch_size, workers)) as batches:
+        with bar, closing(_encoded_batches(images, encoder, batch_size, workers, scheduler)) as batches:
             item = 0
             for found, feats in batches:
                 batch = images.positions[item : item + len(found)].tolist()
@@ -475,19 +496,21 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _encoded_batches(
-    images: _Images, encoder: "Encoder", batch_size: int | None, workers: int | None
+    images: _Images,
+    encoder: "Encoder",
+    batch_size: int | None,
+    workers: int | None,
+    scheduler: str | None = None,
 ) -> Iterator[tuple[list[Stamp | str], np.ndarray | None]]:
     """Stamps (or reasons) and features of the images in order, a batch at a time; None where no image was readable."""
     device = torch.device(encoder.device).type
-    if device == "cpu":  # each process decodes and encodes: none waits for another
-
-        def encoded(items: range) -> tuple:
-            found, batch = _stacked([images[item] for item in items])
-            return found, None if batch is None else encoder.encode_images(batch)
-
-        size = batch_size or 16
+    if device == "cpu" or scheduler:  # each process decodes and encodes: none waits for another
+        size = batch_size or (16 if device == "cpu" else 128)
+        sent = max(size, SENT // size * size) if scheduler else size
         items = range(len(images))
-        yield from parallel_map(encoded, [items[start : start + size] for start in items[::size]], workers)
+        pieces = [items[start : start + sent] for start in items[::sent]]
+        for piece in each(partial(_encoded_items, images, encoder, size), pieces, scheduler, workers):
+            yield from piece
         return
     if workers is None:  # to start them takes as long as some hundred images
         workers = min(MOST_WORKERS, os.cpu_count() or 1) if len(images) > 500 else 1
@@ -509,6 +532,15 @@ def _encoded_batches(
         while coming:
             found, rows = coming.popleft()
             yield found, rows.result()
+
+
+def _encoded_items(images: _Images, encoder: "Encoder", size: int, items: range) -> list[tuple]:
+    """Some items, `size` at a time."""
+    found = []
+    for start in items[::size]:
+        stamps, batch = _stacked([images[item] for item in items[start - items.start :][:size]])
+        found.append((stamps, _encoded(encoder, batch)))
+    return found
 
 
 def _encoded(encoder: "Encoder", batch: torch.Tensor | None) -> np.ndarray | None:

@@ -1,11 +1,14 @@
-"""One function over many items, on every core."""
+"""One function over many items, on every core of this machine or on a Dask cluster."""
 
 import os
 import signal
 import sys
 import threading
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 
 import torch
@@ -55,3 +58,55 @@ def _end_with_parent() -> None:
 
 def _work(item: object) -> object:
     return _function(item)
+
+
+@contextmanager
+def running(scheduler: str | None, workers: int | None = None) -> Iterator[str | None]:
+    """The scheduler to use meanwhile: for "local" a Dask cluster of `workers` processes on this machine (None: one a
+    core), which ends with it; None or an address stays what it is. Raises ImportError, saying what to install."""
+    if not scheduler:
+        yield None
+        return
+    try:
+        from distributed import LocalCluster
+    except ImportError:
+        raise ImportError("a scheduler wants Dask: pip install 'rscir-workbook[scale]'") from None
+    if scheduler != "local":
+        yield scheduler
+        return
+    # several processes map the same files: what Dask would count as theirs is the system's page cache
+    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster:
+        yield cluster.scheduler_address
+
+
+def each(function: Callable, items: Sequence, scheduler: str | None = None, workers: int | None = None) -> Iterator:
+    """The results of `function(item)`, in order.
+
+    scheduler: None for this machine's cores, by `parallel_map`; "local" for a Dask cluster of processes here; the
+    address of one that runs, such as "tcp://host:8786", whose workers see the same files. workers: processes, None for
+    one a core. A worker that dies is replaced, its items are done again. The function travels once, and so should
+    hold what is large; items should be small.
+    Raises ImportError, saying what to install, without Dask; what `function` raises.
+    """
+    if not scheduler:
+        yield from parallel_map(function, items, workers)
+        return
+    with running(scheduler, workers) as address:
+        from distributed import Client
+
+        with Client(address) as client:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Sending large graph")  # an encoder is large, and is sent once
+                # as a task of its own: where the worker that holds it dies, it is made again
+                shared = client.submit(_itself, function, pure=False)
+            futures = deque(client.map(_call, items, function=shared, pure=False))
+            while futures:  # what was taken is let go
+                yield futures.popleft().result()
+
+
+def _itself(function: Callable) -> Callable:
+    return function
+
+
+def _call(item: object, function: Callable) -> object:
+    return function(item)

@@ -124,6 +124,11 @@ def _device(value: object) -> str:
     return "" if number < there else f"auto or cpu: torch sees {there} CUDA devices here"
 
 
+def _scheduler(value: object) -> str:
+    fine = isinstance(value, str) and re.fullmatch(r"(local|(tcp|tls|ucx)://\S+)?", value)
+    return "" if fine else 'local, the address of a Dask scheduler (tcp://host:8786), or "" for this machine alone'
+
+
 def _method(value: object) -> str:
     from rscir_lib.composition import METHODS
 
@@ -147,6 +152,7 @@ PARAMETERS: dict[str, Rule] = {
     "MODELS_ROOT": _folder,
     "DEVICE": _device,
     "PRECISION": _choice("float32", "bfloat16", "float16"),
+    "SCHEDULER": _scheduler,
     "FEATURES": _store,
     "OUTPUT_ROOT": _output,
     "BATCH_SIZE": _whole(0, 1_000_000),

@@ -319,7 +319,7 @@ class Searcher:
             table[f"normal_{name}"] = (
                 np.nan if query is None else self.database.moments.normal_cdf(table[f"cosine_{name}"].to_numpy(), query)
             )
-        places = [self.archive.footprint(i) if self.archive else None for i in positions]
+        places = [(self.archive or self.features).footprint(i) for i in positions]
         return table.assign(footprint=pd.Series(places, dtype=object))
 
     def _unknown_words(self, text: str) -> tuple[str, ...]:

@@ -120,6 +120,11 @@ class Shard:
         """The class of each row."""
         return tuple(self.ids["classes"])
 
+    @property
+    def footprints(self) -> list[dict | None]:
+        """Where the image of each row lies, GeoJSON in longitude and latitude, as far as the rows came with it."""
+        return self.ids.get("footprints") or [None] * self.rows
+
     @cached_property
     def stamps(self) -> list[Stamp]:
         """What the image file of each row was."""
@@ -175,11 +180,13 @@ def write_shard(
     provenance: dict[str, str],
     seconds: float = 0.0,
     moments: bool | Moments = True,
+    footprints: list[dict | None] | None = None,
 ) -> Shard:
     """Write rows (n, d) float32 or float16 and their ids; the shard stands, or nothing does.
 
     provenance: what the rows were made with; equal ids and provenance give an equal name. seconds: spent on them.
-    moments: written too, worked out unless they are given; progress has no need of them.
+    moments: written too, worked out unless they are given; progress has no need of them. footprints: of the images,
+    GeoJSON in longitude and latitude, where the rows come without their images.
     Raises ValueError for rows that aren't finite and of unit length, OSError for a disk without room.
     """
     check_rows(feats, files, folder)
@@ -192,6 +199,8 @@ def write_shard(
         sha256["moments.npy"] = _sha256(write_npy(folder / f"{name}.moments.npy", both))
     path = folder / f"{name}.json"  # last: it declares the rows
     content = {"sha256": sha256, "seconds": round(seconds, 3), "provenance": provenance} | ids
+    if footprints:
+        content["footprints"] = footprints
     write_json(path, content, indent=None)
     return Shard(folder, name, len(feats), sha256 | {"json": _sha256(path)})
 

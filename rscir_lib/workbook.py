@@ -1,6 +1,6 @@
 """Runs the notebooks in order, each with parameters, and skips those that stand.
 
-    python -m rscir_lib.workbook                                     # all six on the bundled benchmark
+    python -m rscir_lib.workbook                                     # all on the bundled benchmark
     python -m rscir_lib.workbook 03 04 ENCODER=clip DATASET_ROOT=~/PatternNet
     python -m rscir_lib.workbook --params notebooks/params/patternnet_clip.yaml
     python -m rscir_lib.workbook ENCODER=clip,remoteclip ARCHITECTURE=RN50,ViT-L-14     # every combination

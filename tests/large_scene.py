@@ -98,7 +98,9 @@ def draw_map(place, scores: np.ndarray, best: np.ndarray, query: int) -> plt.Fig
     frame = geopandas.GeoDataFrame({"score": scores}, geometry=[shape(f) for f in place["footprint"]], crs=4326)
     frame = frame.to_crs(UTM)
     figure, ax = plt.subplots(figsize=(8, 7))
-    frame.plot("score", ax=ax, cmap="viridis", legend=True, legend_kwds={"label": "score", "shrink": 0.8})
+    frame.plot(
+        "score", ax=ax, cmap="viridis", edgecolor="none", legend=True, legend_kwds={"label": "score", "shrink": 0.8}
+    )
     frame.iloc[best].boundary.plot(ax=ax, color="red", linewidth=1)
     frame.iloc[[query]].boundary.plot(ax=ax, color="white", linewidth=2)
     ax.set(title="Scores over the scene (synthetic); red: hits, white: query", xlabel="east (m)", ylabel="north (m)")

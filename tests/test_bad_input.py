@@ -305,6 +305,7 @@ PARAMETER_VALUES = [
     *[parameter("OVERWRITE", value, "True or False") for value in (1, "yes", None)],
     *[parameter("PROTOCOL", value, "one of released, first-release") for value in ("x", "", None, 1, "Released")],
     *[parameter("PRECISION", value, "one of float32, bfloat16, float16") for value in ("x", "", 32, "fp16", None)],
+    *[parameter("SCHEDULER", value, "local, the address of a Dask") for value in ("host:8786", "dask", None, 1, True)],
     *[parameter("DEVICE", value, "auto, cpu, cuda") for value in ("gpu", "tpu", "", "cuda:", "cuda:-1", None, "CPU")],
     *[parameter("ENCODER", value, "one of demo, clip.*folder") for value in ("clpi", "", None, 3, "no/such/folder")],
     *[parameter("ARCHITECTURE", value, "the name of an arch") for value in ("../..", "/etc", "a/b", "..", None, "a b")],

@@ -1,11 +1,18 @@
 """The benchmark's quick forms: that they run, and write what they promise. No time is asserted."""
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
 
-from rscir_lib.bench import main, patterncom_shaped, plain_loop, random_features, random_texts
+from rscir_lib import store
+from rscir_lib.bench import cost, main, patterncom_shaped, plain_loop, random_features, random_texts, scale
+from rscir_lib.bench.measure import Report
 from rscir_lib.evaluation import evaluate
 from rscir_lib.features import Features
+
+PAGE = Path(__file__).parents[1] / "notebooks" / "book" / "scale.md"
 
 
 def test_plain_loop_is_the_same_measure():
@@ -27,12 +34,56 @@ def test_benchmark_has_the_shape_of_patterncom():
 def test_bench(tmp_path, capsys):
     main(["--quick", "--out", str(tmp_path)])
     table = pd.read_csv(tmp_path / "bench.csv")
-    assert set(table["section"]) == {"evaluator", "query", "extractor", "precision", "scaling"}
+    assert set(table["section"]) == {"evaluator", "query", "extractor", "precision"}
     assert (table["seconds"].dropna() > 0).all()
-    assert set(table.loc[table["section"] == "scaling", "what"]) == {"archive size", "number of queries"}
     assert table.loc[table["what"] == "evaluate, weicom, per query", "ratio"].notna().all()
-    assert (tmp_path / "scaling.png").stat().st_size > 10_000
     assert "evaluate, weicom, per query" in capsys.readouterr().out
+
+
+def test_scale(tmp_path, capsys, monkeypatch):
+    """A store of five shards, made, and found standing when its making was cut off; answers held to a plain scan."""
+    written, write = [], store.write_shard
+
+    def cut_off(*arguments, **options):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(write(*arguments, **options))
+        return written[-1]
+
+    monkeypatch.setattr(store, "write_shard", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        main(["scale", "--quick", "--out", str(tmp_path)])
+    monkeypatch.setattr(store, "write_shard", write)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*.npy")}
+    assert len(before) == 4
+    main(["scale", "--quick", "--queries", "4", "--out", str(tmp_path)])
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    table = pd.read_csv(tmp_path / "scale.csv")
+    assert set(table["section"]) == {"store", "limit", "scan", "core", "scaling", "check", "dask"}
+    assert table["what"].str.contains("a worker killed: equal bytes").sum() == 1
+    assert table.loc[table["section"] == "scaling", "images"].max() == 20_000
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+    assert "equal to a plain float64 scan" in capsys.readouterr().out
+
+
+def test_the_plain_scan_sees_a_wrong_answer():
+    features = Features(random_features(["a", "b"] * 50, 16), [f"{i}.png" for i in range(100)], ["a", "b"] * 50)
+    asked = scale.Asked.of(features, 2, 5)
+    positions, found = asked.search(features)[0], asked.ranks(features)
+    scale.check(Report(), features, asked, positions, found)
+    with pytest.raises(RuntimeError, match="query 1: another top 20 or other ranks"):
+        scale.check(Report(), features, asked, np.stack([positions[0], positions[1][::-1]]), found)
+
+
+def test_cost_adds_up():
+    """Ten machines take a tenth of the time, until the scheduler is what takes it; money stays."""
+    one, ten = cost.cost(10**8, 1), cost.cost(10**8, 10)
+    assert ten["extraction h"] == pytest.approx(one["extraction h"] / 10)
+    assert ten["USD extraction"] == pytest.approx(one["USD extraction"])
+    assert one["scanned from"] == "disk"
+    assert ten["scanned from"] == "memory"
+    assert ten["alone s"] > one["alone s"] / 100
+    assert cost.report() in PAGE.read_text(), "python -m rscir_lib.bench cost prints the page's table"
 
 
 def test_rehearsal(tmp_path, capsys):

@@ -106,13 +106,18 @@ def test_a_warning_stops_it(tmp_path):
         book.build(tmp_path / "source", tmp_path / "site", tmp_path / "work")
 
 
-def test_in_a_browser(site, visit):
-    """No error, no request that leaves the folder, nothing wider than a telephone, the search finds."""
+def test_in_a_browser(site, pages, visit):
+    """No page is wider than a telephone, keys are enough, and the search finds."""
     page = visit(site.as_uri() + "/index.html", viewport={"width": 400, "height": 800})
-    for name in ("index", "notebooks/03_baselines", "notebooks/book/protocol", "api/rscir_lib.archive"):
-        page.goto((site / f"{name}.html").as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400, name
-    page.goto((site / "search.html").as_uri() + "?q=lambda")
+    for path in pages:
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400, path.name
+    page.goto((site / "index.html").as_uri())
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent").strip() == "Skip to main content"
+    page.keyboard.press("Control+k")
+    page.keyboard.type("lambda")
+    page.keyboard.press("Enter")
     page.wait_for_selector("#search-results li a")
 
 

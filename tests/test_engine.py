@@ -1,15 +1,21 @@
 """Search and evaluation shard by shard: the same as over everything at once, to the last tie."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from rscir_lib import engine, evaluation, store
+from rscir_lib.archive import read_archive
 from rscir_lib.composition import METHODS, TwoSimilarities
-from rscir_lib.features import read_features
-from rscir_lib.similarities import best_first
+from rscir_lib.encoders import load_encoder
+from rscir_lib.features import extract_features, read_features
+from rscir_lib.parallel import each
+from rscir_lib.similarities import best_first, mix
 from rscir_lib.store import Stamp
 
 POINTWISE = sorted(name for name, m in METHODS.items() if isinstance(m, TwoSimilarities) and m.pointwise)
@@ -95,10 +101,112 @@ def test_compiled_ranks_are_the_plain_ones():
             scores = np.round(scores, 1)
         relevant = np.sort(rng.choice(n, int(rng.integers(0, n + 1)), replace=False))
         levels = np.sort(scores[relevant])
-        greater, equal = counting.count(scores, levels)
+        greater, equal = counting.count_scores(scores, levels)
         assert np.array_equal(greater, (scores > levels[:, None]).sum(axis=1))
         assert np.array_equal(equal, (scores == levels[:, None]).sum(axis=1))
         scores[rng.choice(n, n // 5, replace=False)] = -np.inf
         relevant = relevant[np.isfinite(scores[relevant])]
         expected = evaluation._ranks_by_bins(scores, relevant)
         assert np.array_equal(evaluation._ranks_of_row(scores, relevant), expected)
+
+
+def test_compiled_ranks_of_a_mix_are_those_of_its_scores():
+    """To the last bit of a sum, with ties and without."""
+    pytest.importorskip("rscir_lib.counting", reason="numba isn't installed (extra fast)")
+    rng = np.random.default_rng(0)
+    for trial in range(100):
+        n = int(rng.integers(2, 3000))
+        sides = [torch.from_numpy(-rng.random((rows, n))) for rows in (3, 1)]
+        if trial % 3 == 0:
+            sides = [side.mul(20).round().div(20) for side in sides]
+        lam, relevant = rng.random(), np.sort(rng.choice(n, int(rng.integers(1, n)), replace=False))
+        expected = [evaluation._ranks_by_bins(row, relevant) for row in mix(*sides, lam).numpy()]
+        assert np.array_equal(evaluation._ranks_of_mix(*sides, lam, relevant), np.stack(expected))
+
+
+def test_compiled_counts_of_a_block_are_the_plain_ones():
+    pytest.importorskip("rscir_lib.counting", reason="numba isn't installed (extra fast)")
+    rng = np.random.default_rng(0)
+    for trial in range(200):
+        scores, levels = rng.random(500), np.sort(rng.random(int(rng.integers(0, 9))))
+        scores[: trial % 3] = -np.inf
+        if trial % 4 == 0 and len(levels):
+            scores[7] = levels[0] + 1e-13
+        plain, fast = (engine.count_near(scores, levels, 1e-12, way) for way in (False, True))
+        assert all(np.array_equal(a, b) for a, b in zip(plain, fast, strict=True))
+        assert len(plain[1]) == (trial % 4 == 0 and len(levels) > 0)
+
+
+def test_pointwise_scores_rise_no_faster_than_is_said():
+    """By no more than twice as much as similarities or z-scores: what the engine's tolerance counts on."""
+    rng = np.random.default_rng(0)
+    low = rng.uniform(-1, 1, (2, 10_000))
+    high = np.minimum(low + rng.uniform(0, 0.1, low.shape), 1)
+    for std in (0.02, 0.5, 3.0):
+        moments = [(0.1, std), (0.3, std)]
+        for name in POINTWISE:
+            for lam in (0.0, 0.3, 1.0):
+                prepare = METHODS[name].prepare_at(lam)
+                below, above = (
+                    METHODS[name]
+                    .combine(*(prepare(torch.from_numpy(s), of) for s, of in zip(side, moments, strict=True)), lam)
+                    .numpy()
+                    for side in (low.copy(), high.copy())
+                )
+                assert (above >= below).all()
+                assert (above - below <= 2 * (high - low).max(axis=0) / min(std, 1) + 1e-12).all()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two processes of Dask's on this machine."""
+    distributed = pytest.importorskip("distributed", reason="Dask isn't installed (extra scale)")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster:
+        yield cluster
+
+
+@pytest.mark.filterwarnings("ignore:.*leaked semaphore")
+def test_a_killed_worker_changes_nothing(cluster, tmp_path):
+    """It dies at its second item, is replaced, and all is done."""
+    mark = tmp_path / "killed"
+
+    def square(i):
+        import os
+
+        if i == 5 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), 9)
+        return i * i
+
+    assert list(each(square, range(12), cluster.scheduler_address)) == [i * i for i in range(12)]
+    assert mark.exists()
+
+
+def test_a_cluster_finds_the_same(cluster, tmp_path):
+    """Search and ranks to the last byte; features to what float32 sums in another number of threads may differ."""
+    rng = np.random.default_rng(0)
+    features = stored(tmp_path / "store", unit(rng.normal(size=(500, 16))), 120)
+    images, texts = features.rows([0, 77, 499]), unit(rng.normal(size=(3, 16)))
+    here = engine.top_k(features, images, texts, workers=1)
+    there = engine.top_k(features, images, texts, scheduler=cluster.scheduler_address)
+    assert [a.tobytes() for a in here] == [b.tobytes() for b in there]
+    own, targets = np.arange(3), [np.array([3, 200]), np.array([], int), np.array([499])]
+    asked = features, images, texts, own, own, targets, [("weicom", 0.3), ("sum", np.nan)]
+    here = dict(engine.ranks(*asked, workers=1))
+    there = dict(engine.ranks(*asked, scheduler=cluster.scheduler_address))
+    assert {q: r.tolist() for q, r in here.items()} == {q: r.tolist() for q, r in there.items()}
+    for i in range(7):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    archive, encoder = read_archive(tmp_path), load_encoder("demo", device="cpu")
+    here = read_features(extract_features(archive, encoder, tmp_path / "here", 4, workers=1))
+    there = read_features(
+        extract_features(archive, encoder, tmp_path / "there", 4, scheduler=cluster.scheduler_address)
+    )
+    assert there.files == here.files
+    assert there.feats == pytest.approx(here.feats, abs=1e-5)
+
+
+def test_without_dask_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ImportError, match=r"pip install 'rscir-workbook\[scale\]'"):
+        list(each(abs, [1], "local"))

@@ -25,6 +25,7 @@ from rscir_lib.exercises import EXERCISES
 from rscir_lib.features import read_features
 from rscir_lib.files import write_json, write_text
 from rscir_lib.methods import Expanded
+from rscir_lib.results import methods_of
 from rscir_lib.search import top_k
 from rscir_lib.synthcom import draw_synthcom
 
@@ -262,6 +263,7 @@ def test_07_explorer(given, extracted, benchmark, features, encoder):
 def test_08_labelling(given, extracted, benchmark, features, encoder):
     """The labels of two people, who agree on two images of three and know nothing of a fourth."""
     folder = extracted / "labels" / "ground"
+    folder.mkdir(parents=True)
     images = benchmark.archive.names[:4]
     for person, values in {"ann": ["grass", "sand", "sand", ""], "bob": ["grass", "grass", "sand", ""]}.items():
         lines = [f"{image},{value},sand\n" for image, value in zip(images, values, strict=True)]
@@ -300,6 +302,11 @@ def test_09_beyond_weicom(given, extracted, benchmark, features, encoder):
     cost = pd.read_csv(folder / "tables" / "09_cost.csv", index_col="method")
     assert (cost["ms a query"] > 0).all()
     assert set(cost.index) == set(chosen)
+    printed = methods_of(folder).splitlines()
+    assert len(printed) == 2 + len(chosen)
+    (line,) = [line for line in printed if line.startswith("| weicom |")]
+    assert f"{found.loc['weicom', 'Color']:.1f} |" in line
+    assert f"| {found.loc['weicom', 'Avg']:.1f} ({sure.loc['weicom', 'low']:.1f} to " in line
 
 
 def test_10_how_sure(given, extracted, table, benchmark, features, encoder):
@@ -321,7 +328,8 @@ def test_11_compare(given, tmp_path, benchmark, features, encoder):
     """Two runs of the same queries, one better by exactly 10 points everywhere, and one of other queries."""
     rows = evaluate(benchmark, features, encoder.encode_texts, ["image", "weicom"], [0.5], "cpu", progress=False)
     worse = rows.assign(AP=rows["AP"] - 0.1)
-    for name, saved in (("one", worse), ("two", rows.sample(frac=1, random_state=0)), ("three", rows.iloc[5:])):
+    shuffled, fewer = rows.sample(frac=1, random_state=0), rows.drop(index=range(5))
+    for name, saved in (("one", worse), ("two", shuffled), ("three", fewer)):
         tables = tmp_path / "beside" / name / "tables"
         tables.mkdir(parents=True)
         write_json(tables.parent / "run.json", {"dataset": {}, "protocol": "released"})

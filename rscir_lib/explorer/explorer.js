@@ -172,7 +172,8 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   let past = [], future = [];
   let query = null; // the last answer, with its arrays
   let shown = { rows: [], scores: null }; // what is on the screen
-  let asked = 0; // questions are numbered: an answer that comes late is dropped
+  let asked = 0, answered = 0; // questions are numbered: an answer that comes late is dropped
+  let drawing = 0; // and so are drawings
 
   const own = new Map(); // pictures of one's own, by key: name and address
   const cache = new Map(); // position -> {file, class, footprint, src, bytes}
@@ -343,8 +344,11 @@ async function mount(el, host, { link = false, start = {} } = {}) {
     await renew();
   }
 
-  const readWords = () => go({ text: ui.words.value.trim() }, { timeStamp: typed });
-  let typed = 0, nth = {};
+  const readWords = () => {
+    read = ui.words.value.trim();
+    return go({ text: read }, { timeStamp: typed });
+  };
+  let typed = 0, read = "", nth = {};
 
   function suggest() {
     typed = performance.now();
@@ -382,11 +386,13 @@ async function mount(el, host, { link = false, start = {} } = {}) {
     if (seed !== undefined) ui.seed = seed;
     else if (page === 0) ui.seed = undefined;
     const question = { ask: "browse", cls: ui.browseClass.value, name: ui.browseName.value, page };
+    const turn = (ui.turn = (ui.turn ?? 0) + 1); // of two answers the later question's is shown
     const [answer] = await ask(ui.seed === undefined ? question : { ...question, seed: ui.seed });
     if (refused(answer)) return;
+    await pictures(answer.positions);
+    if (turn !== ui.turn) return;
     ui.page = answer.page;
     say(ui.pageText, `page ${number(answer.page + 1)} of ${number(Math.max(Math.ceil(answer.total / 24), 1))}`);
-    await pictures(answer.positions);
     slots(ui.thumbs, answer.positions,
       () => { const b = make("button", { type: "button", onclick: (e) => pictureChosen(e, b.id_) }, make("img", {})); return b; },
       (b, i) => { b.id_ = i; show(b.firstChild, i); put(b, "aria-label", `search with ${called(i)}`); put(b, "title", called(i)); });
@@ -400,6 +406,7 @@ async function mount(el, host, { link = false, start = {} } = {}) {
 
   async function renew(event) {
     const turn = ++asked;
+    drawing++; // what is being drawn is of the question before
     const question = { ask: "query", images: state.images, ...parted(state.text) };
     if (!facts.whole) Object.assign(question, { method: state.method, cls: state.cls });
     root.setAttribute("aria-busy", "true");
@@ -414,7 +421,8 @@ async function mount(el, host, { link = false, start = {} } = {}) {
       new [Float64Array, Float64Array, Int32Array, Float32Array][k](buffer));
     query = { ...(none ? NOTHING : answer), sides: [image, text].map((s) => (s.length ? s : null)), positions, percentiles,
       unknownRows: new Set(answer.unknown || []), relevantRows: new Set(answer.relevant || []), scaled: {}, sorted: [], scores: new Map() };
-    await draw(event, turn);
+    answered = turn;
+    await draw(event);
     if (turn === asked) later("prefetch", 30, prefetch);
   }
 
@@ -471,8 +479,10 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   // -- drawing --
 
   function controls() {
-    if (document.activeElement !== ui.words || !ui.words.value.trim() || parted(ui.words.value).words !== parted(state.text).words)
-      if (ui.words.value.trim() !== state.text) ui.words.value = state.text;
+    if (state.text !== read) { // not while somebody types on
+      stop("words");
+      ui.words.value = read = state.text;
+    }
     ui.slider.value = state.lambda;
     put(ui.slider, "aria-valuetext", `lambda ${state.lambda.toFixed(2)}`);
     say(ui.lambda, `λ ${state.lambda.toFixed(2)}`);
@@ -489,25 +499,26 @@ async function mount(el, host, { link = false, start = {} } = {}) {
     if (link) history.replaceState(null, "", "#" + permalink());
   }
 
-  async function draw(event, turn = ++asked) {
-    if (!query) return controls();
+  async function draw(event) {
+    if (answered !== asked) return controls(); // the answer that is under way will be drawn as things then are
+    const turn = ++drawing;
     const since = event?.timeStamp || performance.now();
     controls();
     if (!query.image && !query.text) {
       shown = { rows: [], scores: new Float64Array(0), top: 0 };
     } else {
       const scores = await scoresAt(state.lambda);
-      if (turn !== asked) return;
+      if (turn !== drawing) return;
       shown = scores ? { rows: best(scores, state.top, allowed(scores)), scores } : { rows: [], scores: new Float64Array(0) };
     }
     await pictures(shown.rows.map(position));
-    if (turn !== asked) return;
+    if (turn !== drawing) return;
     drawHits();
     drawScatter();
     drawNotes();
     await Promise.all([...ui.hits.querySelectorAll("img")].map((img) => img.decode().catch(() => {})));
     requestAnimationFrame(() => {
-      if (turn !== asked) return;
+      if (turn !== drawing) return;
       root.dataset.drawn = permalink();
       root.dispatchEvent(new CustomEvent("drawn", { detail: performance.now() - since, bubbles: true }));
     });
@@ -715,17 +726,17 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   // -- what may come a little later: strip, curve, map --
 
   async function drawExtras() {
-    const turn = asked;
+    const turn = drawing;
     if (!query.image || !query.text || !methods[state.method].hasLambda) ui.strip.replaceChildren();
     else {
       const columns = [];
       for (const lambda of STRIP) {
         const scores = await scoresAt(lambda);
-        if (!scores || turn !== asked) return;
+        if (!scores || turn !== drawing) return;
         columns.push([lambda, best(scores, 5, allowed(scores)).map(position)]);
       }
       await pictures(columns.flatMap(([, rows]) => rows));
-      if (turn !== asked) return;
+      if (turn !== drawing) return;
       slots(ui.strip, columns,
         () => { const b = make("button", { type: "button", onclick: (e) => change({ lambda: b.lambda }, e) }, make("span", {}), make("span", { class: "faces" })); return b; },
         (b, [lambda, rows]) => {
@@ -753,7 +764,7 @@ async function mount(el, host, { link = false, start = {} } = {}) {
       for (const lambda of LAMBDAS) {
         values.push(100 * averagePrecision(await scoresAt(lambda), query.relevant, query.unknownRows));
         await new Promise((done) => setTimeout(done)); // the slider comes first
-        if (turn !== asked) return;
+        if (turn !== drawing) return;
       }
       query.curves[state.method] = values;
     }
@@ -801,12 +812,12 @@ async function mount(el, host, { link = false, start = {} } = {}) {
 
   // thumbnails of what the slider will show, before it is moved
   async function prefetch() {
-    const turn = asked, method = methods[state.method];
+    const turn = drawing, method = methods[state.method];
     if (!method.hasLambda || !method.rule || !query.image || !query.text) return;
     for (const lambda of LAMBDAS) {
-      if (turn !== asked) return;
+      if (turn !== drawing) return;
       const scores = await scoresAt(lambda);
-      if (turn !== asked) return;
+      if (turn !== drawing) return;
       await pictures(best(scores, state.top, allowed(scores)).map(position));
     }
   }
