@@ -247,7 +247,8 @@ def _images(folder: Path, root: Path, left: Counter, outside: list[str]) -> list
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """Numbered non-blank lines of a UTF-8 text file (BOM, CRLF and blank lines tolerated).
 
-    Raises ValueError naming the line for another encoding or one above LONGEST_LINE, and for a file without any line.
+    Raises ValueError naming the line for another encoding, one above LONGEST_LINE or with a carriage return inside, and
+    for a file without any line.
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{path}: not a regular file; a folder, pipe or device can't be read as text")
@@ -265,4 +266,6 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
             raise ValueError(
                 f"{path}, line {number}: {len(line)} characters, at most {LONGEST_LINE} make a row; mend it"
             )
+        if "\r" in line:
+            raise ValueError(f"{path}, line {number}: a carriage return inside {line[:80]!r}; end lines by line feeds")
     return lines

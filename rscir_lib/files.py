@@ -5,6 +5,7 @@ kill, a full disk or a power cut, meets the old file or the new one, and nothing
 """
 
 import errno
+import io
 import json
 import os
 import secrets
@@ -19,6 +20,13 @@ from filelock import FileLock, Timeout
 UNFINISHED = ".unfinished"  # how a name ends while its file is being written; nothing reads those
 
 
+class _Written(io.BufferedWriter):
+    """Takes bytes by `write` alone: with the file's number, Pillow overlooks a write that a full disk cuts short."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+
 def write_file(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
     """Let `write` fill a new binary file, put it in the place of `path`, and return the path.
 
@@ -28,10 +36,10 @@ def write_file(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
     path = Path(path)
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        with new.open("xb") as file:
+        with _Written(new.open("xb", buffering=0)) as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.raw.fileno())
         os.replace(new, path)
     except BaseException as error:
         new.unlink(missing_ok=True)
@@ -61,7 +69,7 @@ def write_npy(path: str | Path, array: np.ndarray) -> Path:
 def remove_unfinished(folder: Path) -> None:
     """Remove what a kill left half written in a folder and below; call it where no other process writes."""
     for path in folder.rglob(f".*{UNFINISHED}"):
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

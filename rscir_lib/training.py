@@ -9,6 +9,7 @@ last checkpoint, to the same bits.
 
 import argparse
 import hashlib
+import io
 import json
 import math
 import time
@@ -36,7 +37,7 @@ from rscir_lib.benchmark import Report
 from rscir_lib.captions import read_captions
 from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
 from rscir_lib.features import extract_features, read_features
-from rscir_lib.files import write_file, write_json, write_text
+from rscir_lib.files import remove_unfinished, write_file, write_json, write_text
 from rscir_lib.parallel import parallel_map
 from rscir_lib.synthcom import HELD_OUT, training_scene
 
@@ -224,6 +225,7 @@ def _alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=0, is_singleton=True):  # so that adapt and train share it
+            remove_unfinished(folder)
             yield
     except Timeout:
         raise ValueError(f"{folder}: another process trains here; wait for it, or choose another folder") from None
@@ -233,7 +235,9 @@ def _write_checkpoint(path: Path, task: str, parts: Mapping[str, Any], past: dic
     """All that the next step depends on."""
     state = {name: part.state_dict() for name, part in parts.items()}
     random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-    write_file(path, partial(torch.save, {"task": task, "random": random, **state, **past}))
+    content = io.BytesIO()  # into a file, torch makes a RuntimeError of Ctrl-C and of a full disk
+    torch.save({"task": task, "random": random, **state, **past}, content)
+    write_file(path, lambda file: file.write(content.getbuffer()))
 
 
 def _read_checkpoint(path: Path, task: str, parts: Mapping[str, Any], device: str) -> dict | None:

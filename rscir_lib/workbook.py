@@ -28,7 +28,7 @@ import yaml
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from rscir_lib.files import alone_in, write_json
+from rscir_lib.files import alone_in, remove_unfinished, write_json
 from rscir_lib.measuring import measured
 from rscir_lib.runs import (
     IDENTITY,
@@ -184,6 +184,8 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
     run = run_of(parameters)
     copy, stamp = run / "notebooks" / notebook.name, run / "notebooks" / f"{notebook.stem}.json"
     with alone_in(run):
+        for room in ("notebooks", "tables", "figures"):  # the features have a lock of their own
+            remove_unfinished(run / room)
         if not (force or parameters.get("OVERWRITE")) and _stands(stamp, notebook, parameters, run):
             return "stands"
         stamp.unlink(missing_ok=True)

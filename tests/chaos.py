@@ -391,7 +391,7 @@ class Campaign:
                         process.send_signal(sent)
                 code = wait(pid)
                 self.counts["kills"] += code != 0
-                if code == 1 and f"error: {notebook}" not in self.words():
+                if code == 1 and "\nerror: 0" not in self.words():  # the notebook's name follows
                     self.failed(what, code)
                 yield what
             self.finish(target, f"killed inside {len(took)} notebooks")

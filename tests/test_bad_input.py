@@ -153,6 +153,7 @@ TRIPLETS = [
         "two images",
     ),
     triplets("image,text,text,target\nh0,a,b,h1\n", "line 1: a column is named twice in .*; rename", "column twice"),
+    triplets(FIELDS + "h0,a\rb,h1\n", r"line 2: a carriage return inside 'h0,a\\rb,h1'; end lines by", "half an end"),
     triplets(FIELDS + "h0,ships\n", "line 2: expected 3 fields as the header has, found 2: 'h0,ships'", "few fields"),
     triplets(FIELDS + "h0,ships, small,h1\n", "line 2: expected 3 fields as the header has", "comma in a text"),
     triplets(FIELDS + "h0,,h1\n", "line 2: text is ''; expected a word", "blank text"),

@@ -7,6 +7,7 @@ import resource
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rscir_lib import files
 
@@ -38,17 +39,26 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path, error):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def _limited(path):
+NOISE = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+WRITERS = {
+    "array": lambda file: np.save(file, np.ones(100_000)),
+    "picture": lambda file: Image.fromarray(NOISE).save(file, "JPEG"),
+    "bytes": lambda file: file.write(bytes(100_000)),
+}
+
+
+def _limited(path, what):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
     try:
-        files.write_npy(path, np.ones(100_000))
+        files.write_file(path, WRITERS[what])
     except OSError as error:
         os._exit(7 if str(path) in str(error) else 8)
 
 
-def test_a_disk_without_room_raises_and_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("what", WRITERS)
+def test_a_disk_without_room_raises_and_leaves_nothing(tmp_path, what):
     path = files.write_text(tmp_path / "a.npy", "old")
-    child = multiprocessing.get_context("fork").Process(target=_limited, args=(path,))
+    child = multiprocessing.get_context("fork").Process(target=_limited, args=(path, what))
     child.start()
     child.join(60)
     assert child.exitcode == 7
