@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", type=Path, metavar="RUN", help="print notebook 09's table of runs")
     arguments = parser.parse_args()
     for run in arguments.methods or ():
-        print(f"\n{run.resolve().name}\n\n{methods_of(run)}")
+        print(f"## {run.resolve().name}\n\n{methods_of(run)}")
     if arguments.methods:
         return
     root = arguments.root or ("" if arguments.seed == 0 else f"runs/synthcom-seed{arguments.seed}")

@@ -258,13 +258,13 @@ def balanced_lambda(feats: np.ndarray, text_feats: np.ndarray, method: str, samp
 
 
 def lambda_choices(
-    rows: pd.DataFrame, benchmark: Benchmark, method: str, without_labels: float, seed: int = 0
+    rows: pd.DataFrame, benchmark: Benchmark, method: str, without_labels: float, seed: int = 0, samples: int = 2000
 ) -> pd.DataFrame:
     """What a lambda is worth by how it was chosen: mAP in per cent, a column an attribute and Avg, best to worst luck.
 
     Per-query ceiling (the best lambda of each query, which nobody can know), best on the very queries that are judged
     (which flatters), chosen on other halves, classes and attributes, and `without_labels` (the nearest in `rows`).
-    `low` and `high` are the 95 % interval of Avg.
+    `low` and `high` are the 95 % interval of Avg, of so many `samples`.
     """
     own = rows[rows["method"] == method]
     lambdas = own["lambda"].unique()
@@ -282,7 +282,7 @@ def lambda_choices(
             ways[f"chosen on other {name}"] = (honest, lambdas_told(chosen))
     ways["without labels"] = (rows_of(rows, method, near), f"{near:g}")
     table = summarize_chosen({name: part for name, (part, _) in ways.items()})
-    sure = pd.DataFrame({name: bootstrap_mean(part, seed=seed) for name, (part, _) in ways.items()}).T
+    sure = pd.DataFrame({name: bootstrap_mean(part, samples=samples, seed=seed) for name, (part, _) in ways.items()}).T
     told = {"lambda": [told for _, told in ways.values()]}
     return table.join(sure[["low", "high"]]).assign(**told).rename_axis("chosen")
 

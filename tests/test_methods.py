@@ -1,4 +1,4 @@
-"""Further methods, each against a slow and obvious form of itself; and one of one's own, in a few lines."""
+"""Further methods, each against a slow and obvious form of itself."""
 
 import numpy as np
 import pytest
