@@ -33,6 +33,7 @@ THEME = {
     "use_fullscreen_button": False,
     "use_download_button": False,
     "show_toc_level": 2,
+    "navbar_persistent": [],  # the search is in the sidebar already
     "pygments_light_style": "a11y-light",
 }
 CONFIG = {
@@ -51,6 +52,8 @@ CONFIG = {
     "html_show_sphinx": False,
     "html_copy_source": False,
     "nb_execution_mode": "off",
+    "nb_code_prompt_show": "Show the solution",  # nothing else is folded up
+    "nb_code_prompt_hide": "Hide the solution",
     "nb_ipywidgets_js": {},  # they would come from elsewhere
     "suppress_warnings": ["ref.python"],  # a class that is told of in two places
     "myst_enable_extensions": ["dollarmath"],

@@ -6,9 +6,10 @@ nothing but the shard, so it doesn't matter who works it out, how often, or in w
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from numbers import Integral
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ QUERIES = 256  # that share a scan
 ROUND = 16 * QUERIES  # whose ranks are held at a time
 RANKED = 2**14  # rows whose float64 scores are held at a time, for each question
 GRID = 128  # steps of similarity on which a sieve rules images out
+COMPILED_FROM = 2**29  # scores in all: to import and load compiled code takes a second, which fewer don't give back
 SPREAD = 1e-6  # a std below it is lost in the rounding of the moments
 
 
@@ -249,13 +251,24 @@ def _grid(lowest: np.ndarray, step: np.ndarray, reach: np.ndarray) -> np.ndarray
 # --- evaluation
 
 
+@cache
+def compiled() -> ModuleType | None:
+    """`counting`, ready to use, where numba is there and finds a place to keep its code."""
+    try:
+        from rscir_lib import counting
+    except (ImportError, RuntimeError):
+        return None
+    counting.count_scores(np.zeros(1), np.zeros(1))  # before processes are forked: each would load it again
+    return counting
+
+
 @dataclass(frozen=True)
 class _Judged:
     """Questions that share a scan, and what is known of them: Q of them, of I images and T texts, by J jobs.
 
     levels: of each job and question, the scores (R,) of its relevant images, ascending; listed: (R,) their positions,
     in that order. excluded: of each question, positions that are not ranked. tolerance: (Q,) how far two roundings of
-    one score may lie apart.
+    one score may lie apart. fast: whether compiled code is worth its start.
     """
 
     images: np.ndarray
@@ -269,6 +282,7 @@ class _Judged:
     levels: list[list[np.ndarray]]
     listed: list[list[np.ndarray]]
     tolerance: np.ndarray
+    fast: bool
 
     def prepared(self, rows: np.ndarray) -> tuple[dict, dict]:
         """Of some rows (n, d), the similarities on each scale that a job asks for: to the images (I, n), to the texts
@@ -329,12 +343,13 @@ def ranks(
     jobs = [(_pointwise(method), lam) for method, lam in jobs]
     excluded = [np.empty(0, np.int64)] * len(image_of) if excluded is None else excluded
     order, parts = np.argsort(image_of, kind="stable"), _parts(features)
+    fast = len(features) * len(order) * len(jobs) >= COMPILED_FROM and compiled() is not None
     with running(scheduler, workers) as address:
         for start in range(0, len(order), ROUND):
             batches = np.split(order[start : start + ROUND], range(QUERIES, len(order[start : start + ROUND]), QUERIES))
             judged = [
                 _judged(features, images, texts, image_of[b], text_of[b], [targets[q] for q in b], jobs,
-                        [excluded[q] for q in b])
+                        [excluded[q] for q in b], fast)
                 for b in batches
             ]  # fmt: skip
             items = [(batch, part) for batch in range(len(batches)) for part in range(len(parts))]
@@ -353,6 +368,7 @@ def _judged(
     targets: list[np.ndarray],
     jobs: list[tuple[TwoSimilarities, float]],
     excluded: list[np.ndarray],
+    fast: bool,
 ) -> _Judged:
     (images, image_of), (texts, text_of) = (
         (side[used], of)
@@ -369,7 +385,7 @@ def _judged(
     rounding = 8 * images.shape[1] * 2.0**-53
     tolerance = rounding / np.minimum(1.0, np.minimum(stds[0][image_of], stds[1][text_of]))
     levels, listed = [[[] for _ in jobs] for _ in range(2)]
-    judged = _Judged(images, texts, *moments, image_of, text_of, jobs, excluded, levels, listed, tolerance)
+    judged = _Judged(images, texts, *moments, image_of, text_of, jobs, excluded, levels, listed, tolerance, fast)
     shared = {id(target): target for target in targets}  # by many questions
     rows = {key: features.rows(target).astype(np.float64) for key, target in shared.items()}
     for q, target in enumerate(targets):
@@ -399,7 +415,7 @@ def _counted(judged: list[_Judged], parts: list[tuple[int, object]], item: tuple
                 if out.size:
                     scores = scores.copy()
                     scores[out] = -np.inf
-                more, rows, levels = count_near(scores, of.levels[job][q], of.tolerance[q])
+                more, rows, levels = count_near(scores, of.levels[job][q], of.tolerance[q], of.fast)
                 greater[job][q] += more
                 other = of.listed[job][q][levels] != rows + at  # than itself
                 if other.any():
@@ -408,10 +424,16 @@ def _counted(judged: list[_Judged], parts: list[tuple[int, object]], item: tuple
     return greater, np.concatenate(near)
 
 
-def count_near(scores: np.ndarray, levels: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def count_near(
+    scores: np.ndarray, levels: np.ndarray, tolerance: float, fast: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How many of the scores (n,) are greater than each level (R,), ascending, by more than the tolerance; and the
     pairs, number of a score and of a level, that are nearer to each other."""
     low, high = levels - tolerance, levels + tolerance
+    if fast and compiled() and len(levels) and (high[:-1] < low[1:]).all():
+        greater, equal = compiled().count_scores(scores, np.stack([low, high], axis=1).ravel())
+        if np.array_equal(greater[::2] + equal[::2], greater[1::2]):  # nobody is near, as in most blocks
+            return greater[1::2], np.empty(0, np.int64), np.empty(0, np.int64)
     below, reached = np.searchsorted(high, scores, "left"), np.searchsorted(low, scores, "right")
     greater = np.bincount(below, minlength=len(levels) + 1)[::-1].cumsum()[::-1][1:]
     near = np.flatnonzero(reached > below)

@@ -2,9 +2,7 @@
 
 import numbers
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -14,6 +12,7 @@ from tqdm.auto import tqdm
 from rscir_lib import engine
 from rscir_lib.benchmark import Benchmark
 from rscir_lib.composition import EncodeTexts, Method, TwoSimilarities, get_method
+from rscir_lib.engine import compiled
 from rscir_lib.features import Features
 from rscir_lib.metrics import CUTOFFS, METRICS, chance_ap, metric_names, retrieval_metrics
 from rscir_lib.parallel import parallel_map
@@ -31,7 +30,6 @@ SCORES_AT_A_TIME = {"cpu": 2**22, "cuda": 2**25}
 RANKED_AT_A_TIME = {"cpu": 2**18, "cuda": 2**25}
 COMPARED_AT_A_TIME = 2**30  # on a GPU, a byte each
 STREAMED_FROM = 2**32  # bytes of float32 features that are no longer held at once: 1.4 million rows of 768
-COMPILED_FROM = 2**29  # scores in all: to import and load compiled code takes a second, which fewer don't give back
 
 Job = tuple[Method, float]  # a method and its lambda, NaN where it has none
 
@@ -114,7 +112,7 @@ def _in_memory(
     """The answers that are ranks, from all similarities at once."""
     device, rank = resolve_device(device), _ranks
     scores = len(jobs) * len(benchmark.queries) * len(benchmark.archive)
-    if device == "cpu" and scores >= COMPILED_FROM and _compiled():
+    if device == "cpu" and scores >= engine.COMPILED_FROM and compiled():
         rank = _ranks_compiled
     return _answers(benchmark, features, encode_texts, jobs, rank, finish, device, progress, query_features)
 
@@ -483,17 +481,6 @@ def _ranks_by_bins(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     return ranks[is_relevant[near]]
 
 
-@cache
-def _compiled() -> ModuleType | None:
-    """`counting`, ready to use, where numba is there and finds a place to keep its code."""
-    try:
-        from rscir_lib import counting
-    except (ImportError, RuntimeError):
-        return None
-    counting.count_scores(np.zeros(1), np.zeros(1))  # before processes are forked: each would load it again
-    return counting
-
-
 def _ranks_compiled(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
     """As `_ranks`, by compiled code on a processor."""
     return np.stack([_ranks_of_row(row, relevant) for row in scores.numpy()])
@@ -502,7 +489,7 @@ def _ranks_compiled(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
 def _ranks_of_row(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     levels = np.sort(scores[relevant])
     if len(levels) and np.isfinite(levels[0]):
-        greater, equal = _compiled().count_scores(scores, levels)
+        greater, equal = compiled().count_scores(scores, levels)
         if equal.sum() == len(levels):  # each equals itself alone
             return greater[::-1] + 1
     return _ranks_by_bins(scores, relevant)  # ties go by archive order
@@ -513,7 +500,7 @@ def _ranks_of_mix(image: torch.Tensor, text: torch.Tensor, lam: float, relevant:
     found = []
     for row in image.numpy():
         levels = np.sort((1 - lam) * row[relevant] + lam * text[0].numpy()[relevant])
-        greater, equal = _compiled().count(row, text[0].numpy(), 1 - lam, lam, levels)
+        greater, equal = compiled().count(row, text[0].numpy(), 1 - lam, lam, levels)
         if equal.sum() != len(levels):
             greater = _ranks_by_bins(mix(torch.from_numpy(row), text[0], lam).numpy(), relevant)[::-1] - 1
         found.append(greater[::-1] + 1)

@@ -4,6 +4,7 @@ Written under another name in the same folder, brought to the disk, then renamed
 kill, a full disk or a power cut, meets the old file or the new one, and nothing between.
 """
 
+import errno
 import json
 import os
 import secrets
@@ -34,8 +35,9 @@ def write_file(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
         os.replace(new, path)
     except BaseException as error:
         new.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and not error.filename:  # the system names none for a full disk
-            error.filename = os.fspath(path)
+        if isinstance(error, OSError) and not error.filename:  # the system names none when a disk is full
+            what = error.strerror or str(error)
+            raise OSError(error.errno or errno.EIO, what, os.fspath(path)) from error
         raise
     sync_folder(path.parent)
     return path

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -94,8 +95,10 @@ def each(function: Callable, items: Sequence, scheduler: str | None = None, work
         from distributed import Client
 
         with Client(address) as client:
-            # as a task of its own: where the worker that holds it dies, it is made again
-            shared = client.submit(_itself, function, pure=False)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Sending large graph")  # an encoder is large, and is sent once
+                # as a task of its own: where the worker that holds it dies, it is made again
+                shared = client.submit(_itself, function, pure=False)
             futures = deque(client.map(_call, items, function=shared, pure=False))
             while futures:  # what was taken is let go
                 yield futures.popleft().result()

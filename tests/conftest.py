@@ -89,7 +89,7 @@ class Lab:
         page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
         running = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.textContent.includes('*'))"
         page.wait_for_function(running, timeout=60_000)
-        page.wait_for_function(f"!{running}", timeout=120_000)
+        page.wait_for_function(f"!{running}", timeout=300_000)
 
 
 @pytest.fixture(scope="module")

@@ -634,27 +634,27 @@ def write(root, files):
         path.mkdir() if content is None else path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-@pytest.mark.parametrize(
-    ("files", "read", "message"),
-    [
-        *PATTERNCOM,
-        *MULTILABELS,
-        *TRIPLETS,
-        *CAPTIONS,
-        *BENCHMARK,
-        *PARAMETER_VALUES,
-        *COMMAND_LINES,
-        *PARAMETER_FILES,
-        *CHECKPOINTS,
-        *DEVICES,
-        *ENCODER_NAMES,
-        *TEXTS,
-        *EVALUATIONS,
-        *QUESTIONS,
-        *METHODS_OF_OURS,
-        *FILES_OF_OURS,
-    ],
-)
+TABLE = [
+    *PATTERNCOM,
+    *MULTILABELS,
+    *TRIPLETS,
+    *CAPTIONS,
+    *BENCHMARK,
+    *PARAMETER_VALUES,
+    *COMMAND_LINES,
+    *PARAMETER_FILES,
+    *CHECKPOINTS,
+    *DEVICES,
+    *ENCODER_NAMES,
+    *TEXTS,
+    *EVALUATIONS,
+    *QUESTIONS,
+    *METHODS_OF_OURS,
+    *FILES_OF_OURS,
+]
+
+
+@pytest.mark.parametrize(("files", "read", "message"), TABLE)
 def test_bad_input_is_named(tmp_path, files, read, message):
     write(tmp_path, files)
     with pytest.raises((ValueError, FileNotFoundError), match=message):

@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from rscir_lib import book, workbook
+from test_bad_input import TABLE
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
 
@@ -105,11 +106,31 @@ def test_a_warning_stops_it(tmp_path):
         book.build(tmp_path / "source", tmp_path / "site", tmp_path / "work")
 
 
-def test_in_a_browser(site, visit):
-    """No error, no request that leaves the folder, nothing wider than a telephone, the search finds."""
+def test_in_a_browser(site, pages, visit):
+    """No page is wider than a telephone, keys are enough, and the search finds."""
     page = visit(site.as_uri() + "/index.html", viewport={"width": 400, "height": 800})
-    for name in ("index", "notebooks/03_baselines", "notebooks/book/protocol", "api/rscir_lib.archive"):
-        page.goto((site / f"{name}.html").as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400, name
-    page.goto((site / "search.html").as_uri() + "?q=lambda")
+    for path in pages:
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400, path.name
+    page.goto((site / "index.html").as_uri())
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent").strip() == "Skip to main content"
+    page.keyboard.press("Control+k")
+    page.keyboard.type("lambda")
+    page.keyboard.press("Enter")
     page.wait_for_selector("#search-results li a")
+
+
+def test_every_promise_has_its_tests():
+    """What trust.md names is there: files of tests, tests, and make's targets."""
+    page = (book.ROOT / "notebooks" / "book" / "trust.md").read_text(encoding="utf-8")
+    tests = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py")}
+    functions = set(re.findall(r"^def (test_\w+)", "\n".join(tests.values()), re.MULTILINE))
+    makefile = (book.ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {f"make {target}" for target in re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)}
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    for promise, *_, where in [row for row in rows if row[0] not in ("promise", "what went wrong", "---")]:
+        named = [name.removeprefix("tests/") for name in re.findall(r"`([^`]+)`", where)]
+        assert named, promise
+        assert set(named) <= tests.keys() | functions | targets, promise
+    assert int(re.search(r"a table of (\d+) inputs", page)[1]) == len(TABLE)

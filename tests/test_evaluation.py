@@ -452,6 +452,16 @@ def test_ranks_of_shards_are_those_of_the_whole(seed, lams, shards, sizes, equal
     pd.testing.assert_frame_equal(whole.drop(columns="ranks"), by_parts.drop(columns="ranks"), check_exact=True)
 
 
+@pytest.mark.parametrize("limit", ["COMPILED_FROM", "STREAMED_FROM"])
+def test_compiled_code_and_shards_change_no_metric(case, limit, monkeypatch):
+    if limit == "COMPILED_FROM":
+        pytest.importorskip("numba", reason="numba isn't installed (extra fast)")
+    methods = [name for name in METHODS if limit == "COMPILED_FROM" or name in POINTWISE]
+    plain = run(case, methods=methods, lambdas=[0, 0.3, 0.5, 1])
+    monkeypatch.setattr(engine if limit == "COMPILED_FROM" else evaluation, limit, 0)
+    pd.testing.assert_frame_equal(plain, run(case, methods=methods, lambdas=[0, 0.3, 0.5, 1]), check_exact=True)
+
+
 def test_what_is_too_near_to_tell_is_compared_once_more():
     """However far apart two roundings may lie: every comparison is then made row by row."""
     benchmark, features, strangers = open_benchmark(np.random.default_rng(3))
@@ -460,7 +470,7 @@ def test_what_is_too_near_to_tell_is_compared_once_more():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "STREAMED_FROM", 0)
         count = engine.count_near
-        patch.setattr(engine, "count_near", lambda scores, levels, tolerance: count(scores, levels, 0.5))
+        patch.setattr(engine, "count_near", lambda scores, levels, *_: count(scores, levels, 0.5))
         by_parts = evaluate(*asked)
     assert all(np.array_equal(a, b) for a, b in zip(whole["ranks"], by_parts["ranks"], strict=True))
 

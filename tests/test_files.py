@@ -42,8 +42,8 @@ def _limited(path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
     try:
         files.write_npy(path, np.ones(100_000))
-    except OSError:
-        os._exit(7)
+    except OSError as error:
+        os._exit(7 if str(path) in str(error) else 8)
 
 
 def test_a_disk_without_room_raises_and_leaves_nothing(tmp_path):

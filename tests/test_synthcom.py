@@ -1,6 +1,8 @@
 """SynthCom: the synthetic scenes, and the folder that they are written to."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -143,6 +145,32 @@ def test_resumes_and_leaves_the_rest_alone(tmp_path):
     assert kept.stat().st_mtime_ns == stamp
     assert (tmp_path / "PatternCom/color.csv").exists()
     assert not list(tmp_path.rglob("*.unfinished"))
+
+
+DRAWING = """
+import sys, time
+from pathlib import Path
+from rscir_lib.files import alone_in
+
+with alone_in(Path(sys.argv[1])):
+    half = Path(sys.argv[1], ".half.0a.unfinished")
+    half.touch()
+    print(flush=True)
+    time.sleep(3)
+    half.rename(Path(sys.argv[1], "whole"))
+"""
+
+
+def test_two_drawings_at_once_take_turns(tmp_path, capsys):
+    draw_synthcom(tmp_path, images_per_class=1, workers=1)
+    (tmp_path / "images/river/river001.jpg").unlink()
+    other = subprocess.Popen([sys.executable, "-c", DRAWING, str(tmp_path)], stdout=subprocess.PIPE)
+    other.stdout.readline()
+    draw_synthcom(tmp_path, images_per_class=1, workers=1)
+    assert (tmp_path / "whole").exists()
+    assert "another command works in" in capsys.readouterr().out
+    other.communicate()
+    assert other.returncode == 0
 
 
 def test_complete_folder_is_not_drawn_again(root, monkeypatch):

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import open_clip
@@ -26,7 +27,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from rscir_lib import synthcom
+from rscir_lib import engine, evaluation, synthcom
 from rscir_lib.archive import Archive, read_image
 from rscir_lib.bench import cost, scale
 from rscir_lib.bench.measure import DIM, Report, machine, unit
@@ -161,6 +162,18 @@ def bench_evaluator(report: Report, quick: bool) -> None:
     report.add("evaluator", "evaluate, weicom, per query", seconds=one / n, queries=n, ratio=loop / sample / (one / n))
     every, mib, on_cpu = run("cpu", lambdas=LAMBDAS)
     report.add("evaluator", "evaluate, three baselines and eleven lambdas", seconds=every, queries=n, mib=mib)
+    jobs = len(on_cpu) // n
+    report.add("evaluator", "  per scored query", seconds=every / n / jobs, queries=n * jobs)
+    with patch.object(engine, "COMPILED_FROM", np.inf):  # the plain way, which the compiled one is held to
+        plain, _, by_numpy = run("cpu", lambdas=LAMBDAS)
+    report.add("evaluator", "  without compiled code, per scored query", seconds=plain / n / jobs, ratio=plain / every)
+    difference = np.abs(by_numpy[list(METRICS)].to_numpy() - on_cpu[list(METRICS)].to_numpy()).max()
+    report.add("evaluator", "  largest difference of a metric", difference=difference)
+    with patch.object(evaluation, "STREAMED_FROM", 0):
+        seconds, mib, by_shards = run("cpu", lambdas=LAMBDAS)
+    report.add("evaluator", "  by shards, per scored query", seconds=seconds / n / jobs, ratio=plain / seconds, mib=mib)
+    difference = np.abs(by_shards[list(METRICS)].to_numpy() - on_cpu[list(METRICS)].to_numpy()).max()
+    report.add("evaluator", "  largest difference of a metric", difference=difference)
     if torch.cuda.is_available():
         run("cuda", few)  # start-up
         for what, options, cpu in (("weicom", {"methods": ["weicom"]}, one), ("all", {"lambdas": LAMBDAS}, every)):

@@ -19,9 +19,9 @@ class Constants:
     cores: int = 16  # assumed
     memory_gb: float = 64.0  # assumed
     disk_gb_s: float = 1.0  # make scale, reading from disk
-    memory_gb_s: float = 2.0  # make scale, one query, as far as memory caches the store: a core, float16 to float32
-    row_search_ns: float = 40.0  # make scale, a batch: a row, a query, a core
-    row_rank_ns: float = 90.0  # make scale, evaluation: a row, a query, a core
+    row_alone_ns: float = 1_000.0  # make scale, core: a row of one query, float16 to float32 and two products
+    row_search_ns: float = 120.0  # make scale, core: a row, a query of a batch
+    row_rank_ns: float = 500.0  # make scale, core: a row, a query that is ranked
     images_s: float = 17.0  # make bench, extraction, ViT-B-32 in bfloat16: a core
     task_ms: float = 5.0  # make scale, Dask: a shard
     id_bytes: int = 60  # make scale: file name, class and stamp of a row
@@ -38,9 +38,9 @@ def cost(images: int, machines: int, c: Constants = Constants()) -> dict[str, fl
     shards = -(-images // c.shard_rows)
     moments = shards * 8 * (c.dim + 1) * c.dim / 1e9  # GB, read once
     resident = scanned <= 0.8 * c.memory_gb
-    read = scanned / (c.memory_gb_s * c.cores if resident else c.disk_gb_s)
+    read = 0 if resident else scanned / c.disk_gb_s  # from memory, reading is part of what a row costs
     overhead = shards * c.task_ms / 1e3 * (machines > 1)  # one scheduler hands them all out
-    alone = max(read, rows * c.row_search_ns / 1e9 / c.cores) + overhead
+    alone = max(read, rows * c.row_alone_ns / 1e9 / c.cores) + overhead
     batch = (max(read, BATCH * rows * c.row_search_ns / 1e9 / c.cores) + overhead) / BATCH
     ranked = (max(read, BATCH * rows * c.row_rank_ns / 1e9 / c.cores) + overhead) / BATCH
     extraction = rows / (c.images_s * c.cores) / 3600

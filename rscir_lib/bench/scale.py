@@ -224,6 +224,22 @@ def bench_scan(report: Report, features: Features, asked: Asked) -> tuple[np.nda
     return scanned("a batch", asked)
 
 
+def bench_core(report: Report, features: Features, queries: int) -> None:
+    """What a row costs one core, by its own clock, in one thread: constants of `cost.py`."""
+    some = Features.__new__(Features)
+    some._hold((next(features.shards()),), features.provenance, {})
+    asked, threads = Asked.of(some, queries), torch.get_num_threads()
+    asks = {"row_alone_ns": asked.first(1).search, "row_search_ns": asked.search, "row_rank_ns": asked.ranks}
+    torch.set_num_threads(1)
+    try:
+        for what, ask in asks.items():
+            start, number = time.process_time(), 1 if what == "row_alone_ns" else queries
+            ask(some, workers=1)
+            report.add("core", what, ns=1e9 * (time.process_time() - start) / len(some) / number, queries=number)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def check(
     report: Report, features: Features, asked: Asked, positions: np.ndarray, found: dict[int, np.ndarray]
 ) -> None:
@@ -321,6 +337,7 @@ def scale(out: Path, quick: bool, images: int, queries: int) -> None:
     asked = Asked.of(features, queries)
     expected = bench_scan(report, features, asked)
     alone = report.rows[-1]["seconds"]
+    bench_core(report, features, queries)
     sizes = [10**k for k in range(3, 8) if 10**k < images]
     found = bench_sizes(report, features, queries, [*sizes, images])
     sampled = asked.first(2)
