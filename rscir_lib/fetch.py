@@ -101,7 +101,7 @@ def fetch_patterncom(root: Path) -> None:
     def download() -> None:
         import gdown
 
-        gdown.download_folder(id=PATTERNCOM_ID, output=str(folder), resume=True, timeout=60, retries=3)
+        _resumed(partial(gdown.download_folder, id=PATTERNCOM_ID, output=str(folder)), folder, "*.part")
         missing = [file.name for file in files if not file.exists()]
         if missing:
             raise ValueError(f"the folder has no {', '.join(missing)}")
@@ -225,7 +225,7 @@ def _get(root: Path, source: Source) -> Path:
     def from_drive() -> None:
         import gdown
 
-        gdown.download(id=source.drive, output=str(path), resume=True, timeout=60, retries=3)
+        _resumed(partial(gdown.download, id=source.drive, output=str(path)), path.parent, f"{path.name}*.part")
         _check_file(path, source)
 
     def from_hub() -> None:
@@ -245,6 +245,21 @@ def _get(root: Path, source: Source) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     _try(path, ways)
     return path
+
+
+def _resumed(download: Callable[..., object], folder: Path, parts: str) -> None:
+    """Go on from the parts in the folder; afresh where the server can't, as when a part is whole already."""
+    from gdown.exceptions import DownloadError
+
+    again = partial(download, resume=True, timeout=60, retries=3)
+    try:
+        again()
+    except DownloadError as error:
+        if "byte range" not in str(error):
+            raise
+        for part in folder.glob(parts):
+            part.unlink()
+        again()
 
 
 def _try(target: Path, ways: dict[str, Callable[[], None]]) -> None:

@@ -133,4 +133,4 @@ def test_every_promise_has_its_tests():
         named = [name.removeprefix("tests/") for name in re.findall(r"`([^`]+)`", where)]
         assert named, promise
         assert set(named) <= tests.keys() | functions | targets, promise
-    assert int(re.search(r"a table of (\d+) inputs", page)[1]) == len(TABLE)
+    assert int(re.search(r"more than (\d+) inputs", page)[1]) < len(TABLE)

@@ -206,6 +206,15 @@ def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
     assert (tmp_path / "models" / "CLIP-ViT-L-14.bin").read_bytes() == whole
 
 
+def test_a_download_killed_when_all_was_there_but_its_name(server, tmp_path):
+    whole = server.files[f"/drive/{fetch.CLIP.drive}"]
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "CLIP-ViT-L-14.binabcdefgh.part").write_bytes(whole)
+    fetch.fetch_models(tmp_path)
+    assert (tmp_path / "models" / "CLIP-ViT-L-14.bin").read_bytes() == whole
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_the_hub_steps_in_for_the_drive(server, tmp_path):
     del server.files[server.remoteclip]
     server.files["/chendelong/RemoteCLIP/resolve/main/RemoteCLIP-ViT-L-14.pt"] = b"PK" + bytes(300)
