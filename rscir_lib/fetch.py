@@ -62,7 +62,7 @@ UCM = Source(
     hub=("torchgeo/ucmerced", "dataset", "7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a"),
 )
 UCM_IMAGES = (21, 100)  # classes, images of each
-UCM_LABELS = {  # no hub that serves them could be tried
+UCM_LABELS = {  # to be put there by hand
     "multilabels.tsv": "the 17 multi-labels of Chaudhuri et al. 2018, between tabs: a header, then 0 or 1 a label",
     "captions.json": "UCM-captions of Qu et al. 2016, as JSON: image name without suffix -> its five captions",
 }
