@@ -610,7 +610,7 @@ def marks(content, message):
 MARKED = "image,text,answer,verdict\n"
 FILES_OF_OURS = [
     marks("", r"marks\.csv, line 1: expected the header image,text,answer,verdict; these are no marks"),
-    marks(MARKED, r"marks\.csv: no answer is marked right"),
+    marks(MARKED, r"marks\.csv: no answer to a picture and words is marked right"),
     marks(MARKED.encode() + b"caf\xe9,,,", r"marks\.csv: not a CSV file in UTF-8 .*restore it, or move it away"),
     marks(MARKED + "a,b,c,maybe\n", r"marks\.csv, line 2: expected .*found .*maybe.*; mend or remove it"),
     marks(MARKED + "a,b,c,right\n", r"marks\.csv marks 2 images that .* lacks"),
