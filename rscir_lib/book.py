@@ -39,6 +39,7 @@ THEME = {
 CONFIG = {
     "project": "RSCIR workbook",
     "html_title": "RSCIR workbook",
+    "author": "the authors of the RSCIR workbook",
     "copyright": "the authors of the RSCIR workbook, Apache-2.0",
     "language": "en",
     "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton", "rscir_lib.book"],

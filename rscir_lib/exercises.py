@@ -253,12 +253,14 @@ def _swept(c: "Checks") -> tuple[pd.DataFrame, pd.DataFrame]:
 def _(c: "Checks") -> Truth:
     avg = _swept(c)[1]["Avg"]
 
-    def within(points: float) -> list[float]:
-        near = [lam for lam, value in avg.items() if value >= avg.max() - points]
-        return [min(near), max(near)]
-
-    told = {"that is within ten points": within(10), "that is the whole of LAMBDAS": [min(avg.index), max(avg.index)]}
-    return Truth(within(1), "lambda", told)
+    near = [lam for lam, value in avg.items() if value >= avg.max() - 1]
+    low, high = min(near), max(near)
+    told = {
+        "lambda weighs the text, not the image": [1 - high, 1 - low],
+        "those are mAP, not lambdas": [avg[low], avg[high]],
+        "that is the whole of LAMBDAS": [min(avg.index), max(avg.index)],
+    }
+    return Truth([low, high], "lambda", told)
 
 
 @_exercise("05.2")

@@ -11,8 +11,10 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 import torch
 from PIL import Image
+from rasterio.transform import from_origin
 
 from rscir_lib import runs, statistics, workbook
 from rscir_lib.archive import read_image
@@ -350,13 +352,16 @@ def test_11_compare(given, tmp_path, benchmark, features, encoder):
 
 @pytest.fixture(scope="module")
 def unlabelled(tmp_path_factory):
-    """Parameters of a flat folder of pictures, without classes or labels, its name with a space and an umlaut."""
+    """Parameters of a flat folder of GeoTIFFs, without classes or labels, its name with a space and an umlaut."""
     folder = tmp_path_factory.mktemp("own pictures für")
     (folder / "archive").mkdir()
     rng = np.random.default_rng(0)
     for i in range(12):
         pixels = rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "archive" / f"picture {i}.png")
+        path, place = folder / "archive" / f"picture {i}.tif", from_origin(500_000 + 480 * i, 5_400_000, 10, 10)
+        size = {"width": 48, "height": 48, "count": 3, "dtype": "uint8"}
+        with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32633", transform=place, **size) as file:
+            file.write(np.moveaxis(pixels, -1, 0))
     (folder / "archive" / "text.jpg").write_text("no image")
     Image.fromarray(pixels[:30]).save(folder / "my own ü.jpg")
     return {"DATASET_ROOT": str(folder / "archive"), "OUTPUT_ROOT": str(folder / "runs")}
@@ -380,6 +385,8 @@ def test_an_archive_without_labels_from_pictures_to_a_gallery(unlabelled, capsys
     assert found["rank"].tolist() == [1, 2, 3]
     assert set(found["query_image"]) == {"my own ü.jpg"}
     assert (folder / "figures" / f"{hits.stem}.html").read_text().count('src="data:image/jpeg;base64,') == 4
+    places = json.loads((folder / "tables" / f"{hits.stem}.geojson").read_text())["features"]
+    assert [place["properties"]["file"] for place in places] == found["file"].tolist()
     unread = pd.read_csv(folder / "tables" / "02_unreadable.csv")
     assert unread["file"].tolist() == ["text.jpg"]
     assert "its content is not of an image format" in unread["reason"][0]

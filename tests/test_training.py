@@ -311,6 +311,7 @@ def test_honest_lambda_is_chosen_on_the_other_attributes():
             for lam, value in zip((0.25, 0.5, 0.75), values, strict=True)
         ]
     )
+    rows.index = rows.groupby("attribute", sort=False).ngroup()  # one query an attribute
     # without colour 0.25 is best (0.75), without shape 0.5 (0.55), without density 0.25 and 0.5 tie: the first
     found = best_and_honest(rows).loc["weicom"]
     assert found["lambda"] == 0.25
