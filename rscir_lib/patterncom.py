@@ -1,4 +1,4 @@
-"""The benchmark: attribute labels become composed queries, each with its relevant images (notebooks/book/protocol.md, PatternCom)."""
+"""The benchmark: attribute labels become composed queries, each with its relevant images (protocol, PatternCom)."""
 
 import csv
 from pathlib import Path
