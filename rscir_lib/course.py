@@ -267,8 +267,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         plan = workbook.resolve_parameters(workbook.select_notebooks(names), given)
         for who in ("student", "teacher"):
-            shutil.rmtree(args.out / who, ignore_errors=True)
-            shutil.copytree(workbook.NOTEBOOKS / "book", args.out / who / "book")
+            shutil.copytree(workbook.NOTEBOOKS / "book", args.out / who / "book", dirs_exist_ok=True)
         for path, parameters in plan.items():
             source = nbformat.read(path, as_version=4)
             nbformat.write(student_copy(source), args.out / "student" / path.name)

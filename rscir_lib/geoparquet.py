@@ -45,7 +45,10 @@ def write_geoparquet(features: Features, path: str | Path, archive: Archive | No
     dtype = next(features.shards()).feats.dtype
     stamps = [pa.field(name, pa.string() if name == "contents" else pa.int64()) for name in STAMPS]
     emb = {"emb:dimensions": str(features.dim), "emb:quantization": dtype.name, OURS: json.dumps(features.provenance)}
-    geometry = {"encoding": "WKB", "geometry_types": ["Polygon"]}
+    geometry = {
+        "encoding": "WKB",
+        "geometry_types": [],
+    }  # unknown: tiles are polygons, but what was imported may be points
     schema = pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
@@ -103,13 +106,13 @@ def read_geoparquet(
     embedding: the column of lists of d floats; rows that are not of unit length are divided by their length. id: what
     names a row, each once; class_: its class, which may be missing. Geometries become the features' footprints, in
     longitude and latitude. Raises ValueError naming file, row and value for what can't be features; FileExistsError
-    for a folder that holds a store.
+    for a folder that holds anything.
     """
     import pyarrow.parquet as pq
 
     path, folder = Path(path).expanduser(), Path(folder).expanduser()
-    if (folder / store.MANIFEST).exists():
-        raise FileExistsError(f"{folder} holds a store already: name another folder, or remove it")
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} holds a store already, or something else: name another folder")
     try:
         file = pq.ParquetFile(path)
     except ValueError as error:
@@ -125,27 +128,42 @@ def read_geoparquet(
     held = [c for c in (id, embedding, class_, place, *STAMPS) if c in names]
     folder.mkdir(parents=True, exist_ok=True)
     shards, seen, first, dim = [], set(), 0, None
-    for table in _tables(file, held):
-        feats, changed = _unit(table.column(embedding), path, first, dim)
-        dim = feats.shape[1]
-        if changed and OURS not in metadata:
-            made["normalised"] = "at import"
-        files = [str(value) for value in table.column(id).to_pylist()]
-        twice = next((f for f in files if f in seen or seen.add(f)), None)
-        if twice is not None:
-            raise ValueError(f"{path}: {id} {twice!r} stands twice, the second time in row {first} or later")
-        classes = table.column(class_).to_pylist() if class_ in names else [""] * len(files)
-        stamps = [EMPTY] * len(files)
-        if names.issuperset(STAMPS):
-            stamps = list(map(Stamp, *(table.column(name).to_pylist() for name in STAMPS)))
-        places = _footprints(table.column(place), geo, place) if place else None
-        shards.append(
-            store.write_shard(folder, feats, files, [c or "" for c in classes], stamps, made, footprints=places)
-        )
-        first += len(files)
-    if not shards:
-        raise ValueError(f"{path}: no row")
-    store.write_manifest(folder, shards, made, {})
+    try:
+        for table in _tables(file, held):
+            feats, changed = _unit(table.column(embedding), path, first, dim)
+            dim = feats.shape[1]
+            if changed and OURS not in metadata:
+                made["normalised"] = "at import"
+            files = table.column(id).to_pylist()
+            if None in files:
+                raise ValueError(f"{path}: row {first + files.index(None)}: no {id}; give every row a name")
+            files = list(map(str, files))
+            twice = next((f for f in files if f in seen or seen.add(f)), None)
+            if twice is not None:
+                raise ValueError(f"{path}: {id} {twice!r} stands twice, the second time in row {first} or later")
+            classes = table.column(class_).to_pylist() if class_ in names else [""] * len(files)
+            stamps = [EMPTY] * len(files)
+            if names.issuperset(STAMPS):
+                stamps = list(map(Stamp, *(table.column(name).to_pylist() for name in STAMPS)))
+            places = _footprints(table.column(place), geo, place) if place else None
+            shards.append(
+                store.write_shard(
+                    folder,
+                    feats,
+                    files,
+                    ["" if c is None else str(c) for c in classes],
+                    stamps,
+                    made,
+                    footprints=places,
+                )
+            )
+            first += len(files)
+        if not shards:
+            raise ValueError(f"{path}: no row")
+        store.write_manifest(folder, shards, made, {})
+    except BaseException:  # nothing half
+        store.clean(folder)
+        raise
     return folder
 
 
@@ -168,13 +186,13 @@ def _unit(column: object, path: Path, first: int, dim: int | None) -> tuple[np.n
     """Rows (n, d) float32 or float16 of unit length, and whether they had another."""
     lists = column.combine_chunks()
     values = lists.flatten().to_numpy(zero_copy_only=False) if hasattr(lists, "flatten") else np.empty(0)
-    dim = dim or (len(values) // len(lists) if len(lists) else 0)
     lengths = np.asarray(lists.value_lengths().fill_null(-1)) if hasattr(lists, "value_lengths") else np.array([-1])
+    dim = dim or int(lengths[0])
     wrong = np.flatnonzero(lengths != dim)
-    if wrong.size or not dim or values.dtype.kind != "f":
+    if wrong.size or dim < 1 or values.dtype.kind != "f":
         at = first + int(wrong[0]) if wrong.size else first
         raise ValueError(
-            f"{path}: row {at}: the embedding is no list of {dim or 'one or more'} floats, as in other rows"
+            f"{path}: row {at}: the embedding is no list of {max(dim, 0) or 'one or more'} floats, as in other rows"
         )
     feats = values.reshape(-1, dim)
     if feats.dtype.name not in store.DTYPES:
@@ -195,9 +213,9 @@ def _footprints(column: object, geo: dict, name: str) -> list[dict | None]:
     from shapely.geometry import mapping
 
     told = geo["columns"][name].get("crs", "OGC:CRS84")
-    shapes = geopandas.GeoSeries.from_wkb(column.to_pylist(), crs=told and pyproj.CRS.from_user_input(told))
-    if told is not None:
-        shapes = shapes.to_crs("OGC:CRS84")
+    if told is None:  # unknown, says the format: no place
+        return [None] * len(column)
+    shapes = geopandas.GeoSeries.from_wkb(column.to_pylist(), crs=pyproj.CRS.from_user_input(told)).to_crs("OGC:CRS84")
     return [None if shape is None else json.loads(json.dumps(mapping(shape))) for shape in shapes]
 
 

@@ -55,7 +55,8 @@ class Reading:
     most_pixels: int = 4096 * 4096  # a larger image is a scene: better tiled than shrunk to one feature
 
     def __post_init__(self) -> None:
-        numbers = (*self.bands, *self.percentiles, *(self.limits or ()), self.nodata or 0, self.most_pixels)
+        nodata = 0 if self.nodata is None else self.nodata
+        numbers = (*self.bands, *self.percentiles, *(self.limits or ()), nodata, self.most_pixels)
         if wrong := [n for n in numbers if isinstance(n, bool) or not isinstance(n, int | float) or abs(n) > 1e300]:
             raise ValueError(f"{wrong[0]!r}: a number is wanted")
         if len(self.bands) not in (0, 1, 3) or any(type(band) is not int or band < 1 for band in self.bands):
@@ -93,7 +94,7 @@ def read_rule(root: Path) -> Reading:
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
         return Reading(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         names = ", ".join(field.name for field in fields(Reading))
         raise ValueError(f"{path}: {error}; expected a JSON object of {names}") from None
 

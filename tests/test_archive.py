@@ -226,6 +226,8 @@ def test_the_rule_beside_the_images(tmp_path, picture):
         ('{"bands": ["red"]}', "'red': a number is wanted"),
         ('{"limits": [0, true]}', "True: a number is wanted"),
         ('{"percentiles": [2]}', "two numbers that rise"),
+        ('{"nodata": false}', "False: a number is wanted"),
+        ('{"nodata": []}', "a number is wanted"),
     ],
 )
 def test_a_wrong_rule_beside_the_images_is_named(tmp_path, text, message):

@@ -305,6 +305,14 @@ def test_damaged_marks_are_named(tmp_path, explorer):
     assert marks_table(tmp_path / "absent.csv").empty
 
 
+@pytest.mark.parametrize("before", ["", "image,text,answer,verdict\n1.jpg,red,2.jpg,right"])
+def test_a_mark_goes_on_a_line_of_its_own(tmp_path, before):
+    path = tmp_path / "m.csv"
+    path.write_text(before)
+    add_mark(path, "1.jpg", "red", "3.jpg", "wrong")
+    assert len(marks_table(path)) == before.count("right") + 1
+
+
 def test_packing_is_its_own_inverse_and_refuses_damage():
     head, buffers = {"ask": "λ"}, [b"", b"12345"]
     assert unpack(pack(head, buffers)) == (head, buffers)

@@ -98,11 +98,13 @@ def test_embeddings_of_others(tmp_path, monkeypatch):
     [
         ([[1.0, 0.0], [0.0, 0.0]], ["a", "b"], "row 1: an embedding of length 0 has no direction"),
         ([[1.0, 0.0], [np.nan, 0.0]], ["a", "b"], "row 1: an embedding of length nan has no direction"),
-        ([[1.0, 0.0], [1.0]], ["a", "b"], "row [01]: the embedding is no list"),
-        ([[1.0, 0.0], None], ["a", "b"], "row [01]: the embedding is no list"),
+        ([[1.0, 0.0], [1.0]], ["a", "b"], "row 1: the embedding is no list"),
+        ([[1.0, 0.0], None], ["a", "b"], "row 1: the embedding is no list"),
         ([["x"], ["y"]], ["a", "b"], "row 0: the embedding is no list"),
         ([1.0, 2.0], ["a", "b"], "row 0: the embedding is no list"),
         ([[1.0, 0.0], [0.0, 1.0]], ["a", "a"], "id 'a' stands twice"),
+        ([[1.0, 0.0], [0.0, 1.0]], ["a", None], "row 1: no id"),
+        ([[1.0, 0.0], [0.0, 1.0], [1.0]], ["a", "b", "c"], "row 2: the embedding is no list of 2"),
     ],
 )
 def test_what_can_not_be_features(tmp_path, rows, ids, message):
@@ -111,6 +113,25 @@ def test_what_can_not_be_features(tmp_path, rows, ids, message):
         read_geoparquet(tmp_path / "bad.parquet", tmp_path / "s")
     with pytest.raises(SystemExit, match=message):
         main(["import", str(tmp_path / "bad.parquet"), str(tmp_path / "s")])
+
+
+def test_classes_of_any_type_and_places_in_no_known_coordinates(tmp_path):
+    table = geopandas.GeoDataFrame({"id": ["a", "b"], "embedding": [[1.0, 0.0], [0.0, 1.0]], "class": [0, 1]},
+                                   geometry=[box(5e5, 5e6, 6e5, 6e6)] * 2)  # fmt: skip
+    table.to_parquet(tmp_path / "t.parquet")
+    features = read_features(read_geoparquet(tmp_path / "t.parquet", tmp_path / "s"))
+    assert features.classes == ("0", "1")
+    assert features.footprint(0) is None
+
+
+def test_a_folder_that_holds_anything_is_left_alone(tmp_path):
+    pd.DataFrame({"id": ["a"], "embedding": [[1.0, 0.0]]}).to_parquet(tmp_path / "t.parquet")
+    (tmp_path / "s").mkdir()
+    progress = tmp_path / "s" / f"{'0' * 16}.json"
+    progress.write_text("{}")
+    with pytest.raises(FileExistsError, match="name another folder"):
+        read_geoparquet(tmp_path / "t.parquet", tmp_path / "s")
+    assert progress.exists()
 
 
 def test_other_files_and_folders(tiles, tmp_path):

@@ -419,7 +419,7 @@ async function mount(el, host, { link = false, start = {} } = {}) {
     const none = refused(answer); // the hits of the question before would be taken for this one's
     const [image, text, positions, percentiles] = (none ? [new ArrayBuffer(0), new ArrayBuffer(0)] : buffers).map((buffer, k) =>
       new [Float64Array, Float64Array, Int32Array, Float32Array][k](buffer));
-    query = { ...(none ? NOTHING : answer), sides: [image, text].map((s) => (s.length ? s : null)), positions, percentiles,
+    query = { ...(none ? NOTHING : answer), question, sides: [image, text].map((s) => (s.length ? s : null)), positions, percentiles,
       unknownRows: new Set(answer.unknown || []), relevantRows: new Set(answer.relevant || []), scaled: {}, sorted: [], scores: new Map() };
     answered = turn;
     await draw(event);
@@ -444,13 +444,13 @@ async function mount(el, host, { link = false, start = {} } = {}) {
     // one modality alone is ranked as it is, where no scale can saturate
     if (method.rule === "mix" && (lambda === 0 || lambda === 1)) return scaled("raw")[lambda];
     if (method.rule) return mixed(...scaled(method.scale), method.rule, lambda);
-    const key = `${name} ${method.hasLambda ? lambda : ""}`;
-    if (!query.scores.has(key)) {
-      const [answer, buffers] = await ask({ ask: "scores", images: state.images, ...parted(state.text), lam: lambda, method: name });
+    const key = `${name} ${method.hasLambda ? lambda : ""}`, of = query; // there may be another when the answer comes
+    if (!of.scores.has(key)) {
+      const [answer, buffers] = await ask({ ...of.question, ask: "scores", lam: lambda, method: name });
       if (refused(answer)) return null;
-      query.scores.set(key, new Float64Array(buffers[0]));
+      of.scores.set(key, new Float64Array(buffers[0]));
     }
-    return query.scores.get(key);
+    return of.scores.get(key);
   }
 
   // the score as it is shown: on the method's own scale, and Phi where Phi - 1 was mixed
@@ -563,7 +563,7 @@ async function mount(el, host, { link = false, start = {} } = {}) {
       `${number(shown.rows.length)} of ${number(n)} images` + (query.relevant ? `, ${right} relevant` : ""));
     const judged = query.relevant && shown.rows.filter((row) => judgement(row) !== "unjudged");
     const at = [5, 10, 20].filter((k) => query.relevant && k <= judged.length);
-    const complete = facts.whole && query.relevant;
+    const complete = facts.whole && query.relevant && shown.scores.length;
     say(ui.metrics, !query.relevant ? (asked ? "unjudged: no benchmark asks this" : "") :
       [`${query.attribute}, ${query.relevant.length} relevant`,
         complete ? `AP ${(100 * averagePrecision(shown.scores, query.relevant, query.unknownRows)).toFixed(1)}` : "",
@@ -592,12 +592,13 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   }
 
   async function mark(row, verdict) {
-    const i = position(row), { words, without } = parted(state.text);
-    const now = query.marks[i] === verdict ? "" : verdict;
+    if (answered !== asked) return; // the hits shown are no answer to what is asked by now
+    const i = position(row), of = query, { words, without } = parted(state.text);
+    const now = of.marks[i] === verdict ? "" : verdict;
     const [answer] = await ask({ ask: "mark", image: state.images[0], words, without, answer: i, verdict: now });
     if (refused(answer)) return;
-    query.marks[i] = now;
-    drawHits();
+    of.marks[i] = now;
+    if (of === query) drawHits();
   }
 
   function drawNotes() {

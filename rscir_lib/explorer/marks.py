@@ -28,7 +28,8 @@ def add_mark(path: str | Path, image: str, text: str, answer: str, verdict: str)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        rows = path.read_text(encoding="utf-8") if path.exists() else ",".join(HEADER) + "\n"
+        rows = (path.read_text(encoding="utf-8") if path.exists() else "") or ",".join(HEADER)
+        rows += "" if rows.endswith("\n") else "\n"
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow([image, text, answer, verdict])
         write_text(path, rows + line.getvalue())

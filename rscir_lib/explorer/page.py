@@ -3,7 +3,6 @@
 import base64
 import html
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +46,9 @@ def write_page(explorer: Explorer, folder: str | Path, words: list[str] | None =
         "wordFeats": _base64(explorer.encoder.encode_texts(words)),
         "together": TOGETHER,
     } | _benchmark(explorer)
-    shutil.rmtree(folder / "thumbnails", ignore_errors=True)
-    (folder / "thumbnails").mkdir(parents=True)
+    (folder / "thumbnails").mkdir(parents=True, exist_ok=True)
+    for old in (folder / "thumbnails").glob("[0-9]*.js"):
+        old.unlink()
     for number, start in enumerate(tqdm(range(0, len(archive), TOGETHER), desc="thumbnails", unit="file")):
         some = explorer.thumbnails.of(range(start, min(start + TOGETHER, len(archive))))
         encoded = json.dumps([base64.b64encode(one).decode() for one in some])

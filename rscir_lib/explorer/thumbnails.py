@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -34,7 +35,8 @@ def _missing() -> bytes:
 
 
 class Thumbnails:
-    """Thumbnails by archive position. Size and time of the file are in the name: a replaced image gets a new one."""
+    """Thumbnails by archive position. Size and time of the file, and the rule by which it
+    is read, are in the name: a replaced image gets a new one."""
 
     def __init__(self, archive: Archive, folder: str | Path) -> None:
         self.archive, self.folder = archive, Path(folder)
@@ -47,7 +49,7 @@ class Thumbnails:
     def _of(self, position: int) -> bytes:
         try:
             stat = self.archive.path(position).stat()
-            name = f"{self.archive.files[position]} {stat.st_size} {stat.st_mtime_ns} {SIDE}"
+            name = f"{self.archive.files[position]} {stat.st_size} {stat.st_mtime_ns} {SIDE} {self.archive.rule}"
             digest = hashlib.sha256(name.encode()).hexdigest()
             path = self.folder / digest[:2] / f"{digest[2:32]}.jpg"
             if path.exists():
@@ -55,6 +57,7 @@ class Thumbnails:
             data = jpeg(self.archive.read(position))
         except (OSError, ValueError):
             return _missing()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, lambda file: file.write(data))
+        with suppress(OSError):  # a folder that can't be written to: drawn again the next time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(path, lambda file: file.write(data))
         return data
