@@ -76,7 +76,8 @@ class Reading:
         )
         stretch = f"values {low:g} to {high:g}" if self.limits else f"{percentiles} over the file or scene"
         nodata = "" if self.nodata is None else f"; no data: {self.nodata:g}"
-        return f"8-bit RGB, turned by EXIF; other depths: {stretch}; bands {bands}{nodata}"
+        turned = "" if self.bands or self.limits else ", turned by EXIF"
+        return f"8-bit RGB{turned}; other depths: {stretch}; bands {bands}{nodata}"
 
 
 DEFAULT_READING = Reading()
