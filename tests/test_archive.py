@@ -183,9 +183,7 @@ def test_an_archive_travels(tmp_path):
     assert archive.subset([1]).reading == archive.reading
     assert archive.footprint(0) is None
     custom = read_archive(tmp_path, rule=Reading(limits=(0, 4095), bands=(4, 3, 2), nodata=0))
-    assert custom.reading == {
-        "reading": "8-bit RGB, turned by EXIF; other depths: values 0 to 4095; bands 4 3 2; no data: 0"
-    }
+    assert custom.reading == {"reading": "8-bit RGB; other depths: values 0 to 4095; bands 4 3 2; no data: 0"}
 
 
 @pytest.mark.parametrize(
