@@ -560,3 +560,18 @@ def test_hits_are_shown_where_they_lie(visit, tmp_path):
         wait_for(page, image=file)
     page = visit(write_page(explorer, tmp_path / "page", ["grass"]).as_uri())
     page.get_by_label("map of 16 hits").wait_for()
+
+
+def test_it_is_a_cell_of_jupyterlab(visit, lab, run, bundled):
+    given = {"OUTPUT_ROOT": str(run.folder.parent), "DEVICE": "cpu", "POSITION": 7, "QUERY_TEXT": "grass"}
+    page = visit(lab.address("07_explorer", **given))
+    lab.run_all(page)
+    wait_for(page, image=bundled.archive.files[7], words="grass")
+    page.locator(".lambda").focus()
+    page.keyboard.press("ArrowRight")
+    wait_for(page, lambda_=0.55)
+    expected, _ = top_k(bundled.database, bundled.feats[7], bundled.encoder.encode_texts(["grass"])[0], 0.55)
+    assert hits(page) == files(bundled, expected)
+    words_of(page).fill("red")
+    wait_for(page, words="red")
+    assert "#" not in page.url  # which is the notebook's

@@ -307,7 +307,8 @@ async function mount(el, host, { link = false, start = {} } = {}) {
       make("figcaption", {}, "Where the hits lie"), named("map", make("svg", { role: "img", "aria-label": "map of the hits" })))),
   );
 
-  const root = make("div", { class: "rscir", "data-lm-suppress-shortcuts": "true", ondragover: (e) => e.preventDefault(),
+  const root = make("div", { class: "rscir", ondragover: (e) => e.preventDefault(),
+    onfocusin: (e) => (e.target.dataset.lmSuppressShortcuts = "true"), // or JupyterLab takes the keys of what has the focus
     ondrop: (e) => { e.preventDefault(); if (facts.uploads) addFiles([...e.dataTransfer.files]); } },
     make("h2", {}, facts.title), make("div", { class: "columns" }, make("div", { class: "side" }, asking, browsing),
     make("div", { class: "main" }, mixing, found, why)));
