@@ -29,7 +29,6 @@ TEXT_SCORES_KEPT = 2**23
 SCORES_AT_A_TIME = {"cpu": 2**22, "cuda": 2**25}
 RANKED_AT_A_TIME = {"cpu": 2**18, "cuda": 2**25}
 COMPARED_AT_A_TIME = 2**30  # on a GPU, a byte each
-STREAMED_FROM = 2**32  # bytes of float32 features that are no longer held at once: 1.4 million rows of 768
 
 Job = tuple[Method, float]  # a method and its lambda, NaN where it has none
 
@@ -55,9 +54,8 @@ def evaluate(
     or "cuda:<n>"; a device without float64 ("mps") leaves the ranking to the CPU. cutoffs: the k of P@k and R@k.
     query_features: of the images of `benchmark.query_archive`, where queries come from outside the archive.
     return_ranks: one more column, `ranks`, the ascending ranks of each query's relevant images.
-    scheduler: "local" or an address, for Dask (`parallel.each`): the features are then read shard by shard, as they are
-    without one too where they are a store of more than `STREAMED_FROM` bytes, in the archive's order, and all methods
-    are pointwise. The metrics are the same.
+    scheduler: "local" or an address, for Dask (`parallel.each`): the features are then read shard by shard, as are
+    without one too those that are `large`, in the archive's order, if all methods are pointwise. Metrics are the same.
 
     Returns one row per composed query x method (x lambda) with the columns `COLUMNS`, metrics in [0, 1]; the index is
     the row of the query in `benchmark.queries`. Ranks are those of float64 similarities, ties by archive order. Images
@@ -120,7 +118,7 @@ def _in_memory(
 def _streams(features: Features, benchmark: Benchmark, jobs: list[Job]) -> bool:
     """Whether features are too many to be held, and can be ranked by parts."""
     pointwise = all(getattr(method, "pointwise", False) for method, _ in jobs)
-    return pointwise and 4 * len(features) * features.dim > STREAMED_FROM and features.lie_as(benchmark.archive)
+    return pointwise and features.large and features.lie_as(benchmark.archive)
 
 
 def _streamed(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # reading features needs no encoder
 
 SENT = 512  # images in a task of a scheduler
 SAVE_SECONDS = 5.0  # what a killed extraction loses at most, plus one batch
+HELD_BYTES = 2**32  # of float32 features that are held at once: 1.4 million rows of 768
 LOCK_SECONDS = 6.0  # the workers of a killed process need up to 5 to notice, and hold its lock until then
 # One store holds rows of one precision; but an encoder of any precision may ask it its texts
 ROWS_ONLY = {"precision", "dtype"}
@@ -126,6 +127,11 @@ class Features:
         """d: numbers in a row."""
         return self._shards[0].feats.shape[1]
 
+    @property
+    def large(self) -> bool:
+        """Whether the rows are too many to be held at once, so that they are gone through shard by shard."""
+        return 4 * len(self) * self.dim > HELD_BYTES
+
     @cached_property
     def feats(self) -> np.ndarray:
         """All rows, (N, d) float32: mapped from the file where it is one of float32, else in memory."""
@@ -144,13 +150,35 @@ class Features:
             first += shard.rows
         return found
 
-    def footprint(self, position: int) -> dict | None:
-        """Where an image lies, GeoJSON in longitude and latitude; None unless the features came with it."""
-        for shard in self._shards:
-            if position < shard.rows:
-                return shard.footprints[position]
-            position -= shard.rows
-        raise IndexError(f"position {position} is beyond the last row")
+    def named(self, positions: Sequence[int] | np.ndarray) -> list[tuple[str, str, dict | None]]:
+        """File, class and footprint of the rows at these positions; the names of other shards are not read.
+
+        A footprint is where the image lies, GeoJSON in longitude and latitude; None unless the features came with it.
+        """
+        found: list = [None] * len(positions)
+        first = 0
+        for shard in self._named_shards():
+            here = [i for i, position in enumerate(positions) if first <= position < first + shard.rows]
+            columns = (shard.files, shard.classes, shard.footprints) if here else ()
+            for i in here:
+                found[i] = tuple(column[positions[i] - first] for column in columns)
+            first += shard.rows
+        if None in found:
+            raise IndexError(f"position {positions[found.index(None)]} is outside: there are {first} rows")
+        return found
+
+    def position(self, file: str) -> int | None:
+        """The row of an image by its file; None where there is none."""
+        first = 0
+        for shard in self._named_shards():
+            with suppress(ValueError):
+                return first + shard.files.index(file)
+            first += shard.rows
+        return None
+
+    def _named_shards(self) -> Iterator[Shard]:
+        """The shards, to be asked for names: few keep theirs, those of ten million rows fill gigabytes."""
+        return self.shards() if self.large else iter(self._shards)
 
     @cached_property
     def files(self) -> tuple[str, ...]:

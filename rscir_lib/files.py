@@ -27,11 +27,11 @@ class _Written(io.BufferedWriter):
         raise io.UnsupportedOperation("fileno")
 
 
-def write_file(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
+def write_file(path: str | Path, write: Callable[[BinaryIO], object], durable: bool = True) -> Path:
     """Let `write` fill a new binary file, put it in the place of `path`, and return the path.
 
-    The folder must be there. Raises what `write` raises, and OSError naming the file for a full or read-only disk:
-    `path` is then as it was before.
+    The folder must be there. durable: wait for the disk; False for what its reader checks and can make again. Raises
+    what `write` raises, and OSError naming the file for a full or read-only disk: `path` is then as it was before.
     """
     path = Path(path)
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
@@ -39,7 +39,8 @@ def write_file(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
         with _Written(new.open("xb", buffering=0)) as file:
             write(file)
             file.flush()
-            os.fsync(file.raw.fileno())
+            if durable:
+                os.fsync(file.raw.fileno())
         os.replace(new, path)
     except BaseException as error:
         new.unlink(missing_ok=True)
@@ -47,7 +48,8 @@ def write_file(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
             what = error.strerror or str(error)
             raise OSError(error.errno or errno.EIO, what, os.fspath(path)) from error
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
     return path
 
 

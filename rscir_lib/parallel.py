@@ -34,7 +34,10 @@ def parallel_map(function: Callable, items: Sequence, workers: int | None = None
     others = set(active_children())
     with ProcessPoolExecutor(workers, get_context("fork"), _start, (function,)) as pool:
         try:
-            yield from pool.map(_work, items)
+            # pool.map would cancel what it sent before the workers end, and its thread then fail in words of its own
+            futures = deque(pool.submit(_work, item) for item in items)
+            while futures:  # what was taken is let go
+                yield futures.popleft().result()
         except BaseException:  # GeneratorExit too: nobody waits for the rest
             for process in set(active_children()) - others:
                 process.terminate()

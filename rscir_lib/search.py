@@ -6,7 +6,7 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from numbers import Integral
@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from rscir_lib import plots
+from rscir_lib import engine, plots
 from rscir_lib.archive import Archive
 from rscir_lib.composition import Method, Scorer, TwoSimilarities, get_method
 from rscir_lib.features import Features
@@ -197,23 +197,32 @@ class Searcher:
     """Questions to one archive: what they share (moments, fitted methods, text features) is worked out once.
 
     features: of the archive; encoder: the one that made them, None where `features.provenance` names one that can be
-    loaded; archive: where positions count, pictures and places lie; without one, the features' own order.
+    loaded; archive: where positions count, pictures and places lie; without one, the features' own order. Features
+    that are `large`, in the archive's order, are scanned shard by shard for every question (`engine.top_k`), unless
+    its method wants the archive as a whole.
     """
 
-    def __init__(
-        self,
-        features: Features,
-        encoder: "Encoder | None" = None,
-        archive: Archive | None = None,
-        moments: Moments | None = None,
-    ) -> None:
+    def __init__(self, features: Features, encoder: "Encoder | None" = None, archive: Archive | None = None) -> None:
         self.features, self.archive = features, archive
-        self.database = Database(features.feats if archive is None else features.aligned(archive), moments=moments)
-        self.files = features.files if archive is None else archive.files
-        self.classes = features.classes if archive is None else archive.classes
+        self._scanned = features.large and (archive is None or features.lie_as(archive))
         self._encoder = encoder
         self._text = lru_cache(1024)(lambda text: self.encode_texts([text])[0])
         self._fitted: dict[int, tuple[Method, Scorer]] = {}  # by identity: a method need not be hashable
+
+    @cached_property
+    def database(self) -> Database:
+        """All features at once, in the order that positions count."""
+        return Database(self.features.feats if self.archive is None else self.features.aligned(self.archive))
+
+    def __len__(self) -> int:
+        return len(self.features if self.archive is None else self.archive)
+
+    def _rows(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        return self.features.rows(positions) if self._scanned else self.database.feats[positions]
+
+    @property
+    def _moments(self) -> Moments:
+        return (self.features if self._scanned else self.database).moments
 
     @cached_property
     def encoder(self) -> "Encoder":
@@ -248,15 +257,8 @@ class Searcher:
         if not text and alone != 0:
             raise ValueError("no text: type some words, or ask by the image alone (lam=0)")
         picture, name, of_image = self._image(image)
-        of_text = self._text(text) if text else np.zeros_like(self.database.feats[0])
-        scorer = None
-        if not isinstance(method, TwoSimilarities):
-            if id(method) not in self._fitted:
-                self._fitted[id(method)] = method, method.fit(self.database, self.encode_texts)
-            scorer = self._fitted[id(method)][1]
-            if getattr(method, "reads_words", False):
-                scorer = partial(scorer, words=[text])
-        positions, scores = top_k(self.database, of_image, of_text, lam, top, method, scorer)
+        of_text = self._text(text) if text else np.zeros(self.features.dim, np.float32)
+        positions, scores = self._best(of_image, of_text, text, lam, method, top)
         question = {"image": name, "text": text, "method": method.name, "lambda": lam if method.has_lambda else None}
         question["archive"] = self.archive.name if self.archive else self.features.provenance.get("archive", "")
         if isinstance(method, TwoSimilarities) and method.shown:
@@ -264,15 +266,29 @@ class Searcher:
         table = self._table(positions, scores, of_image if name else None, of_text if text else None)
         return Hits(table, picture, question, self.archive.read if self.archive else None, self._unknown_words(text))
 
+    def _best(
+        self, image: np.ndarray, text: np.ndarray, words: str, lam: float, method: Method, top: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and scores of the best."""
+        if self._scanned and getattr(method, "pointwise", False):
+            positions, scores = engine.top_k(self.features, image[None], text[None], lam, top, method)
+            return positions[0], scores[0]
+        scorer = None
+        if not isinstance(method, TwoSimilarities):
+            if id(method) not in self._fitted:
+                self._fitted[id(method)] = method, method.fit(self.database, self.encode_texts)
+            scorer = self._fitted[id(method)][1]
+            if getattr(method, "reads_words", False):
+                scorer = partial(scorer, words=[words])
+        return top_k(self.database, image, text, lam, top, method, scorer)
+
     def _shown(
         self, method: TwoSimilarities, positions: np.ndarray, image: np.ndarray, text: np.ndarray, lam: float
     ) -> np.ndarray:
         """The scores on the scale that people read."""
-        hits = self.database.feats[positions].astype(np.float64)
+        hits = self._rows(positions).astype(np.float64)
         scaled = [
-            method.shown(
-                torch.from_numpy(hits @ query.astype(np.float64)), self.database.moments.of_similarities(query)
-            )
+            method.shown(torch.from_numpy(hits @ query.astype(np.float64)), self._moments.of_similarities(query))
             for query in (image, text)
         ]
         return method.combine(*scaled, lam).numpy()
@@ -280,15 +296,15 @@ class Searcher:
     def _image(self, image: Query) -> tuple[Image.Image | None, str, np.ndarray]:
         """Picture, name and feature (d,) of a query image."""
         if image is None:
-            return None, "", np.zeros_like(self.database.feats[0])
-        if isinstance(image, str | Path) and str(image) in self.files:
-            image = self.files.index(str(image))
+            return None, "", np.zeros(self.features.dim, np.float32)
+        if isinstance(image, str | Path) and (position := self._position(str(image))) is not None:
+            image = position
         if isinstance(image, Integral) and not isinstance(image, bool):
-            if not 0 <= image < len(self.database):
-                raise ValueError(f"position {image} is outside the archive: it has {len(self.database)} images, "
-                                 f"0 to {len(self.database) - 1}")  # fmt: skip
+            if not 0 <= image < len(self):
+                raise ValueError(f"position {image} is outside the archive: it has {len(self)} images, "
+                                 f"0 to {len(self) - 1}")  # fmt: skip
             picture = self.archive.read(image) if self.archive else None
-            return picture, self.files[image], self.database.feats[image]
+            return picture, self._named([image])[0][0], self._rows([image])[0]
         if isinstance(image, str | Path):
             rule = self.archive.rule if self.archive else DEFAULT_READING
             picture, name = read_image(Path(image).expanduser(), rule), Path(image).name
@@ -301,25 +317,36 @@ class Searcher:
             raise ValueError(f"{name}: the encoder gives a feature that is not finite")
         return picture, name, feature
 
+    def _position(self, file: str) -> int | None:
+        if self.archive is None:
+            return self.features.position(file)
+        return self.archive.files.index(file) if file in self.archive.files else None
+
+    def _named(self, positions: Sequence[int] | np.ndarray) -> list[tuple[str, str, dict | None]]:
+        """File, class and footprint."""
+        if self.archive is None:
+            return self.features.named(positions)
+        return [(self.archive.files[i], self.archive.classes[i], self.archive.footprint(i)) for i in positions]
+
     def _table(
         self, positions: np.ndarray, scores: np.ndarray, image: np.ndarray | None, text: np.ndarray | None
     ) -> pd.DataFrame:
+        files, classes, places = zip(*self._named(positions), strict=True)
         table = pd.DataFrame({
             "rank": np.arange(1, len(positions) + 1),
             "position": positions,
-            "file": [self.files[i] for i in positions],
-            "class": [self.classes[i] for i in positions],
+            "file": files,
+            "class": classes,
             "score": scores,
         })  # fmt: skip
-        hits = self.database.feats[positions].astype(np.float64)
+        hits = self._rows(positions).astype(np.float64)
         cosines = {"image": image, "text": text}
         for name, query in cosines.items():
             table[f"cosine_{name}"] = np.nan if query is None else hits @ query.astype(np.float64)
         for name, query in cosines.items():
             table[f"normal_{name}"] = (
-                np.nan if query is None else self.database.moments.normal_cdf(table[f"cosine_{name}"].to_numpy(), query)
+                np.nan if query is None else self._moments.normal_cdf(table[f"cosine_{name}"].to_numpy(), query)
             )
-        places = [(self.archive or self.features).footprint(i) for i in positions]
         return table.assign(footprint=pd.Series(places, dtype=object))
 
     def _unknown_words(self, text: str) -> tuple[str, ...]:
@@ -342,19 +369,18 @@ def search(
     top: int = 20,
     encoder: "Encoder | None" = None,
     archive: Archive | None = None,
-    moments: Moments | None = None,
 ) -> Hits:
     """The best `top` images of an archive for a query image and a text. For many questions, keep a `Searcher`.
 
     image: an archive position or file, the path of any other image, or a PIL image; None to ask by the text alone
     (lam=1 or method "text"). text: words; None or "" to ask by the image alone (lam=0 or method "image"). lam in
-    [0, 1]: 0 is image alone, 1 text alone. method: a name in `composition.METHODS`, or an object. encoder, archive,
-    moments: see `Searcher`.
+    [0, 1]: 0 is image alone, 1 text alone. method: a name in `composition.METHODS`, or an object. encoder, archive:
+    see `Searcher`.
 
     Raises ValueError for a position outside the archive, a blank question, a lambda or `top` out of range; and what
     `read_image` and the encoder raise. Warns of words that the encoder has never seen, where it can tell.
     """
-    return Searcher(features, encoder, archive, moments)(image, text, lam, method, top)
+    return Searcher(features, encoder, archive)(image, text, lam, method, top)
 
 
 _STYLE = """

@@ -9,6 +9,10 @@ import time
 import urllib.request
 from pathlib import Path
 
+# threads that wait sleep: tests share the cores with browsers, kernels and each other, and with threads that spin
+# instead an operation waits for a core each time. Before torch is imported; kernels inherit it
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import papermill
 import pytest
 

@@ -442,7 +442,7 @@ def test_ranks_of_shards_are_those_of_the_whole(seed, lams, shards, sizes, equal
     asked = (benchmark, features, text_encoder(6), POINTWISE, lams, "cpu", False, (1, 7), strangers, True)
     whole = evaluate(*asked)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "STREAMED_FROM", 0)
+        patch.setattr(features_module, "HELD_BYTES", 0)
         for name, size in zip(("RANKED", "QUERIES", "ROUND"), sizes, strict=True):
             patch.setattr(engine, name, size)
         patch.setattr(evaluation, "_in_memory", None)
@@ -452,13 +452,13 @@ def test_ranks_of_shards_are_those_of_the_whole(seed, lams, shards, sizes, equal
     pd.testing.assert_frame_equal(whole.drop(columns="ranks"), by_parts.drop(columns="ranks"), check_exact=True)
 
 
-@pytest.mark.parametrize("limit", ["COMPILED_FROM", "STREAMED_FROM"])
+@pytest.mark.parametrize("limit", ["COMPILED_FROM", "HELD_BYTES"])
 def test_compiled_code_and_shards_change_no_metric(case, limit, monkeypatch):
     if limit == "COMPILED_FROM":
         pytest.importorskip("numba", reason="numba isn't installed (extra fast)")
     methods = [name for name in METHODS if limit == "COMPILED_FROM" or name in POINTWISE]
     plain = run(case, methods=methods, lambdas=[0, 0.3, 0.5, 1])
-    monkeypatch.setattr(engine if limit == "COMPILED_FROM" else evaluation, limit, 0)
+    monkeypatch.setattr(engine if limit == "COMPILED_FROM" else features_module, limit, 0)
     pd.testing.assert_frame_equal(plain, run(case, methods=methods, lambdas=[0, 0.3, 0.5, 1]), check_exact=True)
 
 
@@ -468,7 +468,7 @@ def test_what_is_too_near_to_tell_is_compared_once_more():
     asked = (benchmark, features, text_encoder(6), ["weicom", "minimum"], [0.4], "cpu", False, (1, 7), strangers, True)
     whole = evaluate(*asked)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "STREAMED_FROM", 0)
+        patch.setattr(features_module, "HELD_BYTES", 0)
         count = engine.count_near
         patch.setattr(engine, "count_near", lambda scores, levels, *_: count(scores, levels, 0.5))
         by_parts = evaluate(*asked)

@@ -17,7 +17,7 @@ from rscir_lib.explorer import Explorer, Widget, marked_labels, marks_table, rea
 from rscir_lib.explorer.marks import add_mark
 from rscir_lib.explorer.page import write_page
 from rscir_lib.explorer.server import Background, pack, unpack
-from rscir_lib.explorer.thumbnails import Thumbnails
+from rscir_lib.explorer.thumbnails import END, Thumbnails
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.labelling import merge_journals
 from rscir_lib.pixels import read_image
@@ -195,10 +195,12 @@ def test_thumbnails_are_made_once_and_anew_for_a_replaced_image(tmp_path):
     (first,) = thumbnails.of([0])
     (kept,) = (tmp_path / "thumbnails").rglob("*.jpg")
     assert kept.read_bytes() == first
-    kept.write_bytes(b"from the disk")
-    assert thumbnails.of([0]) == [b"from the disk"]
+    kept.write_bytes(kept.read_bytes()[:-9])  # cut short, as by a power cut
+    assert thumbnails.of([0]) == [first]
+    kept.write_bytes(b"from the disk" + END)
+    assert thumbnails.of([0]) == [b"from the disk" + END]
     Image.new("RGB", (40, 20), "red").save(archive.path(0))
-    assert thumbnails.of([0])[0] not in (first, b"from the disk")
+    assert thumbnails.of([0])[0] not in (first, b"from the disk" + END)
     archive.path(1).write_bytes(b"damaged")
     archive.path(2).unlink()
     broken, absent = thumbnails.of([1, 2])

@@ -73,3 +73,5 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
         monkeypatch.setattr(os, name, lambda *args, name=name, real=real: done.append(name) or real(*args))
     files.write_text(tmp_path / "a.txt", "new")
     assert done == ["fsync", "replace", "fsync"]
+    files.write_file(tmp_path / "a.txt", lambda file: file.write(b"cache"), durable=False)
+    assert done[3:] == ["replace"]

@@ -54,9 +54,9 @@ def test_out_and_in_again(tiles, tmp_path, monkeypatch):
     assert read.files == features.files
     assert [s.name for s in read.shards()] == [s.name for s in features.shards()]  # ids, stamps, provenance: all equal
     assert next(read.shards()).feats.tobytes() == next(features.shards()).feats.tobytes()
-    assert read.footprint(0) is None
+    assert read.named([0])[0][2] is None
     last = json.dumps(table["geometry"].iloc[-1].__geo_interface__)
-    assert read.footprint(len(read) - 1) == json.loads(last)
+    assert read.named([len(read) - 1])[0][2] == json.loads(last)
     assert extract_features(archive, load_encoder("demo"), tmp_path / "again", dtype="float16")  # they stand
     again = write_geoparquet(read, tmp_path / "again.parquet")  # places without the images
     assert geopandas.read_parquet(again)["geometry"].equals(table["geometry"])
@@ -89,7 +89,7 @@ def test_embeddings_of_others(tmp_path, monkeypatch):
     assert features.feats == pytest.approx(rows / np.linalg.norm(rows, axis=1, keepdims=True), abs=1e-6)
     assert features.provenance["encoder"] == "not recorded"
     assert features.provenance["normalised"] == "at import"
-    last = shape(features.footprint(len(rows) - 1)).bounds
+    last = shape(features.named([len(rows) - 1])[0][2]).bounds
     assert last == pytest.approx(table.geometry.iloc[[-1]].to_crs(4326).iloc[0].bounds, abs=1e-9)
 
 
@@ -121,7 +121,7 @@ def test_classes_of_any_type_and_places_in_no_known_coordinates(tmp_path):
     table.to_parquet(tmp_path / "t.parquet")
     features = read_features(read_geoparquet(tmp_path / "t.parquet", tmp_path / "s"))
     assert features.classes == ("0", "1")
-    assert features.footprint(0) is None
+    assert features.named([0])[0][2] is None
 
 
 def test_a_folder_that_holds_anything_is_left_alone(tmp_path):

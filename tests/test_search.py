@@ -11,13 +11,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import oracle
+from rscir_lib import features as features_module
 from rscir_lib import search as search_room
+from rscir_lib import store
 from rscir_lib.archive import Archive
 from rscir_lib.composition import METHODS, TwoSimilarities
 from rscir_lib.encoders import load_encoder
-from rscir_lib.features import Features
+from rscir_lib.features import Features, read_features
 from rscir_lib.search import Searcher, search, top_k
 from rscir_lib.similarities import Database
+from rscir_lib.store import Stamp
 
 PAIRED = sorted(name for name, method in METHODS.items() if isinstance(method, TwoSimilarities))
 
@@ -149,6 +152,41 @@ def test_an_image_from_anywhere(ask, archive, tmp_path):
         found = ask(image, "red")
         assert found.table["file"].tolist() == by_position["file"].tolist()
         assert found.image.size == (60, 40)
+
+
+@pytest.mark.parametrize("with_archive", [True, False])
+def test_large_features_are_scanned_and_never_held(features, archive, encoder, with_archive, tmp_path, monkeypatch):
+    """Hit for hit what is found with all of them in memory, but for the last digits of the moments."""
+    archive = archive if with_archive else None
+    parts = [range(i, min(i + 5, len(features))) for i in range(0, len(features), 5)]
+    shards = [
+        store.write_shard(
+            tmp_path, features.feats[part], features.files[part.start : part.stop],
+            features.classes[part.start : part.stop], [Stamp(0, 0, "")] * len(part), features.provenance,
+        )
+        for part in parts
+    ]  # fmt: skip
+    store.write_manifest(tmp_path, shards, features.provenance, {})
+    stored = read_features(tmp_path)
+    asked = [
+        (3, "red", 0.4, "weicom"), (features.files[7], "many", 0.9, "zscore"), (None, "red", 1, "weicom"),
+        (11, None, 0, "linear"),
+    ]  # fmt: skip
+    held = Searcher(features, encoder, archive)
+    expected = [held(*question, top=4) for question in asked]
+    monkeypatch.setattr(features_module, "HELD_BYTES", 0)
+    for what in ("feats", "files", "classes"):
+        monkeypatch.setattr(Features, what, property(lambda self: pytest.fail("all names or rows were asked for")))
+    scanned = Searcher(stored, encoder, archive)
+    for question, of_held in zip(asked, expected, strict=True):
+        found = scanned(*question, top=4)
+        assert found.question == of_held.question
+        pd.testing.assert_frame_equal(found.table, of_held.table, rtol=1e-12)
+    if not with_archive:
+        with pytest.raises(FileNotFoundError, match="nothing"):
+            scanned("nothing.png", "red")
+    with pytest.raises(ValueError, match="0 to 11"):
+        scanned(12, "red")
 
 
 def test_words_are_encoded_once(features, archive, encoder, monkeypatch):

@@ -27,7 +27,8 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from rscir_lib import engine, evaluation, synthcom
+from rscir_lib import engine, synthcom
+from rscir_lib import features as features_module
 from rscir_lib.archive import Archive, read_image
 from rscir_lib.bench import cost, scale
 from rscir_lib.bench.measure import DIM, Report, machine, unit
@@ -169,7 +170,7 @@ def bench_evaluator(report: Report, quick: bool) -> None:
     report.add("evaluator", "  without compiled code, per scored query", seconds=plain / n / jobs, ratio=plain / every)
     difference = np.abs(by_numpy[list(METRICS)].to_numpy() - on_cpu[list(METRICS)].to_numpy()).max()
     report.add("evaluator", "  largest difference of a metric", difference=difference)
-    with patch.object(evaluation, "STREAMED_FROM", 0):
+    with patch.object(features_module, "HELD_BYTES", 0):
         seconds, mib, by_shards = run("cpu", lambdas=LAMBDAS)
     report.add("evaluator", "  by shards, per scored query", seconds=seconds / n / jobs, ratio=plain / seconds, mib=mib)
     difference = np.abs(by_shards[list(METRICS)].to_numpy() - on_cpu[list(METRICS)].to_numpy()).max()

@@ -693,7 +693,7 @@ async function mount(el, host, { link = false, start = {} } = {}) {
       const at = (v) => (across ? score(v, fixed) : score(fixed, v));
       let [low, high] = solved;
       if (at(low) > wanted || at(high) < wanted) continue;
-      for (let step = 0; step < 40; step++) {
+      for (let step = 0; step < 14; step++) { // to a part of a pixel
         const middle = (low + high) / 2;
         if (at(middle) < wanted) low = middle;
         else high = middle;
@@ -816,7 +816,8 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   async function prefetch() {
     const turn = drawing, method = methods[state.method];
     if (!method.hasLambda || !method.rule || !query.image || !query.text) return;
-    for (const lambda of LAMBDAS) {
+    const near = [...LAMBDAS].sort((a, b) => Math.abs(a - state.lambda) - Math.abs(b - state.lambda));
+    for (const lambda of near) {
       if (turn !== drawing) return;
       const scores = await scoresAt(lambda);
       if (turn !== drawing) return;

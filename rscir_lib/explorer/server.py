@@ -11,9 +11,12 @@ import json
 import logging
 import struct
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
@@ -123,6 +126,18 @@ def _listen(explorer: Explorer, start: dict | None, port: int) -> tuple[tornado.
     return server, sockets[0].getsockname()[1]
 
 
+@contextmanager
+def one_core_left() -> Iterator[None]:
+    """Meanwhile torch leaves one core alone: the browser draws on this machine too, and threads that wait for a core
+    take ten times as long as one fewer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def serve(explorer: Explorer, start: dict | None = None, port: int = 8866, ready=print) -> None:
     """Serve on loopback until interrupted; port 0 takes a free one. `ready` is called with the address."""
 
@@ -131,7 +146,8 @@ def serve(explorer: Explorer, start: dict | None = None, port: int = 8866, ready
         ready(f"http://127.0.0.1:{taken}/")
         await asyncio.Event().wait()
 
-    asyncio.run(forever())
+    with one_core_left():
+        asyncio.run(forever())
 
 
 class Background:
@@ -141,6 +157,8 @@ class Background:
         self.explorer, self.start = explorer, start
 
     def __enter__(self) -> str:
+        self.sharing = one_core_left()
+        self.sharing.__enter__()
         ready, found = threading.Event(), []
         self.loop = asyncio.new_event_loop()
 
@@ -164,3 +182,4 @@ class Background:
         self.loop.call_soon_threadsafe(self.server.stop)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
+        self.sharing.__exit__(None, None, None)

@@ -68,6 +68,8 @@ class Explorer:
         self.archive, self.encoder, self.benchmark = archive, encoder, benchmark
         self.database = Database(feats)
         self.feats = self.database.feats
+        # of a question the picture often stays, and the words change
+        self._of_query = lru_cache(4)(lambda query: self.database.similarities(np.frombuffer(query)[None])[0])
         self.scorers: dict = {}  # methods that the browser doesn't know, fitted when first asked for
         self.title = title or f"{archive.name}, {encoder.name} {encoder.architecture}"
         self.thumbnails = Thumbnails(archive, Path(folder) / "thumbnails")
@@ -258,7 +260,7 @@ class Explorer:
         return _unit(found[0] - (found[0] @ found[1]) * found[1])
 
     def _similarities(self, query: np.ndarray) -> np.ndarray:
-        return self.database.similarities(query[None])[0]
+        return self._of_query(query.astype(np.float64).tobytes())
 
     def _candidates(
         self, image: np.ndarray | None, text: np.ndarray | None, method: str, cls: str

@@ -13,6 +13,7 @@ from rscir_lib.archive import Archive
 from rscir_lib.files import write_file
 
 SIDE = 128  # pixels
+END = b"\xff\xd9"  # of a JPEG
 
 
 def jpeg(image: Image.Image, side: int = SIDE) -> bytes:
@@ -52,12 +53,12 @@ class Thumbnails:
             name = f"{self.archive.files[position]} {stat.st_size} {stat.st_mtime_ns} {SIDE} {self.archive.rule}"
             digest = hashlib.sha256(name.encode()).hexdigest()
             path = self.folder / digest[:2] / f"{digest[2:32]}.jpg"
-            if path.exists():
-                return path.read_bytes()
+            if path.exists() and (data := path.read_bytes()).endswith(END):  # a power cut may have left it short
+                return data
             data = jpeg(self.archive.read(position))
         except (OSError, ValueError):
             return _missing()
         with suppress(OSError):  # a folder that can't be written to: drawn again the next time
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, lambda file: file.write(data))
+            write_file(path, lambda file: file.write(data), durable=False)
         return data
