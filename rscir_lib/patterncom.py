@@ -168,7 +168,7 @@ def _check_rows(rows: pd.DataFrame, file: str, report: Report) -> None:
             else "listed again; each row is a query"
         )
         report.add(file, row.line, row.image, problem)
-    named = rows["image"].map(lambda image: class_of(image.rsplit("/", 1)[-1]))
+    named = rows["image"].map(lambda image: class_of(image.split("/")[-1]))
     contradicted = (rows["cls"] != named) & (rows["cls"].isin(CLASSES) | named.isin(CLASSES)) & (rows["cls"] != "")
     for row in rows.assign(named=named)[contradicted].drop_duplicates("cls").itertuples():
         report.add(file, row.line, row.image, f"named as {row.named!r}, listed as {row.cls!r}; used as listed")
@@ -184,14 +184,12 @@ def _compose(rows: pd.DataFrame, targets: list[np.ndarray]) -> pd.DataFrame:
     targets.extend(np.sort(positions.to_numpy()) for _, positions in relevant)
 
     texts = rows[["group", "value"]].drop_duplicates().rename(columns={"value": "text"})
-    queries = rows.reset_index(names="row").merge(texts, on="group", how="left").sort_values("row", kind="stable")
+    queries = rows.merge(texts, on="group")  # which keeps the order of the rows
     queries = queries[queries["value"] != queries["text"]]
     # a value that only overwritten rows have is asked for, yet nothing is relevant to it
-    if not set(zip(queries["judged"], queries["text"], strict=True)) <= index.keys():
-        nothing = len(targets)
-        targets.append(np.empty(0, dtype=np.int64))
-    else:
-        nothing = -1
+    nothing = len(targets)
     keys = zip(queries["judged"], queries["text"], strict=True)
     queries["target"] = np.fromiter((index.get(key, nothing) for key in keys), np.int64, len(queries))
+    if (queries["target"] == nothing).any():
+        targets.append(np.empty(0, dtype=np.int64))
     return queries[QUERIES]

@@ -37,15 +37,16 @@ def group_of(attribute, name, protocol):
 
 
 def composed_queries(root, attribute, protocol):
-    """(image name, text, set of names of relevant images) of each composed query, in no particular order."""
+    """(image name, text, set of names of relevant images) of each composed query, in the order of the rows,
+    those of a row in the order in which their texts first appear in its group."""
     with open(Path(root) / "PatternCom" / f"{attribute}.csv", newline="") as file:
         rows = [(name, value) for name, _, value in csv.reader(file)]
     decided = dict(rows)  # the last row of an image decides
     queries = []
     for name, value in rows:
         group = group_of(attribute, name, protocol)
-        others = {v for n, v in rows if group_of(attribute, n, protocol) == group} - {value}
-        for text in others:
+        values = dict.fromkeys(v for n, v in rows if group_of(attribute, n, protocol) == group)
+        for text in [v for v in values if v != value]:
             relevant = {n for n, v in decided.items() if v == text}
             if protocol == "released":
                 cls = class_of(name)

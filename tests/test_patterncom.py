@@ -1,6 +1,7 @@
 """Reading benchmarks: what composes, what is relevant, and what becomes of every kind of bad row."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import oracle
@@ -37,6 +38,7 @@ def queries_of(benchmark):
 def test_each_image_with_every_other_value(pools):
     benchmark = read_patterncom(pools, ["shape"])
     assert len(benchmark.queries) == 5 * 2
+    assert len(benchmark.targets) == 3
     assert (POOLS[2], "oval", {POOLS[0], POOLS[1]}) in queries_of(benchmark)
     assert POOLS[5] not in set().union(*(relevant for _, _, relevant in queries_of(benchmark)))
     row = benchmark.composition().loc[("shape", "swimmingpool")]
@@ -62,9 +64,10 @@ def test_merges_as_the_oracle(tmp_path, protocol):
     expected = [query for a in attributes for query in oracle.composed_queries(root, a, protocol)]
 
     def comparable(queries):
-        return sorted((image, text, sorted(relevant)) for image, text, relevant in queries)
+        return [(image, text, sorted(relevant)) for image, text, relevant in queries]
 
-    assert comparable(queries_of(benchmark)) == comparable(expected)
+    assert comparable(queries_of(benchmark)) == comparable(expected)  # in the order of the rows, too
+    assert benchmark.labels.index.equals(pd.RangeIndex(200))
 
 
 def test_duplicate_rows(tmp_path):
@@ -162,7 +165,9 @@ def test_listing_restricts_archive_and_queries(pools, tmp_path):
     benchmark = read_patterncom(pools, ["shape"], listing=listing)
     assert benchmark.archive.names == tuple(POOLS[1:4])
     assert len(benchmark.queries) == 3 * 2
-    assert "left out" in benchmark.warnings.iloc[0]["problem"]
+    (warning,) = benchmark.warnings.itertuples()
+    assert "left out" in warning.problem
+    assert warning.value == "2"
 
 
 @pytest.mark.parametrize(
