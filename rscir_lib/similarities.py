@@ -69,7 +69,7 @@ def minmax(s: torch.Tensor) -> torch.Tensor:
 
 def reciprocal_rank(s: torch.Tensor) -> torch.Tensor:
     """1 / (60 + rank), the highest having rank 1; equal similarities share the better rank."""
-    ascending = s.sort(dim=-1).values
+    ascending = s.sort().values
     not_higher = torch.searchsorted(ascending, s.contiguous(), right=True)
     return 1 / (61 + s.shape[-1] - not_higher).to(s.dtype)
 
@@ -90,7 +90,7 @@ def check_lambda(lam: float) -> None:
 def best_first(scores: np.ndarray, top: int) -> np.ndarray:
     """Positions (top,) of the highest of (N,) scores, best first, ties by position; all N where there are fewer."""
     top = min(top, len(scores))
-    if 0 < top < len(scores):
+    if top < len(scores):
         least = np.partition(scores, -top)[-top]
         few = np.flatnonzero(scores >= least)
     else:
