@@ -23,7 +23,7 @@ from rscir_lib.composition import Moments
 from rscir_lib.engine import ranks, top_k
 from rscir_lib.features import Features, read_features
 from rscir_lib.measuring import anonymous_mib, measured, timed
-from rscir_lib.parallel import parallel_map
+from rscir_lib.parallel import each, parallel_map
 from rscir_lib.similarities import best_first
 from rscir_lib.store import Shard, Stamp
 
@@ -195,6 +195,8 @@ def bench_store(report: Report, folder: Path, images: int, dim: int, shard_bytes
     seconds, features = timed(read_features, folder)
     report.add("store", "opened", seconds=seconds, images=images)
     report.add("store", "moments, merged", seconds=timed(lambda: features.moments)[0], images=images)
+    ids = sum(shard.path("json").stat().st_size for shard in features.shards())
+    report.add("store", "id_bytes", bytes=ids / images)
     return features
 
 
@@ -266,6 +268,9 @@ def bench_dask(
         with Client(cluster) as client:
             client.run(import_module, "rscir_lib.engine")
         report.add("dask", f"{WORKERS} processes started", seconds=time.perf_counter() - start)
+        tasks = 500
+        seconds, _ = timed(lambda: list(each(abs, range(tasks), cluster.scheduler_address)))
+        report.add("dask", "task_ms", ms=1e3 * seconds / tasks)
         usual = None
         for what in ("undisturbed", "a worker killed"):
             timer = threading.Timer(0.3 * (usual or 0), lambda: os.kill(next(iter(cluster.workers.values())).pid, 9))
