@@ -7,7 +7,7 @@ nothing but the shard, so it doesn't matter who works it out, how often, or in w
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from numbers import Integral
 from types import ModuleType
 
@@ -355,7 +355,7 @@ def ranks(
             items = [(batch, part) for batch in range(len(batches)) for part in range(len(parts))]
             found = each(partial(_counted, judged, parts), items, address, workers)
             for batch, of in zip(batches, judged, strict=True):
-                counted = [next(found) for _ in parts]
+                counted = islice(found, len(parts))
                 yield from zip(batch.tolist(), _merged_ranks(features, of, counted), strict=True)
 
 
@@ -442,10 +442,16 @@ def count_near(
     return greater, rows, np.arange(len(rows)) - np.repeat(times.cumsum() - times - below[near], times)
 
 
-def _merged_ranks(features: object, of: _Judged, counted: list[tuple[list, np.ndarray]]) -> list[np.ndarray]:
+def _merged_ranks(features: object, of: _Judged, counted: Iterator[tuple[list, np.ndarray]]) -> list[np.ndarray]:
     """Of each question, ranks (J, R), from what was counted in every shard."""
-    greater = [[sum(g[job][q] for g, _ in counted) for q in range(len(of.excluded))] for job in range(len(of.jobs))]
-    near = pd.DataFrame(np.concatenate([n for _, n in counted]), columns=["job", "question", "position", "level"])
+    greater = [[np.zeros(len(levels), np.int64) for levels in of_job] for of_job in of.levels]
+    found = []
+    for of_part, near in counted:
+        found.append(near)
+        for of_job, more in zip(greater, of_part, strict=True):
+            for so_far, count in zip(of_job, more, strict=True):
+                so_far += count
+    near = pd.DataFrame(np.concatenate(found), columns=["job", "question", "position", "level"])
     for (job, q), pairs in near.groupby(["job", "question"]):
         positions, levels = pairs["position"].to_numpy(), pairs["level"].to_numpy()
         relevant = of.listed[job][q][levels]

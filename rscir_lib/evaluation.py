@@ -117,7 +117,7 @@ def _in_memory(
 
 def _streams(features: Features, benchmark: Benchmark, jobs: list[Job]) -> bool:
     """Whether features are too many to be held, and can be ranked by parts."""
-    pointwise = all(getattr(method, "pointwise", False) for method, _ in jobs)
+    pointwise = all(isinstance(method, TwoSimilarities) and method.pointwise for method, _ in jobs)
     return pointwise and features.large and features.lie_as(benchmark.archive)
 
 

@@ -98,6 +98,8 @@ class Features:
                 raise ValueError(f"{where}: {len(feats)} rows of feats, but {len(values)} {what}; each row needs one")
         _check_unique(files, where)
         store.check_rows(feats, files, where)
+        if feats.dtype != np.float16:  # as in a store
+            feats = np.ascontiguousarray(feats, np.float32)
         self._hold((_Rows(feats, files, classes),), provenance, unreadable)
 
     def _hold(self, shards: tuple, provenance: Mapping | None, unreadable: Mapping | None) -> None:
@@ -140,8 +142,10 @@ class Features:
         return np.concatenate([shard.feats.astype(np.float32, copy=False) for shard in self._shards])
 
     def rows(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The rows at these positions, (n, d) float32; nothing else is read."""
+        """The rows at these positions, (n, d) float32; nothing else is read. Raises IndexError for one outside."""
         positions = np.asarray(positions, np.int64)
+        if len(outside := positions[(positions < 0) | (positions >= len(self))]):
+            raise IndexError(f"position {outside[0]} is outside: there are {len(self)} rows")
         found, first = np.empty((len(positions), self.dim), np.float32), 0
         for shard in self._shards:
             here = np.flatnonzero((positions >= first) & (positions < first + shard.rows))
@@ -153,7 +157,8 @@ class Features:
     def named(self, positions: Sequence[int] | np.ndarray) -> list[tuple[str, str, dict | None]]:
         """File, class and footprint of the rows at these positions; the names of other shards are not read.
 
-        A footprint is where the image lies, GeoJSON in longitude and latitude; None unless the features came with it.
+        Those of a large store are read and verified each time, a quarter of a second a shard. A footprint is where the
+        image lies, GeoJSON in longitude and latitude; None unless the features came with it.
         """
         found: list = [None] * len(positions)
         first = 0
@@ -168,7 +173,7 @@ class Features:
         return found
 
     def position(self, file: str) -> int | None:
-        """The row of an image by its file; None where there is none."""
+        """The row of an image by its file, None where there is none. Of a large store, all names may be read."""
         first = 0
         for shard in self._named_shards():
             with suppress(ValueError):
@@ -245,7 +250,7 @@ class Features:
         if any(problems.values()):
             details = "; ".join(f"{len(t)} {what} ({', '.join(t[:3])})" for what, t in problems.items() if t)
             raise ValueError(f"the features don't fit {archive.name}: {details}. Extract them for this archive again")
-        return self.feats[[rows[tail] for tail in wanted]]
+        return self.rows([rows[tail] for tail in wanted])
 
 
 def _tails(files: Iterable[str], depth: int) -> list[str]:

@@ -1,7 +1,8 @@
 """The one way to write a file that something else trusts: it stands whole, or not at all.
 
 Written under another name in the same folder, brought to the disk, then renamed: a reader, or the next run after a
-kill, a full disk or a power cut, meets the old file or the new one, and nothing between.
+kill, a full disk or a power cut, meets the old file or the new one, and nothing between. (Caches, whose reader looks
+whether they are whole, don't wait for the disk.)
 """
 
 import errno

@@ -9,11 +9,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context, parent_process
+from itertools import islice
+from multiprocessing import get_context, parent_process
 
 import torch
 
 MOST_WORKERS = 16  # each needs memory for its item
+AHEAD = 8  # items for each worker that are under way or done before their results are taken
 
 
 def parallel_map(function: Callable, items: Sequence, workers: int | None = None) -> Iterator:
@@ -31,16 +33,22 @@ def parallel_map(function: Callable, items: Sequence, workers: int | None = None
     if workers <= 1:
         yield from map(function, items)
         return
-    others = set(active_children())
     with ProcessPoolExecutor(workers, get_context("fork"), _start, (function,)) as pool:
         try:
             # pool.map would cancel what it sent before the workers end, and its thread then fail in words of its own
-            futures = deque(pool.submit(_work, item) for item in items)
-            while futures:  # what was taken is let go
-                yield futures.popleft().result()
+            waiting = iter(items)
+            futures = deque(pool.submit(_work, item) for item in islice(waiting, AHEAD * workers))
+            while futures:
+                result = futures.popleft().result()
+                futures.extend(pool.submit(_work, item) for item in islice(waiting, 1))
+                yield result
         except BaseException:  # GeneratorExit too: nobody waits for the rest
-            for process in set(active_children()) - others:
+            mine = list(pool._processes.values())
+            for process in mine:
                 process.terminate()
+            for process in mine:
+                process.join()
+            pool._result_queue._writer.close()  # or the pool would wait for the rest of a result that was cut short
             raise
 
 

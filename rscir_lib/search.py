@@ -212,7 +212,8 @@ class Searcher:
     @cached_property
     def database(self) -> Database:
         """All features at once, in the order that positions count."""
-        return Database(self.features.feats if self.archive is None else self.features.aligned(self.archive))
+        as_they_lie = self.archive is None or self._scanned
+        return Database(self.features.feats if as_they_lie else self.features.aligned(self.archive))
 
     def __len__(self) -> int:
         return len(self.features if self.archive is None else self.archive)
@@ -270,7 +271,7 @@ class Searcher:
         self, image: np.ndarray, text: np.ndarray, words: str, lam: float, method: Method, top: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Positions and scores of the best."""
-        if self._scanned and getattr(method, "pointwise", False):
+        if self._scanned and isinstance(method, TwoSimilarities) and method.pointwise:
             positions, scores = engine.top_k(self.features, image[None], text[None], lam, top, method)
             return positions[0], scores[0]
         scorer = None
@@ -304,7 +305,8 @@ class Searcher:
                 raise ValueError(f"position {image} is outside the archive: it has {len(self)} images, "
                                  f"0 to {len(self) - 1}")  # fmt: skip
             picture = self.archive.read(image) if self.archive else None
-            return picture, self._named([image])[0][0], self._rows([image])[0]
+            name = self.archive.files[image] if self.archive else self.features.named([image])[0][0]
+            return picture, name, self._rows([image])[0]
         if isinstance(image, str | Path):
             rule = self.archive.rule if self.archive else DEFAULT_READING
             picture, name = read_image(Path(image).expanduser(), rule), Path(image).name

@@ -7,6 +7,7 @@ import urllib.request
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from rscir_lib.benchmark import read_benchmark
@@ -16,7 +17,7 @@ from rscir_lib.evaluation import evaluate
 from rscir_lib.explorer import Explorer, Widget, marked_labels, marks_table, read_marks, session
 from rscir_lib.explorer.marks import add_mark
 from rscir_lib.explorer.page import write_page
-from rscir_lib.explorer.server import Background, pack, unpack
+from rscir_lib.explorer.server import Background, one_core_left, pack, unpack
 from rscir_lib.explorer.thumbnails import END, Thumbnails
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.labelling import merge_journals
@@ -205,6 +206,13 @@ def test_thumbnails_are_made_once_and_anew_for_a_replaced_image(tmp_path):
     archive.path(2).unlink()
     broken, absent = thumbnails.of([1, 2])
     assert broken == absent
+    kept = max((tmp_path / "thumbnails").rglob("*.jpg"), key=lambda path: path.stat().st_mtime_ns)
+    whole = kept.read_bytes()
+    kept.unlink()
+    kept.mkdir()  # what can't be read is drawn again
+    assert thumbnails.of([0]) == [whole]
+    kept.rmdir()
+    kept.write_bytes(whole)
     assert len(list((tmp_path / "thumbnails").rglob("*.jpg"))) == 2
 
 
@@ -376,3 +384,19 @@ def test_the_widget_answers_by_messages_and_keeps_no_picture_in_its_state(explor
     assert (
         len(json.dumps({key: value for key, value in state.items() if key not in ("_esm", "_css")}, default=str)) < 2000
     )
+
+
+def test_servers_leave_one_core_between_them():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        one, other = one_core_left(), one_core_left()
+        for enter in (one, other):
+            enter.__enter__()
+            assert torch.get_num_threads() == 2
+        one.__exit__(None, None, None)
+        assert torch.get_num_threads() == 2
+        other.__exit__(None, None, None)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

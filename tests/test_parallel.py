@@ -8,9 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rscir_lib.parallel import parallel_map
+from rscir_lib.parallel import AHEAD, parallel_map
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 
@@ -55,6 +56,53 @@ def test_who_stops_early_waits_for_nobody():
     results.close()
     assert time.monotonic() - started < 60
     assert not multiprocessing.active_children()
+
+
+@linux
+@pytest.mark.parametrize("ending", ["closed", "failed"])
+def test_large_results_that_are_cut_short_are_not_waited_for(ending):
+    """A worker that is ended in the middle of a result leaves a part of it in the pipe."""
+
+    def large(item):
+        if ending == "failed" and item == 40:
+            raise KeyError(item)
+        return np.ones(2**17)
+
+    for _ in range(4):
+        results = parallel_map(large, range(400), workers=2)
+        next(results)
+        if ending == "closed":
+            results.close()
+        else:
+            with pytest.raises(KeyError):
+                list(results)
+    assert not multiprocessing.active_children()
+
+
+@linux
+def test_one_that_ends_leaves_the_workers_of_another_alone():
+    other = parallel_map(lambda item: time.sleep(0.05) or item, range(40), workers=2)
+    found = [next(other)]
+    mine = parallel_map(lambda item: item, range(400), workers=2)
+    next(mine)
+    mine.close()
+    assert [*found, *other] == list(range(40))
+
+
+@linux
+def test_no_more_is_done_ahead_than_can_be_held():
+    done = multiprocessing.get_context("fork").Value("i", 0)
+
+    def count(item):
+        with done.get_lock():
+            done.value += 1
+        return item
+
+    results = parallel_map(count, range(1000), workers=2)
+    next(results)
+    time.sleep(1)
+    assert done.value <= 2 * AHEAD + 1
+    assert list(results) == list(range(1, 1000))
 
 
 SLOW = """

@@ -189,6 +189,17 @@ def test_large_features_are_scanned_and_never_held(features, archive, encoder, w
         scanned(12, "red")
 
 
+def test_a_part_of_large_features_is_all_that_is_read(features, archive, encoder, tmp_path, monkeypatch):
+    turned = archive.subset([7, 2, 9])
+    expected = Searcher(features, encoder, turned)(0, "red", top=3)
+    monkeypatch.setattr(features_module, "HELD_BYTES", 0)
+    again = Features(features.feats, features.files, features.classes, features.provenance)
+    monkeypatch.setattr(Features, "feats", property(lambda self: pytest.fail("all rows were asked for")))
+    pd.testing.assert_frame_equal(Searcher(again, encoder, turned)(0, "red", top=3).table, expected.table)
+    with pytest.raises(IndexError, match="position 12 is outside: there are 12 rows"):
+        again.rows([3, 12])
+
+
 def test_words_are_encoded_once(features, archive, encoder, monkeypatch):
     ask, asked = Searcher(features, encoder, archive), []
     monkeypatch.setattr(ask, "encode_texts", lambda texts: asked.extend(texts) or encoder.encode_texts(texts))

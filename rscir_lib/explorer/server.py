@@ -126,16 +126,24 @@ def _listen(explorer: Explorer, start: dict | None, port: int) -> tuple[tornado.
     return server, sockets[0].getsockname()[1]
 
 
+_servers: list[int] = []  # for each that runs, the threads that torch had before the first
+_servers_lock = threading.Lock()
+
+
 @contextmanager
 def one_core_left() -> Iterator[None]:
-    """Meanwhile torch leaves one core alone: the browser draws on this machine too, and threads that wait for a core
-    take ten times as long as one fewer."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - 1))
+    """Meanwhile torch leaves one core alone, however many servers run: the browser draws on this machine too, and
+    threads that wait for a core take ten times as long as one fewer."""
+    with _servers_lock:
+        _servers.append(_servers[0] if _servers else torch.get_num_threads())
+        torch.set_num_threads(max(1, _servers[0] - 1))
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        with _servers_lock:
+            threads = _servers.pop()
+            if not _servers:
+                torch.set_num_threads(threads)
 
 
 def serve(explorer: Explorer, start: dict | None = None, port: int = 8866, ready=print) -> None:
@@ -175,6 +183,7 @@ class Background:
         self.thread = threading.Thread(target=run, daemon=True)
         self.thread.start()
         if not ready.wait(30):
+            self.sharing.__exit__(None, None, None)
             raise RuntimeError("the server did not start")
         return found[0]
 

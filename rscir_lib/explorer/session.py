@@ -69,7 +69,7 @@ class Explorer:
         self.database = Database(feats)
         self.feats = self.database.feats
         # of a question the picture often stays, and the words change
-        self._of_query = lru_cache(4)(lambda query: self.database.similarities(np.frombuffer(query)[None])[0])
+        self._of_query = lru_cache(4)(lambda query: self.database.similarities(np.array(query)[None])[0])
         self.scorers: dict = {}  # methods that the browser doesn't know, fitted when first asked for
         self.title = title or f"{archive.name}, {encoder.name} {encoder.architecture}"
         self.thumbnails = Thumbnails(archive, Path(folder) / "thumbnails")
@@ -189,6 +189,7 @@ class Explorer:
             raise ValueError(f"{name}: the encoder gives a feature that is not finite")
         key = f"own-{hashlib.sha256(data).hexdigest()[:16]}"
         self.uploads[key] = feature, jpeg(image)
+        self.uploads.move_to_end(key)  # sent again, it is the newest
         while len(self.uploads) > UPLOADS:
             self.uploads.popitem(last=False)
         return {"key": key, "name": name}, [self.uploads[key][1]]
@@ -260,7 +261,7 @@ class Explorer:
         return _unit(found[0] - (found[0] @ found[1]) * found[1])
 
     def _similarities(self, query: np.ndarray) -> np.ndarray:
-        return self._of_query(query.astype(np.float64).tobytes())
+        return self._of_query(tuple(query.tolist()))
 
     def _candidates(
         self, image: np.ndarray | None, text: np.ndarray | None, method: str, cls: str

@@ -53,8 +53,9 @@ class Thumbnails:
             name = f"{self.archive.files[position]} {stat.st_size} {stat.st_mtime_ns} {SIDE} {self.archive.rule}"
             digest = hashlib.sha256(name.encode()).hexdigest()
             path = self.folder / digest[:2] / f"{digest[2:32]}.jpg"
-            if path.exists() and (data := path.read_bytes()).endswith(END):  # a power cut may have left it short
-                return data
+            with suppress(OSError):  # there is none, or it can't be read
+                if (data := path.read_bytes()).endswith(END):  # a power cut may have left it short
+                    return data
             data = jpeg(self.archive.read(position))
         except (OSError, ValueError):
             return _missing()
