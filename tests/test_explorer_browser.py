@@ -223,7 +223,7 @@ def test_hits_are_clicked_and_the_way_back_is_found(visit, address, bundled):
     wait_for(page, image=other)
     assert hits(page) == after
     page.locator(".hits li").nth(after.index(other) - 1).get_by_text("+").click()
-    page.wait_for_function("() => document.querySelectorAll('.pictures img').length === 2")
+    page.wait_for_function("new URLSearchParams(location.hash.slice(1)).getAll('image').length === 2")
     images = page.evaluate("new URLSearchParams(location.hash.slice(1)).getAll('image')")
     wait_for(page, image=images[0])
     mean = bundled.feats[[bundled.position[file] for file in images]].mean(axis=0)
@@ -283,6 +283,7 @@ def test_queries_of_the_benchmark_with_their_precision(visit, address, bundled, 
         page.get_by_label(f"{which} query of the benchmark").click()
         page.wait_for_function("(ap) => document.querySelector('.metrics').textContent.includes(`AP ${ap} `)",
                                arg=f"{100 * pick(rows.loc[rows['lambda'] == 0.5, 'AP']):.1f}")  # fmt: skip
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")  # the address, too
     asked = page.evaluate("Object.fromEntries(new URLSearchParams(location.hash.slice(1)))")
     slide(page, 0.2)
     wait_for(page, lambda_=0.2)

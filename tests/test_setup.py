@@ -97,7 +97,8 @@ def test_make_passes_paths_on_as_they_are(target, named, tmp_path):
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_passes_nothing_that_was_not_given():
     """So that a parameter file behind ARGS is not overruled by an empty DATASET_ROOT; under `make test`, too."""
-    outside = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    of_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "ARGS")
+    outside = {name: value for name, value in os.environ.items() if name not in of_make}
     done = subprocess.run(["make", "-n", "workbook"], cwd=ROOT, env=outside, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].split("rscir_lib.workbook")[1].strip() == ""
 

@@ -176,7 +176,7 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   let drawing = 0; // and so are drawings
 
   const own = new Map(); // pictures of one's own, by key: name and address
-  const cache = new Map(); // position -> {file, class, footprint, src, bytes}
+  const cache = new Map(); // position -> {file, class, footprint, src, bytes, img, ready}: img is moved to where it is a hit
   const coming = new Map();
 
   // -- pictures, fetched once, some at a time --
@@ -188,9 +188,9 @@ async function mount(el, host, { link = false, start = {} } = {}) {
       const promise = ask({ ask: "images", positions: part }).then(([answer, buffers]) => {
         part.forEach((i) => coming.delete(i));
         if (refused(answer)) return;
-        part.forEach((i, k) => {
-          const src = URL.createObjectURL(new Blob([buffers[k]], { type: "image/jpeg" }));
-          cache.set(i, { ...answer.images[k], src, bytes: buffers[k] });
+        part.forEach((i, k) => { // not as blobs: each is a question to another process
+          const src = dataUrl(buffers[k]), img = make("img", { src });
+          cache.set(i, { ...answer.images[k], src, bytes: buffers[k], img, ready: img.decode().catch(() => {}) });
         });
       });
       part.forEach((i) => coming.set(i, promise));
@@ -219,7 +219,7 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   const known = make("datalist", { id: `words-${Math.random().toString(36).slice(2)}` });
   named("words", make("input", {
     type: "text", list: known.id, autocomplete: "off", spellcheck: "false", placeholder: "oval, or: oval - cars",
-    oninput: () => { suggest(); later("words", 120, readWords); }, onchange: () => { stop("words"); readWords(); },
+    oninput: () => { suggest(); later("words", 80, readWords); }, onchange: () => { stop("words"); readWords(); },
   }));
   named("slider", make("input", {
     type: "range", min: 0, max: 1, step: 0.05, class: "lambda", "aria-label": "lambda, from picture to words",
@@ -497,7 +497,6 @@ async function mount(el, host, { link = false, start = {} } = {}) {
     slots(ui.pictures, state.images,
       () => { const b = button("", "", () => go({ images: state.images.filter((i) => i !== b.id_) })); b.append(make("img", {})); return b; },
       (b, id) => { b.id_ = id; show(b.firstChild, id); put(b, "title", `${called(id)}: take it away`); put(b, "aria-label", `take away ${called(id)}`); });
-    if (link) history.replaceState(null, "", "#" + permalink());
   }
 
   async function draw(event) {
@@ -513,14 +512,15 @@ async function mount(el, host, { link = false, start = {} } = {}) {
       shown = scores ? { rows: best(scores, state.top, allowed(scores)), scores } : { rows: [], scores: new Float64Array(0) };
     }
     await pictures(shown.rows.map(position));
+    await Promise.all(shown.rows.map((row) => face(position(row)).ready));
     if (turn !== drawing) return;
+    drawScatter(); // before the hits, or to ask for its colours would have the page laid out twice
     drawHits();
-    drawScatter();
     drawNotes();
-    await Promise.all([...ui.hits.querySelectorAll("img")].map((img) => img.decode().catch(() => {})));
     requestAnimationFrame(() => {
       if (turn !== drawing) return;
       root.dataset.drawn = permalink();
+      if (link) history.replaceState(null, "", "#" + root.dataset.drawn); // the address of what is on the screen
       root.dispatchEvent(new CustomEvent("drawn", { detail: performance.now() - since, bubbles: true }));
     });
     later("extras", 60, drawExtras);
@@ -537,7 +537,9 @@ async function mount(el, host, { link = false, start = {} } = {}) {
       const kind = judgement(row), verdict = query.marks[i] || "";
       li.row = row;
       put(li, "class", ["hit", kind || "", verdict && `marked-${verdict}`].filter(Boolean).join(" "));
-      show(parts.img, i);
+      const img = face(i).img ?? make("img");
+      if (parts.open.firstChild !== img) parts.open.replaceChildren(img, parts.badge);
+      put(img, "alt", called(i));
       put(parts.open, "aria-label", `${k + 1}: ${called(i)}${kind ? ", " + kind : ""}; search from it`);
       put(parts.open, "title", file);
       say(parts.badge, kind === "relevant" ? "✓" : kind === "unjudged" ? "?" : "");
@@ -576,15 +578,15 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   const markable = () => state.images.length === 1 && typeof state.images[0] === "number";
 
   function hit() {
-    const img = make("img", {}), badge = make("span", { class: "badge", "aria-hidden": "true" });
+    const badge = make("span", { class: "badge", "aria-hidden": "true" });
     const li = make("li", { onmouseenter: () => highlight(li.row), onmouseleave: () => highlight(null), onfocusin: () => highlight(li.row) });
     const value = () => make("td", {});
     const sides = [[value(), value()], [value(), value()]];
     const [rank, cls, name, score] = ["rank", "cls", "name", "score"].map((c) => make("span", { class: c }));
-    const open = make("button", { type: "button", class: "open", onclick: (e) => pictureChosen(e, position(li.row)) }, img, badge);
+    const open = make("button", { type: "button", class: "open", onclick: (e) => pictureChosen(e, position(li.row)) }, badge);
     const right = button("✓", "", () => mark(li.row, "right")), wrong = button("✗", "", () => mark(li.row, "wrong"));
     const join = button("+", "", () => go({ images: [...state.images.filter((i) => i !== position(li.row)), position(li.row)] }));
-    li.parts = { img, badge, open, rank, cls, name, score, sides, right, wrong, join };
+    li.parts = { badge, open, rank, cls, name, score, sides, right, wrong, join };
     const row = (head, cells) => make("tr", {}, make("th", { scope: "row" }, head), ...cells);
     li.append(open, make("div", { class: "head" }, rank, cls, score), name,
       make("table", { title: "cosine similarity, and the share of the archive that is below it" }, row("picture", sides[0]), row("words", sides[1])),
@@ -894,7 +896,7 @@ async function mount(el, host, { link = false, start = {} } = {}) {
     c.fillText(facts.title, 14, 44, width - 28);
     for (const [k, row] of shown.rows.entries()) {
       const left = 10 + (k % across) * side, top = 58 + Math.floor(k / across) * (side + 24);
-      const img = ui.hits.children[k].parts.img, kind = judgement(row);
+      const { img } = face(position(row)), kind = judgement(row);
       if (kind === "relevant") (c.fillStyle = "#1a7f37"), c.fillRect(left, top, side - 6, side - 6);
       c.drawImage(img, left + 4, top + 4, side - 14, side - 14);
       c.fillStyle = "black";
@@ -917,15 +919,14 @@ async function mount(el, host, { link = false, start = {} } = {}) {
     add(page.head, "style", "body{font:15px sans-serif;margin:2em;color-scheme:light dark} td,th{padding:.2em .6em;text-align:left} img{width:96px;height:96px} .relevant img{outline:4px solid #1a7f37}");
     add(page.body, "h1", heading());
     add(page.body, "p", facts.title);
-    const data = (id) => `data:image/jpeg;base64,${toBase64(face(id).bytes)}`;
-    for (const id of state.images) add(page.body, "img", "", { src: data(id), alt: called(id) });
+    for (const id of state.images) add(page.body, "img", "", { src: dataUrl(face(id).bytes), alt: called(id) });
     const body = add(page.body, "table");
     const head = add(body, "tr");
     ["", ...COLUMNS].forEach((name) => add(head, "th", name));
     table().forEach((values, k) => {
       const row = add(body, "tr", "", judgement(shown.rows[k]) === "relevant" ? { class: "relevant" } : {});
       const id = position(shown.rows[k]);
-      add(add(row, "td"), "img", "", { src: data(id), alt: called(id) });
+      add(add(row, "td"), "img", "", { src: face(id).src, alt: called(id) });
       values.forEach((value) => add(row, "td", typeof value === "number" && !Number.isInteger(value) ? value.toFixed(4) : String(value)));
     });
     save("hits.html", "text/html", "<!doctype html>\n" + page.documentElement.outerHTML);
@@ -944,11 +945,11 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   return () => removeEventListener("hashchange", follow);
 }
 
-function toBase64(buffer) {
-  const bytes = new Uint8Array(buffer);
+function dataUrl(jpeg) {
+  const bytes = new Uint8Array(jpeg);
   let text = "";
   for (let at = 0; at < bytes.length; at += 4096) text += String.fromCharCode(...bytes.subarray(at, at + 4096));
-  return btoa(text);
+  return `data:image/jpeg;base64,${btoa(text)}`;
 }
 
 // ---- host: anywidget, in JupyterLab ----
