@@ -1,6 +1,6 @@
 """What an archive of 10^7 to 10^9 tiles takes, on paper: bytes, seconds, money. `python -m rscir_lib.bench cost`.
 
-The constants are estimates, right in the order of magnitude, for an idle core, and prices are assumptions: beside each
+The constants were measured on two cores of an AMD EPYC without bfloat16, or are assumed, as all prices are: beside each
 stands the command that measures it on a machine of yours. The rest is division: rows are independent, so that machines
 share them, until the merge or the scheduler is what takes time.
 """
@@ -14,18 +14,18 @@ BATCH = 256  # queries that share a scan
 
 @dataclass(frozen=True)
 class Constants:
-    """Of one machine, and of the code, estimated. A core's time is that of one that has its machine to itself."""
+    """Of one machine, and of the code. A core's time is that of one that has its machine to itself."""
 
     dim: int = 768
     cores: int = 16  # assumed
     memory_gb: float = 64.0  # assumed
-    disk_gb_s: float = 1.0  # assumed; measure: make scale, reading from disk
-    row_alone_ns: float = 1_000.0  # estimated; make scale: a row of one query, float16 to float32 and two products
-    row_search_ns: float = 120.0  # estimated; make scale: a row, a query of a batch
-    row_rank_ns: float = 500.0  # estimated; make scale: a row, a query that is ranked
+    disk_gb_s: float = 0.46  # make scale: limit, reading from disk
+    row_alone_ns: float = 870.0  # make scale: a row of one query, float16 to float32 and two products
+    row_search_ns: float = 120.0  # make scale: a row, a query of a batch
+    row_rank_ns: float = 510.0  # make scale: a row, a query that is ranked
     images_s: float = 17.0  # make bench, extraction, ViT-B-32 in bfloat16: 34.2 images a second on two cores
-    task_ms: float = 5.0  # assumed; measure: make scale, Dask, a shard
-    id_bytes: int = 60  # assumed: file name, class and stamp of a row
+    task_ms: float = 6.9  # make scale: dask, task_ms, its client's start and end included
+    id_bytes: int = 45  # make scale: store, id_bytes; file name, class and stamp of a row
     shard_rows: int = 174_762  # of 2^28 bytes
     machine_usd_hour: float = 0.80  # assumed: sixteen cores, rented
     storage_usd_gb_month: float = 0.02  # assumed: objects; a disk is four times that

@@ -327,7 +327,8 @@ def scaling_figure(table: pd.DataFrame) -> Figure:
     for ax in axes:
         ax.set(xscale="log", yscale="log", xlabel="images")
         ax.grid(alpha=0.3)
-        ax.legend(fontsize="small")
+        ax.set_ylim(top=50 * ax.get_ylim()[1])  # room for the legend, above the lines
+        ax.legend(fontsize="small", loc="upper left")
     figure.suptitle("WeiCom, CPU; random float16 features")
     return figure
 
