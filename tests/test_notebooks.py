@@ -345,7 +345,7 @@ def test_10_how_sure(given, extracted, table, benchmark, features, encoder):
 
 def test_11_compare(given, tmp_path, benchmark, features, encoder):
     """Two runs of the same queries, one better by exactly 10 points everywhere, and one of other queries."""
-    rows = evaluate(benchmark, features, encoder.encode_texts, ["image", "weicom"], [0.5], "cpu", progress=False)
+    rows = evaluate(benchmark, features, encoder.encode_texts, [*BASELINES, "weicom"], [0.5], "cpu", progress=False)
     worse = rows.assign(AP=rows["AP"] - 0.1)
     shuffled, fewer = rows.sample(frac=1, random_state=0), rows.drop(index=range(5))
     for name, saved in (("one", worse), ("two", shuffled), ("three", fewer)):
