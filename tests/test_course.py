@@ -95,7 +95,7 @@ def test_the_copies(path):
 def test_the_command_writes_both_copies_and_proves_the_teachers(tmp_path, capsys):
     """Of two notebooks; test_notebooks.py proves the solutions of all."""
     root = draw_synthcom(tmp_path / "small", images_per_class=8, workers=1)
-    given = [f"DATASET_ROOT={root}", "LAMBDAS=[0.0, 0.4, 0.8]", "DEVICE=cpu", f"--out={tmp_path / 'course'}"]
+    given = [f"DATASET_ROOT={root}", "DEVICE=cpu", f"--out={tmp_path / 'course'}"]
     code = course.main(["01", "02", *given])
     printed, error = capsys.readouterr()
     assert code == 0, error
