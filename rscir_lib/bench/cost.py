@@ -1,8 +1,8 @@
 """What an archive of 10^7 to 10^9 tiles takes, on paper: bytes, seconds, money. `python -m rscir_lib.bench cost`.
 
-The constants were measured on two cores of an AMD EPYC without bfloat16, or are assumed, as all prices are: beside each
-stands the command that measures it on a machine of yours. The rest is division: rows are independent, so that machines
-share them, until the merge or the scheduler is what takes time.
+The constants were measured on two cores of an AMD EPYC (extraction on another, with bfloat16), or are assumed, as all
+prices are: beside each stands the command that measures it on a machine of yours. The rest is division: rows are
+independent, so that machines share them, until the merge or the scheduler is what takes time.
 """
 
 from dataclasses import dataclass

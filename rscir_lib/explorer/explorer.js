@@ -898,7 +898,7 @@ async function mount(el, host, { link = false, start = {} } = {}) {
       const left = 10 + (k % across) * side, top = 58 + Math.floor(k / across) * (side + 24);
       const { img } = face(position(row)), kind = judgement(row);
       if (kind === "relevant") (c.fillStyle = "#1a7f37"), c.fillRect(left, top, side - 6, side - 6);
-      c.drawImage(img, left + 4, top + 4, side - 14, side - 14);
+      if (img) c.drawImage(img, left + 4, top + 4, side - 14, side - 14);
       c.fillStyle = "black";
       c.fillText(`${k + 1} ${kind === "relevant" ? "✓ " : ""}${baseName(face(position(row)).file)}`, left + 4, top + side + 8, side - 14);
     }
