@@ -249,9 +249,11 @@ def test_pictures_are_chosen_by_class_name_page_and_chance(visit, address, bundl
     wait_for(page, image=next(file for file in bundled.archive.files if file.endswith("beach003.jpg")))
     side.get_by_label("Class").select_option("")
     side.get_by_label("Name").fill("")
-    page.wait_for_function("() => document.querySelectorAll('.thumbs button').length === 24")
-    side.get_by_label("pictures drawn at random").click()
-    page.wait_for_function(f"() => ({shown})().join() !== {json.dumps(','.join(everything))}")
+    side.get_by_label("pictures drawn at random").click()  # before the name is read
+    ordered = json.dumps(",".join(everything))
+    page.wait_for_function(f"() => ({shown})().length === 24 && ({shown})().join() !== {ordered}")
+    page.wait_for_timeout(400)
+    assert ",".join(page.evaluate(shown)) != ",".join(everything), "the name, read later, undid the draw"
 
 
 def test_hits_are_filtered(visit, address, bundled):

@@ -384,6 +384,7 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   }
 
   async function browse(page, seed) {
+    stop("browse"); // a name still being typed is read here: its own turn, later, would undo this one
     if (seed !== undefined) ui.seed = seed;
     else if (page === 0) ui.seed = undefined;
     const question = { ask: "browse", cls: ui.browseClass.value, name: ui.browseName.value, page };
