@@ -37,10 +37,11 @@ def _sorted_out(
     for i in range(len(scores)):
         bins[i] = _bin(scores[i], low, scale)
     for i in range(len(scores)):
-        b = bins[i]
+        b = np.uint32(bins[i])  # unsigned: no look whether an index counts from the end
         counts[b] += 1
-        near[found] = scores[i]  # no branch, which a processor would guess wrong
-        found += marked[b]
+        if marked[b]:  # seldom, which a processor guesses
+            near[found] = scores[i]
+            found += 1
     return found
 
 
@@ -90,6 +91,24 @@ def count(
             some = scores[: len(some)]
         found = _sorted_out(some, bins, marked, counts, near, found, low, scale)
     return _compared(near[:found], levels, first, counts, low, scale)
+
+
+@numba.njit(cache=True, nogil=True)
+def count_mixes(
+    images: np.ndarray, text: np.ndarray, lams: np.ndarray, relevant: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`count` of the scores (1 - lambda) image + lambda text, for L lambdas and B images (B, N), against those of the
+    relevant positions (R,), ascending: (L, B, R) greater, and equal."""
+    shape = (len(lams), len(images), len(relevant))
+    greater, equal = np.empty(shape, np.int64), np.empty(shape, np.int64)
+    levels = np.empty(len(relevant))
+    for b in range(len(images)):
+        for j in range(len(lams)):
+            for r in range(len(relevant)):
+                levels[r] = (1.0 - lams[j]) * images[b, relevant[r]] + lams[j] * text[relevant[r]]
+            levels.sort()
+            greater[j, b], equal[j, b] = count(images[b], text, 1.0 - lams[j], lams[j], levels)
+    return greater, equal
 
 
 NOTHING = np.zeros(0)

@@ -1,6 +1,7 @@
 """Benchmark x features x methods -> one row per composed query -> tables (protocol, Metrics)."""
 
 import numbers
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -254,9 +255,13 @@ def _answers(
                 scores[inside, self_of[of[inside]]] = -torch.inf
         return take(scores, benchmark.targets[target_of[of[0]]])
 
-    fused = take is _ranks_compiled and self_of is None  # nothing is taken out, but for unknown images
+    mixes = defaultdict(list)  # by scale, the jobs whose ranks compiled code takes from the two similarities
+    for i in paired if take is _ranks_compiled and self_of is None else ():
+        method, lam = jobs[i]
+        if method.combine is mix and 0 < lam < 1:
+            mixes[method.prepare_at(lam)].append(i)
 
-    def plain(of: np.ndarray) -> bool:
+    def all_ranked(of: np.ndarray) -> bool:
         return unknown_of[of[0]] < 0 or not len(benchmark.unknowns[unknown_of[of[0]]])
 
     rows = max(16, SCORES_AT_A_TIME[torch.device(device).type] // len(database))
@@ -274,17 +279,18 @@ def _answers(
                 text = text_of[chunk[block[0]]] - first_text
                 image_rows = {prepare: scores[of] for prepare, scores in image_scores.items()}
                 text_row = {prepare: scores[text : text + 1] for prepare, scores in text_scores.items()}
-                found = []
-                for method, lam in map(jobs.__getitem__, paired):
+                found = {}
+                for prepare in finite.intersection(mixes if all_ranked(chunk[block]) else ()):
+                    lams = [jobs[i][1] for i in mixes[prepare]]
+                    relevant = benchmark.targets[target_of[chunk[block[0]]]]
+                    ranks = _ranks_of_mixes(image_rows[prepare], text_row[prepare], lams, relevant)
+                    found |= zip(mixes[prepare], ranks, strict=True)
+                for i in set(paired) - found.keys():
+                    method, lam = jobs[i]
                     prepare = method.prepare_at(lam)
-                    if fused and method.combine is mix and 0 < lam < 1 and prepare in finite and plain(chunk[block]):
-                        relevant = benchmark.targets[target_of[chunk[block[0]]]]
-                        one = _ranks_of_mix(image_rows[prepare], text_row[prepare], lam, relevant)
-                    else:
-                        scores = method.combine(image_rows[prepare], text_row[prepare], lam)
-                        one = answer(scores, chunk[block], method)
-                    found.append(np.broadcast_to(one, (len(block), *one.shape[1:])))
-                answers.append((np.array(paired), chunk[block], finish(np.stack(found))))
+                    one = answer(method.combine(image_rows[prepare], text_row[prepare], lam), chunk[block], method)
+                    found[i] = np.broadcast_to(one, (len(block), *one.shape[1:]))
+                answers.append((np.array(paired), chunk[block], finish(np.stack([found[i] for i in paired]))))
         for job in [i for i in range(len(jobs)) if i not in paired]:
             method, lam = jobs[job]
             for start in range(0, len(chunk), rows):
@@ -493,16 +499,14 @@ def _ranks_of_row(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     return _ranks_by_bins(scores, relevant)  # ties go by archive order
 
 
-def _ranks_of_mix(image: torch.Tensor, text: torch.Tensor, lam: float, relevant: np.ndarray) -> np.ndarray:
-    """`_ranks_compiled` of `mix(image, text, lam)`, (B, N) and (1, N), whose scores are never written down."""
-    found = []
-    for row in image.numpy():
-        levels = np.sort((1 - lam) * row[relevant] + lam * text[0].numpy()[relevant])
-        greater, equal = compiled().count(row, text[0].numpy(), 1 - lam, lam, levels)
-        if equal.sum() != len(levels):
-            greater = _ranks_by_bins(mix(torch.from_numpy(row), text[0], lam).numpy(), relevant)[::-1] - 1
-        found.append(greater[::-1] + 1)
-    return np.stack(found)
+def _ranks_of_mixes(image: torch.Tensor, text: torch.Tensor, lams: Sequence[float], relevant: np.ndarray) -> np.ndarray:
+    """`_ranks_compiled` of `mix(image, text, lam)`, (B, N) and (1, N), for L lambdas between 0 and 1: (L, B, R). The
+    scores are never written down."""
+    greater, equal = compiled().count_mixes(image.numpy(), text[0].numpy(), np.asarray(lams), relevant)
+    ranks = greater[..., ::-1] + 1
+    for job, row in np.argwhere(equal.sum(axis=-1) != len(relevant)):  # ties go by archive order
+        ranks[job, row] = _ranks_by_bins(mix(image[row], text[0], lams[job]).numpy(), relevant)
+    return ranks
 
 
 def summarize(rows: pd.DataFrame, per: pd.Series | None = None, rounding: str | None = None) -> pd.DataFrame:

@@ -37,7 +37,7 @@ def zscore(s: torch.Tensor, moments: tuple[float, float] | None = None) -> torch
         return torch.zeros_like(s) if std <= FLAT else (s - mean) / std
     centred = s - s.mean(dim=-1, keepdim=True)
     std = (centred.square().sum(dim=-1, keepdim=True) / max(s.shape[-1] - 1, 1)).sqrt()
-    return torch.where(std <= FLAT, torch.zeros_like(s), centred / std)  # what is not a number stays so
+    return centred.div_(torch.where(std <= FLAT, torch.inf, std))  # what is not a number stays so
 
 
 def phi(z: torch.Tensor) -> torch.Tensor:

@@ -85,7 +85,7 @@ def scores(method, s_image, s_text, lam):
     if method == "product-clamped":
         s_image, s_text = [max(s, 0.0) for s in s_image], [max(s, 0.0) for s in s_text]
     if method == "rrf":
-        return reciprocal_ranks(s_image, s_text, lam)
+        s_image, s_text = reciprocal_ranks(s_image), reciprocal_ranks(s_text)
     combine = {
         "image": lambda i, t: i,
         "text": lambda i, t: t,
@@ -132,11 +132,8 @@ def rank_of(x, values):
     return 1 + len([v for v in values if v > x])
 
 
-def reciprocal_ranks(s_image, s_text, lam):
-    return [
-        (1 - lam) / (60 + rank_of(i, s_image)) + lam / (60 + rank_of(t, s_text))
-        for i, t in zip(s_image, s_text, strict=True)
-    ]
+def reciprocal_ranks(s):
+    return [1 / (60 + rank_of(x, s)) for x in s]
 
 
 def on_arc(v, t, lam):

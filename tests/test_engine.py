@@ -120,9 +120,12 @@ def test_compiled_ranks_of_a_mix_are_those_of_its_scores():
         sides = [torch.from_numpy(-rng.random((rows, n))) for rows in (3, 1)]
         if trial % 3 == 0:
             sides = [side.mul(20).round().div(20) for side in sides]
-        lam, relevant = rng.random(), np.sort(rng.choice(n, int(rng.integers(1, n)), replace=False))
-        expected = [evaluation._ranks_by_bins(row, relevant) for row in mix(*sides, lam).numpy()]
-        assert np.array_equal(evaluation._ranks_of_mix(*sides, lam, relevant), np.stack(expected))
+        lams, relevant = rng.random(trial % 4), np.sort(rng.choice(n, int(rng.integers(1, n)), replace=False))
+        found = evaluation._ranks_of_mixes(*sides, lams, relevant)
+        assert found.shape == (len(lams), 3, len(relevant))
+        for lam, ranks in zip(lams, found, strict=True):
+            expected = [evaluation._ranks_by_bins(row, relevant) for row in mix(*sides, lam).numpy()]
+            assert np.array_equal(ranks, np.stack(expected))
 
 
 def test_compiled_counts_of_a_block_are_the_plain_ones():
