@@ -182,14 +182,16 @@ class Campaign:
 
         def work() -> int:
             put_in_place(mutant.file, mutant.tree)
-            return self.run(ordered)
+            return self.run(ordered, seconds)
 
         return forked(work, 20 + 10 * sum(map(seconds.__getitem__, ordered)))
 
-    def run(self, names: list[str]) -> bool:
-        """Whether one fails."""
+    def run(self, names: list[str], seconds: dict[str, float] | None = None) -> bool:
+        """Whether one fails. With their usual seconds, one that takes much longer ends this process."""
         items = [self.items[name] for name in names]
         for item, following in zip(items, [*items[1:], None], strict=True):
+            if seconds:
+                signal.alarm(10 + 10 * int(seconds[item.nodeid]))
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if self.failed:
                 return True
@@ -247,7 +249,7 @@ def forked(work: Callable[[], int], limit: float) -> int:
             code = int(work())
         finally:
             os._exit(code)
-    end = time.monotonic() + limit
+    end, late = time.monotonic() + limit, False
     while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         if late := time.monotonic() > end:
             break

@@ -59,7 +59,7 @@ def test_scale(tmp_path, capsys, monkeypatch):
     main(["scale", "--quick", "--queries", "4", "--out", str(tmp_path)])
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     table = pd.read_csv(tmp_path / "scale.csv")
-    assert set(table["section"]) == {"store", "limit", "scan", "core", "scaling", "check", "dask"}
+    assert set(table["section"]) == {"store", "limit", "scan", "core", "scaling", "check", "dask", "resident"}
     assert table["what"].str.contains("a worker killed: equal bytes").sum() == 1
     assert table.loc[table["section"] == "scaling", "images"].max() == 20_000
     assert (tmp_path / "scaling.png").stat().st_size > 10_000

@@ -83,6 +83,8 @@ def test_search_over_shards_is_the_plain_scan(case, name, lam, top, small, tmp_p
             patch.setattr(engine, "BLOCK", 24)
             patch.setattr(engine, "QUERIES", 2)
         positions, scores = engine.top_k(features, images, texts, lam, top, name, workers=1)
+        held = engine.Resident(features, "cpu").top_k(images, texts, lam, top, name)
+        assert all(np.array_equal(a, b) for a, b in zip(held, (positions, scores), strict=True))
         # with the same mean, which is added up by pieces, too: where all are nearly equal, its last digit shows
         plain = [plainly(features, image, text, name, lam, top) for image, text in zip(images, texts, strict=True)]
     assert positions.shape == scores.shape == (3, min(top, len(feats)))

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tqdm.auto import tqdm
 from rscir_lib import store
 from rscir_lib.bench.measure import DIM, Report, machine, unit
 from rscir_lib.composition import Moments
-from rscir_lib.engine import ranks, top_k
+from rscir_lib.engine import Resident, ranks, top_k
 from rscir_lib.features import Features, read_features
 from rscir_lib.measuring import anonymous_mib, measured, timed
 from rscir_lib.parallel import each, parallel_map
@@ -145,8 +146,9 @@ class Asked:
     def first(self, number: int) -> "Asked":
         return Asked(self.images[:number], self.texts[:number], self.targets[:number])
 
-    def search(self, features: Features, **options) -> tuple[np.ndarray, np.ndarray]:
-        return top_k(features, self.images, self.texts, LAM, TOP, **options)
+    def search(self, features: Features | Resident, **options) -> tuple[np.ndarray, np.ndarray]:
+        search = features.top_k if isinstance(features, Resident) else partial(top_k, features)
+        return search(self.images, self.texts, LAM, TOP, **options)
 
     def ranks(self, features: Features, **options) -> dict[int, np.ndarray]:
         """Those of the relevant images, by question."""
@@ -287,6 +289,20 @@ def bench_dask(
             report.add("dask", f"a batch, {what}: equal bytes", **values, overhead=seconds - alone)
 
 
+def bench_resident(report: Report, features: Features, asked: Asked, expected: tuple, device: str) -> None:
+    """A question alone and a batch, over rows that the device holds; raises RuntimeError for other bytes."""
+    seconds, resident = timed(Resident, features, device)
+    size = len(features) * features.dim * 2 / 1e9
+    report.add("resident", f"rows moved to {device}", seconds=seconds, gb=size)
+    for what, questions in (("one query", asked.first(1)), ("a batch", asked)):
+        questions.search(resident)  # start-up
+        seconds, found = timed(questions.search, resident)
+        if [f.tobytes() for f in found] != [e[: len(f)].tobytes() for f, e in zip(found, expected, strict=True)]:
+            raise RuntimeError(f"{device}, {what}: other bytes than a scan of the shards finds")
+        values = {"seconds": seconds, "gb_per_second": size / seconds, "queries": len(questions.images)}
+        report.add("resident", f"{what} on {device}: equal bytes", **values)
+
+
 def bench_sizes(report: Report, features: Features, asked_number: int, sizes: list[int]) -> dict[int, np.ndarray]:
     """One query, and an evaluation, over growing parts of the store; the last one's ranks."""
     for images in sizes:
@@ -349,6 +365,10 @@ def scale(out: Path, quick: bool, images: int, queries: int) -> None:
     sampled = asked.first(2)
     check(report, features, sampled, expected[0], found)
     bench_dask(report, features, asked, expected, alone)
+    if quick or torch.cuda.is_available():
+        bench_resident(report, features, asked, expected, "cuda" if torch.cuda.is_available() else "cpu")
+    else:
+        print("resident   is skipped: torch finds no CUDA device to hold the rows")
     table = pd.DataFrame(report.rows).assign(dim=dim, machine=machine())
     table.to_csv(out / "scale.csv", index=False)
     scaling_figure(table).savefig(out / "scaling.png", dpi=120)
