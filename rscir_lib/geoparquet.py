@@ -33,10 +33,11 @@ def write_geoparquet(features: Features, path: str | Path, archive: Archive | No
     """Write features, a row group a shard, with the footprints of the archive's files; without one, those that came
     with the features. Memory holds one shard at a time.
 
-    Raises ImportError, saying what to install, without pyarrow and shapely; ValueError for another archive.
+    Raises ImportError without what the extra `scenes` installs; ValueError for another archive.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
+    import rasterio  # noqa: F401, which tells places and dates: without it, none would be written
     from shapely import to_wkb
     from shapely.geometry import shape
 
@@ -243,7 +244,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(
                 f"{read_features(read_geoparquet(given.file, given.store, given.embedding, given.id))}: {given.store}"
             )
-    except (ImportError, OSError, ValueError) as error:
+    except ImportError as error:
+        raise SystemExit(f"{error}: install what GeoParquet needs, pip install 'rscir-workbook[scenes]'") from None
+    except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from None
 
 

@@ -1,6 +1,7 @@
 """Features as GeoParquet: out and in again, read by others, others' files read."""
 
 import json
+import sys
 
 import geopandas
 import numpy as np
@@ -60,6 +61,14 @@ def test_out_and_in_again(tiles, tmp_path, monkeypatch):
     assert extract_features(archive, load_encoder("demo"), tmp_path / "again", dtype="float16")  # they stand
     again = write_geoparquet(read, tmp_path / "again.parquet")  # places without the images
     assert geopandas.read_parquet(again)["geometry"].equals(table["geometry"])
+
+
+def test_without_rasterio_no_place_is_left_out_in_silence(tiles, tmp_path, monkeypatch):
+    _, folder = tiles
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    with pytest.raises(SystemExit, match=r"rasterio.*pip install .*scenes"):
+        main(["export", str(folder), str(tmp_path / "tiles.parquet")])
+    assert not (tmp_path / "tiles.parquet").exists()
 
 
 def test_hits_of_features_alone_lie_on_the_map(tiles, tmp_path):
