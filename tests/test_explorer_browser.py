@@ -207,6 +207,22 @@ def test_the_slider_is_moved_by_mouse_and_by_keyboard(visit, address, bundled):
     assert hits(page)[0] == bundled.archive.files[3]
 
 
+def test_what_is_changed_while_a_link_is_being_opened_is_kept(visit, address, bundled):
+    held = []
+    page = visit("about:blank")
+    page.route(
+        "**/ask", lambda route: held.append(route) if b'"find"' in route.request.post_data_buffer else route.continue_()
+    )
+    page.goto(address + link(bundled.archive.files[77], "blue", 0.5))
+    page.wait_for_function("() => document.querySelector('.lambda')?.getAttribute('aria-valuetext') === 'lambda 0.50'")
+    slide(page, 0.25)
+    page.get_by_label("Method").select_option("linear")
+    while not held:
+        page.wait_for_timeout(20)
+    held.pop().continue_()
+    wait_for(page, image=bundled.archive.files[77], words="blue", lambda_=0.25, method="linear")
+
+
 def test_hits_are_clicked_and_the_way_back_is_found(visit, address, bundled):
     page = visit(address + link(bundled.archive.files[3], "two", top="6"))
     wait_for(page, words="two")
@@ -223,7 +239,7 @@ def test_hits_are_clicked_and_the_way_back_is_found(visit, address, bundled):
     wait_for(page, image=other)
     assert hits(page) == after
     page.locator(".hits li").nth(after.index(other) - 1).get_by_text("+").click()
-    page.wait_for_function("new URLSearchParams(location.hash.slice(1)).getAll('image').length === 2")
+    page.wait_for_function("() => new URLSearchParams(location.hash.slice(1)).getAll('image').length === 2")
     images = page.evaluate("new URLSearchParams(location.hash.slice(1)).getAll('image')")
     wait_for(page, image=images[0])
     mean = bundled.feats[[bundled.position[file] for file in images]].mean(axis=0)

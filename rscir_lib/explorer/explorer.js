@@ -172,7 +172,7 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   let past = [], future = [];
   let query = null; // the last answer, with its arrays
   let shown = { rows: [], scores: null }; // what is on the screen
-  let asked = 0, answered = 0; // questions are numbered: an answer that comes late is dropped
+  let asked = 0, answered = 0, opened = 0; // questions are numbered: an answer that comes late is dropped
   let drawing = 0; // and so are drawings
 
   const own = new Map(); // pictures of one's own, by key: name and address
@@ -838,24 +838,23 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   }
 
   async function open(hash) {
+    const turn = ++opened;
+    asked++; // nothing is drawn until the files are found; what is changed meanwhile is kept
     const asks = new URLSearchParams(hash.replace(/^#/, ""));
     const files = asks.getAll("image");
     const lambda = asks.has("lambda") ? +asks.get("lambda") : state.lambda;
-    const next = {
+    state = {
       ...state, images: [], text: asks.get("words") ?? "", lambda: clamp(Number.isFinite(lambda) ? lambda : 0.5, 0, 1),
       method: methods[asks.get("method")] ? asks.get("method") : state.method, top: clamp(+asks.get("top") || 20, 1, 200),
       cls: facts.classes.includes(asks.get("class")) ? asks.get("class") : "",
       min: Number.isFinite(parseFloat(asks.get("min"))) ? parseFloat(asks.get("min")) : "",
     };
-    let problem = { error: "" };
-    if (files.length) {
-      const [answer] = await ask({ ask: "find", files });
-      if (answer.error) problem = answer;
-      else next.images = answer.positions;
-    }
-    state = next;
+    controls();
+    const [answer] = files.length ? await ask({ ask: "find", files }) : [{ positions: [] }];
+    if (turn !== opened) return;
+    if (!answer.error) state = { ...state, images: answer.positions };
     await renew();
-    if (problem.error) refused(problem);
+    refused(answer);
   }
 
   async function copyLink() {
