@@ -121,9 +121,13 @@ def picture():
 
 
 def test_every_config_of_open_clip(no_network, capsys):
+    """Two layers of each, which are built as all are."""
     kinds = Counter()
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
+        for part in config.values():
+            if isinstance(part, dict) and isinstance(part.get("layers"), int):
+                part["layers"] = min(part["layers"], 2)
         tower = config["text_cfg"].get("hf_model_name")
         if tower:
             with pytest.raises(ValueError, match=f"its text tower '{tower}' is on the hub, not on this machine; use "):

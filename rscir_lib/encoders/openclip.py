@@ -16,6 +16,7 @@ from open_clip.constants import INCEPTION_MEAN, INCEPTION_STD, OPENAI_DATASET_ME
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
+from torch.overrides import TorchFunctionMode
 
 from rscir_lib.encoders.protocol import PRECISIONS, check_texts, normalised, offline, one_of, try_out, versions
 from rscir_lib.encoders.weights import check_size, misfit, read_tensors, sha256_of
@@ -362,6 +363,18 @@ def _check_weights(path: Path, config: dict, model_name: str, others: list[str] 
     raise ValueError(f"{path} does not fit {model_name}: {problem}; {advice}")
 
 
+class _NoValues(TorchFunctionMode):
+    """Nothing is filled: tensors on the meta device hold no values, and to draw some took most of a model's making."""
+
+    FILL = frozenset(("normal_", "uniform_", "erfinv_", "mul_", "add_", "clamp_", "fill_", "zero_", "copy_"))
+
+    def __torch_function__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in self.FILL:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def model_tensors(config: dict) -> dict[str, torch.Tensor]:
     """The tensors of the model of an open_clip config by name, on the meta device: no memory, no network.
 
@@ -375,7 +388,7 @@ def model_tensors(config: dict) -> dict[str, torch.Tensor]:
     if config["text_cfg"].get("hf_model_name"):
         config["text_cfg"]["hf_model_pretrained"] = False
     try:
-        with torch.device("meta"), offline():
+        with torch.device("meta"), offline(), _NoValues():
             return kind(**config).state_dict()
     except OSError as error:
         tower = config["text_cfg"].get("hf_model_name")
