@@ -80,7 +80,7 @@ def count(
     scale = (BINS - 3) / max(levels[r - 1] - low, 1e-300)
     first = _first(levels, low, scale)
     marked = first[1:] > first[:-1]
-    counts, near, found = np.zeros(BINS, np.int32), np.empty(n + 1), 0
+    counts, near, found = np.zeros(BINS, np.int32), np.empty(n), 0
     bins, scores = np.empty(BLOCK, np.int32), np.empty(BLOCK)
     for start in range(0, n, BLOCK):
         some = image[start : start + BLOCK]

@@ -4,7 +4,7 @@
 nothing but the shard, so it doesn't matter who works it out, how often, or in what order.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import islice, pairwise
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from rscir_lib.composition import Method, TwoSimilarities, get_method
 from rscir_lib.parallel import each, running
-from rscir_lib.similarities import FLAT, best_first, check_lambda, raw, zscore
+from rscir_lib.similarities import FLAT, best_first, check_lambda, float32_products, raw, zscore
 
 PIECE = 2**11  # rows turned into float32 at a time: what stays in a processor's cache
 BLOCK = 2**16  # rows between two looks at the best so far
@@ -81,23 +81,28 @@ def top_k(
     Raises ValueError for a method that isn't pointwise (composition.py), and for questions out of range.
     """
     asked = _asked(features, images, texts, lam, top, method)
+    best = [_Best(len(a.images), a.top) for a in asked]
     parts = _parts(features)
-    return _merged(asked, each(partial(_best_of, asked, parts), range(len(parts)), scheduler, workers))
+    for found in each(partial(_best_of, asked, parts), range(len(parts)), scheduler, workers):
+        for so_far, (positions, scores) in zip(best, found, strict=True):
+            for query in range(len(scores)):
+                so_far.add(query, positions[query], scores[query])
+    return np.concatenate([b.positions for b in best]), np.concatenate([b.scores for b in best])
 
 
 class Resident:
-    """An archive's rows, all held on a device for as long as this object lives: "cuda", or "cpu".
+    """An archive's rows, all held on a device ("cuda", "cpu") as they are stored, for as long as this object lives.
 
-    On a GPU a scan takes what its memory takes to read them; ten million rows of 768 float16 are 15.4 GB. device: of
-    torch. Raises torch.OutOfMemoryError where they don't fit.
+    Ten million rows of 768 float16 are 15.4 GB. Raises torch.OutOfMemoryError where they don't fit.
     """
 
     def __init__(self, features: object, device: str) -> None:
-        self.features, self.device = features, torch.device(device)
-        self.parts = [
-            (first, torch.from_numpy(np.array(replace(shard).feats)).to(self.device))
-            for first, shard in tqdm(_parts(features), f"to {device}", unit=" shards", disable=None)
-        ]
+        self.features = features
+        shards = tqdm(_parts(features), f"to {device}", unit=" shards", disable=None)
+        for first, rows in ((first, torch.from_numpy(replace(shard).feats)) for first, shard in shards):
+            if first == 0:
+                self.rows = torch.empty(len(features), features.dim, dtype=rows.dtype, device=device)
+            self.rows[first : first + len(rows)] = rows
 
     def top_k(
         self,
@@ -108,8 +113,8 @@ class Resident:
         method: str | Method = "weicom",
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `engine.top_k`, to the last bit."""
-        asked = _asked(self.features, images, texts, lam, top, method)
-        return _merged(asked, ([_placed(_scan(some, rows), first) for some in asked] for first, rows in self.parts))
+        best = [_scan(some, self.rows) for some in _asked(self.features, images, texts, lam, top, method)]
+        return np.concatenate([b.positions for b in best]), np.concatenate([b.scores for b in best])
 
 
 def _asked(
@@ -131,16 +136,6 @@ def _asked(
         moments = [[_spread(features, query, method.prepare_at(lam)) for query in side] for side in some]
         asked.append(_Asked(*some, *moments, method, lam, min(top, len(features))))
     return asked
-
-
-def _merged(asked: list[_Asked], of_parts: Iterable[list[tuple[np.ndarray, np.ndarray]]]) -> tuple[np.ndarray, ...]:
-    """Positions and scores of the best of all parts."""
-    best = [_Best(len(a.images), a.top) for a in asked]
-    for found in of_parts:
-        for so_far, (positions, scores) in zip(best, found, strict=True):
-            for query in range(len(scores)):
-                so_far.add(query, positions[query], scores[query])
-    return tuple(np.concatenate([getattr(b, what) for b in best]) for what in ("positions", "scores"))
 
 
 def _pointwise(method: str | Method) -> TwoSimilarities:
@@ -196,14 +191,11 @@ class _Best:
 def _best_of(asked: list[_Asked], parts: list[tuple[int, object]], part: int) -> list[tuple[np.ndarray, np.ndarray]]:
     first, shard = parts[part]
     rows = torch.from_numpy(replace(shard).feats)  # mapped into memory for as long as this takes
-    return [_placed(_scan(some, rows), first) for some in asked]
+    found = [_scan(some, rows) for some in asked]
+    return [(np.where(best.positions < 0, -1, best.positions + first), best.scores) for best in found]
 
 
-def _placed(best: _Best, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in the archive, and scores, of the best of the rows from position `first` on."""
-    return np.where(best.positions < 0, -1, best.positions + first), best.scores
-
-
+@float32_products()
 def _scan(asked: _Asked, rows: torch.Tensor) -> _Best:
     """The best of some rows (n, d), on the device where they lie."""
     number = len(asked.images)
@@ -307,6 +299,7 @@ def compiled() -> ModuleType | None:
     except (ImportError, RuntimeError):
         return None
     counting.count_scores(np.zeros(1), np.zeros(1))  # before processes are forked: each would load it again
+    counting.count_mixes(np.zeros((1, 1)), np.zeros(1), np.zeros(1), np.zeros(1, np.int64))
     return counting
 
 
@@ -460,6 +453,8 @@ def _counted(judged: list[_Judged], parts: list[tuple[int, object]], item: tuple
             out = excluded[(excluded >= at) & (excluded < at + len(some))] - at
             for job in range(len(of.jobs)):
                 scores = of.scores(prepared, job, q)
+                if not np.isfinite(scores.sum()):
+                    raise ValueError(f"method {of.jobs[job][0].name!r} gives scores that are not finite")
                 if out.size:
                     scores = scores.copy()
                     scores[out] = -np.inf

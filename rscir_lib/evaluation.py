@@ -502,7 +502,9 @@ def _ranks_of_row(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
 def _ranks_of_mixes(image: torch.Tensor, text: torch.Tensor, lams: Sequence[float], relevant: np.ndarray) -> np.ndarray:
     """`_ranks_compiled` of `mix(image, text, lam)`, (B, N) and (1, N), for L lambdas between 0 and 1: (L, B, R). The
     scores are never written down."""
-    greater, equal = compiled().count_mixes(image.numpy(), text[0].numpy(), np.asarray(lams), relevant)
+    # a copy: for whatever else positions may be, it would be compiled once more
+    of_relevant = np.array(relevant, np.int64)
+    greater, equal = compiled().count_mixes(image.numpy(), text[0].numpy(), np.asarray(lams), of_relevant)
     ranks = greater[..., ::-1] + 1
     for job, row in np.argwhere(equal.sum(axis=-1) != len(relevant)):  # ties go by archive order
         ranks[job, row] = _ranks_by_bins(mix(image[row], text[0], lams[job]).numpy(), relevant)

@@ -37,10 +37,11 @@ def write_geoparquet(features: Features, path: str | Path, archive: Archive | No
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
-    import rasterio  # noqa: F401, which tells places and dates: without it, none would be written
     from shapely import to_wkb
     from shapely.geometry import shape
 
+    if archive is not None:
+        import rasterio  # noqa: F401, which tells places and dates: without it, none would be written
     if archive is not None and not features.lie_as(archive):
         raise ValueError(f"the features are not those of {archive.name}, image by image: name the archive they are of")
     dtype = next(features.shards()).feats.dtype

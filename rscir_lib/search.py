@@ -24,7 +24,7 @@ from rscir_lib.composition import Method, Scorer, TwoSimilarities, get_method
 from rscir_lib.features import Features
 from rscir_lib.files import write_json, write_text
 from rscir_lib.pixels import DEFAULT_READING, read_image
-from rscir_lib.similarities import Database, Moments, best_first, check_lambda
+from rscir_lib.similarities import Database, Moments, best_first, check_lambda, float32_products
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,6 +83,7 @@ def top_k(
     return best, scores[best]
 
 
+@float32_products()
 def _of_candidates(
     database: Database,
     queries: np.ndarray,

@@ -5,6 +5,8 @@ never across queries, and it never reverses an order.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -37,7 +39,10 @@ def zscore(s: torch.Tensor, moments: tuple[float, float] | None = None) -> torch
         return torch.zeros_like(s) if std <= FLAT else (s - mean) / std
     centred = s - s.mean(dim=-1, keepdim=True)
     std = (centred.square().sum(dim=-1, keepdim=True) / max(s.shape[-1] - 1, 1)).sqrt()
-    return centred.div_(torch.where(std <= FLAT, torch.inf, std))  # what is not a number stays so
+    flat = std <= FLAT
+    if flat.any():
+        centred.masked_fill_(flat, 0.0)
+    return centred.div_(std.masked_fill(flat, 1.0))  # what is not a number stays so
 
 
 def phi(z: torch.Tensor) -> torch.Tensor:
@@ -96,6 +101,22 @@ def best_first(scores: np.ndarray, top: int) -> np.ndarray:
     else:
         few = np.arange(len(scores))
     return few[np.argsort(-scores[few], kind="stable")[:top]]
+
+
+@contextmanager
+def float32_products() -> Iterator[None]:
+    """Meanwhile products of float32 are what they say. TF32 or bfloat16, which a session may allow for its speed, would
+    break the bounds of their error."""
+    matmuls = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    before = [matmul.fp32_precision for matmul in matmuls]
+    try:
+        for matmul in matmuls:
+            matmul.fp32_precision = "ieee"
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        for matmul, precision in zip(matmuls, before, strict=True):
+            matmul.fp32_precision = precision
 
 
 @dataclass(frozen=True)

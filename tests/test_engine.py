@@ -15,7 +15,7 @@ from rscir_lib.composition import METHODS, TwoSimilarities
 from rscir_lib.encoders import load_encoder
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.parallel import each
-from rscir_lib.similarities import best_first, mix
+from rscir_lib.similarities import best_first, float32_products, mix
 from rscir_lib.store import Stamp
 
 POINTWISE = sorted(name for name, m in METHODS.items() if isinstance(m, TwoSimilarities) and m.pointwise)
@@ -216,3 +216,16 @@ def test_without_dask_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ImportError, match=r"pip install 'rscir-workbook\[scale\]'"):
         list(each(abs, [1], "local"))
+
+
+def test_float32_products_are_full_whatever_the_session_allows():
+    matmuls = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    torch.set_float32_matmul_precision("medium")
+    try:
+        before = [matmul.fp32_precision for matmul in matmuls]
+        with torch.autocast("cpu"), float32_products():
+            assert [matmul.fp32_precision for matmul in matmuls] == ["ieee", "ieee"]
+            assert (torch.ones(1, 1) @ torch.ones(1, 1)).dtype == torch.float32
+        assert [matmul.fp32_precision for matmul in matmuls] == before != ["ieee", "ieee"]
+    finally:
+        torch.set_float32_matmul_precision("highest")

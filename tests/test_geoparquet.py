@@ -64,10 +64,12 @@ def test_out_and_in_again(tiles, tmp_path, monkeypatch):
 
 
 def test_without_rasterio_no_place_is_left_out_in_silence(tiles, tmp_path, monkeypatch):
-    _, folder = tiles
+    archive, folder = tiles
     monkeypatch.setitem(sys.modules, "rasterio", None)
+    with pytest.raises(ImportError, match="rasterio"):
+        write_geoparquet(read_features(folder), tmp_path / "tiles.parquet", archive)
     with pytest.raises(SystemExit, match=r"rasterio.*pip install .*scenes"):
-        main(["export", str(folder), str(tmp_path / "tiles.parquet")])
+        main(["export", str(folder), str(tmp_path / "tiles.parquet"), "--archive", str(archive.root)])
     assert not (tmp_path / "tiles.parquet").exists()
 
 

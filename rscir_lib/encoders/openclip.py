@@ -370,7 +370,7 @@ class _NoValues(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in self.FILL:
+        if getattr(func, "__name__", "") in self.FILL or getattr(func, "__module__", "") == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 

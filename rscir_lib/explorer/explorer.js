@@ -385,6 +385,8 @@ async function mount(el, host, { link = false, start = {} } = {}) {
 
   async function browse(page, seed) {
     stop("browse"); // a name still being typed is read here: its own turn, later, would undo this one
+    if (ui.browseName.value !== ui.namedThen) page = 0;
+    ui.namedThen = ui.browseName.value;
     if (seed !== undefined) ui.seed = seed;
     else if (page === 0) ui.seed = undefined;
     const question = { ask: "browse", cls: ui.browseClass.value, name: ui.browseName.value, page };
@@ -840,11 +842,12 @@ async function mount(el, host, { link = false, start = {} } = {}) {
   async function open(hash) {
     const turn = ++opened;
     asked++; // nothing is drawn until the files are found; what is changed meanwhile is kept
+    drawing++;
     const asks = new URLSearchParams(hash.replace(/^#/, ""));
     const files = asks.getAll("image");
-    const lambda = asks.has("lambda") ? +asks.get("lambda") : state.lambda;
+    const lambda = asks.has("lambda") ? +asks.get("lambda") : state.lambda, images = [];
     state = {
-      ...state, images: [], text: asks.get("words") ?? "", lambda: clamp(Number.isFinite(lambda) ? lambda : 0.5, 0, 1),
+      ...state, images, text: asks.get("words") ?? "", lambda: clamp(Number.isFinite(lambda) ? lambda : 0.5, 0, 1),
       method: methods[asks.get("method")] ? asks.get("method") : state.method, top: clamp(+asks.get("top") || 20, 1, 200),
       cls: facts.classes.includes(asks.get("class")) ? asks.get("class") : "",
       min: Number.isFinite(parseFloat(asks.get("min"))) ? parseFloat(asks.get("min")) : "",
@@ -852,7 +855,7 @@ async function mount(el, host, { link = false, start = {} } = {}) {
     controls();
     const [answer] = files.length ? await ask({ ask: "find", files }) : [{ positions: [] }];
     if (turn !== opened) return;
-    if (!answer.error) state = { ...state, images: answer.positions };
+    if (!answer.error && state.images === images) state = { ...state, images: answer.positions };
     await renew();
     refused(answer);
   }
