@@ -107,7 +107,7 @@ rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes 
 ##@ Work on the workbook itself
 
 test: $(READY) lint ## lint, the library's tests, the notebooks through papermill and nbval
-	$(RUN) pytest -n 2 --dist loadgroup --nbval-lax --nbval-current-env tests notebooks $(ARGS)
+	$(RUN) pytest --nbval-lax --nbval-current-env tests notebooks $(ARGS)
 
 fuzz: $(READY) ## damaged files of every kind to every reader (ARGS=--quick, or a part of a reader's name)
 	$(BIN)/python tests/fuzz.py $(ARGS)

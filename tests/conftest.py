@@ -29,13 +29,6 @@ def optional_data(variable: str, what: str) -> Path:
     return Path(folder)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests run in one process, and so do all notebooks, in order: the first write what others read."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("notebooks" if item.path.suffix == ".ipynb" else item.path.name))
-
-
 @pytest.fixture(scope="session")
 def ucm_root() -> Path:
     return optional_data("RSCIR_UCM_ROOT", "the UC Merced archive (images/, multilabels.tsv, captions.json)")
