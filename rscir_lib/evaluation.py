@@ -184,7 +184,7 @@ def top_lists(
     """
     (job,) = _jobs([method], [lam])
     (k,) = _cutoffs([k])
-    found = np.full((len(benchmark.queries), k), -1)
+    found = np.empty((len(benchmark.queries), k), np.int64)
 
     def take(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
         rows = np.full((len(scores), k), -1)

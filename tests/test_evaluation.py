@@ -353,9 +353,10 @@ def open_benchmark(rng, images=40, queries=30, outside=5):
     strangers = Archive(Path("/elsewhere"), tuple(f"{i}.jpg" for i in range(outside)), ("",) * outside)
     position = rng.integers(-1, images, queries)
     asked = np.where(position < 0, rng.integers(0, outside, queries), -1)
+    pair = np.arange(queries) // 2  # two images that ask for the same
     targets, unknowns = [], []
-    for p in position:
-        others = rng.permutation(np.setdiff1d(np.arange(images), [p]))
+    for number in range(queries // 2):
+        others = rng.permutation(np.setdiff1d(np.arange(images), position[pair == number]))
         targets.append(np.sort(others[: rng.integers(0, 4)]))
         unknowns.append(np.sort(others[4 : 4 + rng.integers(0, 6)]))
     table = pd.DataFrame(
@@ -364,10 +365,10 @@ def open_benchmark(rng, images=40, queries=30, outside=5):
             "group": "any",
             "image": [archive.files[p] if p >= 0 else strangers.files[q] for p, q in zip(position, asked, strict=True)],
             "value": "",
-            "text": rng.choice(VALUES, queries),
+            "text": rng.choice(VALUES, queries // 2)[pair],
             "position": position,
-            "target": np.arange(queries),
-            "unknown": np.where(rng.random(queries) < 0.2, -1, np.arange(queries)),
+            "target": pair,
+            "unknown": np.where(rng.random(queries // 2) < 0.2, -1, np.arange(queries // 2))[pair],
             "query": asked,
         }
     )
@@ -393,17 +394,19 @@ def by_oracle(benchmark, features, strangers, method, lam, cutoffs):
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32), lam=st.sampled_from([0, 0.4, 1]), kept=st.sampled_from([1, 100, 2**23]))
-def test_condensed_lists_strangers_and_cutoffs_agree_with_the_oracle(seed, lam, kept):
+@given(
+    seed=st.integers(0, 2**32), lam=st.sampled_from([0, 0.4, 1]), kept=st.sampled_from([1, 100, 2**23]),
+    compiled=st.booleans(),
+)  # fmt: skip
+def test_condensed_lists_strangers_and_cutoffs_agree_with_the_oracle(seed, lam, kept, compiled):
     """Also with texts in blocks of one, two and all."""
     benchmark, features, strangers = open_benchmark(np.random.default_rng(seed))
-    before, evaluation.TEXT_SCORES_KEPT = evaluation.TEXT_SCORES_KEPT, kept
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "TEXT_SCORES_KEPT", kept)
+        patch.setattr(engine, "COMPILED_FROM", 0 if compiled else np.inf)
         found = evaluate(
             benchmark, features, text_encoder(6), METHODS, [lam], "cpu", False, (1, 7), strangers, return_ranks=True
         )
-    finally:
-        evaluation.TEXT_SCORES_KEPT = before
     assert found.columns[5:7].tolist() == ["n_relevant", "n_unknown"]
     for method, rows in found.groupby("method"):
         expected = by_oracle(benchmark, features, strangers, method, lam, (1, 7))
@@ -457,6 +460,10 @@ def test_compiled_code_and_shards_change_no_metric(case, limit, monkeypatch):
     if limit == "COMPILED_FROM":
         pytest.importorskip("numba", reason="numba isn't installed (extra fast)")
     methods = [name for name in METHODS if limit == "COMPILED_FROM" or name in POINTWISE]
+    if limit == "COMPILED_FROM":  # compiled code knows how to mix, and nothing else
+        methods.append(
+            composition.TwoSimilarities("cubes", lambda v, t, lam: (1 - lam) * v**3 + lam * t**3, has_lambda=True)
+        )
     plain = run(case, methods=methods, lambdas=[0, 0.3, 0.5, 1])
     monkeypatch.setattr(engine if limit == "COMPILED_FROM" else features_module, limit, 0)
     pd.testing.assert_frame_equal(plain, run(case, methods=methods, lambdas=[0, 0.3, 0.5, 1]), check_exact=True)
@@ -494,6 +501,25 @@ def test_top_lists_are_the_head_of_the_ranking(seed, k, method):
         ranked = oracle.ranking(features.feats, feat, text_encoder(6)([query.text])[0], method, 0.4, left_out)
         assert found[found >= 0].tolist() == ranked[:k]
         assert (found[len(ranked) :] == -1).all()
+
+
+def test_top_lists_are_those_of_weicom_unless_told(case):
+    benchmark, features = case
+    asked = benchmark, features, text_encoder(16)
+    assert np.array_equal(top_lists(*asked), top_lists(*asked, "weicom", 0.5, 100))
+
+
+@pytest.mark.parametrize("held", [features_module.HELD_BYTES, 0])
+def test_a_bar_shows_how_far_it_is_unless_told(case, held, monkeypatch, capsys):
+    monkeypatch.setattr(features_module, "HELD_BYTES", held)
+    benchmark, features = case
+    asked = benchmark, features, text_encoder(16)
+    for call, methods in ((evaluate, ["image"]), (top_lists, "image")):
+        call(*asked, methods)
+        assert f"{len(benchmark.queries)}/{len(benchmark.queries)}" in (told := capsys.readouterr().err)
+        assert "queries/s" in told
+        call(*asked, methods, progress=False)
+        assert not capsys.readouterr().err
 
 
 def test_a_method_of_ones_own_works_everywhere(case):
