@@ -387,7 +387,7 @@ def by_oracle(benchmark, features, strangers, method, lam, cutoffs):
     for query in benchmark.queries.itertuples():
         feat = features.feats[query.position] if query.position >= 0 else strangers.feats[query.query]
         left_out = set(benchmark.unknowns[query.unknown]) if query.unknown >= 0 else set()
-        left_out |= {query.position} if query.position >= 0 else set()
+        left_out |= {query.position} if query.position >= 0 and benchmark.exclude_self else set()
         ranked = oracle.ranking(features.feats, feat, text_encoder(6)([query.text])[0], method, lam, left_out)
         rows.append(oracle.metrics(ranked, set(benchmark.targets[query.target]), cutoffs))
     return pd.DataFrame(rows, index=benchmark.queries.index)
@@ -396,11 +396,12 @@ def by_oracle(benchmark, features, strangers, method, lam, cutoffs):
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**32), lam=st.sampled_from([0, 0.4, 1]), kept=st.sampled_from([1, 100, 2**23]),
-    compiled=st.booleans(),
+    compiled=st.booleans(), exclude_self=st.booleans(),
 )  # fmt: skip
-def test_condensed_lists_strangers_and_cutoffs_agree_with_the_oracle(seed, lam, kept, compiled):
+def test_condensed_lists_strangers_and_cutoffs_agree_with_the_oracle(seed, lam, kept, compiled, exclude_self):
     """Also with texts in blocks of one, two and all."""
     benchmark, features, strangers = open_benchmark(np.random.default_rng(seed))
+    benchmark = replace(benchmark, exclude_self=exclude_self)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "TEXT_SCORES_KEPT", kept)
         patch.setattr(engine, "COMPILED_FROM", 0 if compiled else np.inf)
