@@ -518,6 +518,7 @@ def test_a_bar_shows_how_far_it_is_unless_told(case, held, monkeypatch, capsys):
     for call, methods in ((evaluate, ["image"]), (top_lists, "image")):
         call(*asked, methods)
         assert f"{len(benchmark.queries)}/{len(benchmark.queries)}" in (told := capsys.readouterr().err)
+        assert told.startswith("\revaluate: ")
         assert "queries/s" in told
         call(*asked, methods, progress=False)
         assert not capsys.readouterr().err
@@ -604,6 +605,22 @@ print(len(rows), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) /
 )
 def test_where_ranking_is_done(device, where):
     assert evaluation.resolve_device(device) == where
+
+
+def test_a_gpu_is_named_by_its_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for device in ("cuda", "cuda:0", "cuda:1"):
+        assert evaluation.resolve_device(device) == device
+    for device, refused in (
+        ("cuda:2", "torch finds 2 CUDA devices"),
+        ("cuda:x", "is unknown"),
+        ("cuda:", "is unknown"),
+    ):
+        with pytest.raises(ValueError, match=refused):
+            evaluation.resolve_device(device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="torch finds 0 CUDA devices"):
+        evaluation.resolve_device("cuda")
 
 
 # laws
