@@ -1,7 +1,7 @@
 """The workbook as a course: checks that answer, a copy for students, a copy for teachers, into `runs/course`.
 
     python -m rscir_lib.course                     # every notebook, on the bundled benchmark
-    python -m rscir_lib.course 03 05 DATASET_ROOT=~/my_archive
+    python -m rscir_lib.course 02 03 05 DATASET_ROOT=~/my_archive  # 02 makes the features that others read
 
 The notebooks are the source: under each exercise a cell tagged `solution`, then one tagged `exercise` that checks its
 `answer`. The student's copy has neither solutions nor outputs; in the teacher's copy every solution has run, and each
@@ -20,11 +20,13 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pandas as pd
+from papermill.parameterize import parameterize_notebook
 
 from rscir_lib import workbook
 from rscir_lib.composition import Method
 from rscir_lib.evaluation import evaluate
 from rscir_lib.exercises import EXERCISES, Truth
+from rscir_lib.files import write_text
 from rscir_lib.measuring import measured
 from rscir_lib.metrics import CUTOFFS
 from rscir_lib.runs import ROOT, Run
@@ -159,6 +161,7 @@ def mistakes(truth: Truth) -> dict[str, object]:
         value = truth.value if isinstance(truth.value, pd.Series) else np.asarray(truth.value, float)
         if truth.unit in ("%", "points"):
             found["a fraction, it seems; per cent or points are asked"] = value / 100
+            found["rounded too far; one decimal is asked"] = np.round(value)
         if truth.unit == "points":
             found["the right size, but the wrong sign"] = -value
         if truth.unit == "share":
@@ -184,7 +187,7 @@ def _plain(value: object, like: object) -> str | np.ndarray:
     """A value as text or numbers, in the order of `like`. Raises TypeError or ValueError that say what it is not."""
     if isinstance(like, str):
         if not isinstance(value, str):
-            raise TypeError(f"a text is asked, not {_kind(value)}")
+            raise TypeError(f"{_asked(like)}, not {_kind(value)}")
         return value.strip().casefold()
     if isinstance(like, pd.Series) and isinstance(value, dict | pd.Series):
         value = pd.Series(value)
@@ -193,10 +196,10 @@ def _plain(value: object, like: object) -> str | np.ndarray:
         value = value[like.index]
     try:
         found = np.asarray(value, float)
-    except (TypeError, ValueError):
-        raise TypeError(f"{_kind(like)} is asked, not {_kind(value)}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{_asked(like)}, not {_kind(value)}") from None
     if found.shape != np.shape(like):
-        raise ValueError(f"the wrong shape: {_kind(like)} is asked, not {_kind(value)}")
+        raise ValueError(f"the wrong shape: {_asked(like)}, not {_kind(value)}")
     if not np.isfinite(found).all():
         raise ValueError("there is something that is no finite number: divided by zero, or the mean of nothing?")
     return found
@@ -207,7 +210,12 @@ def _kind(value: object) -> str:
         return "a text"
     if np.ndim(value) == 0:
         return "one number" if isinstance(value, int | float | np.number) else f"a {type(value).__name__}"
-    return " x ".join(map(str, np.shape(value))) + " numbers"
+    what = "numbers" if np.asarray(value).dtype.kind in "biuf" else "values that are no numbers"
+    return " x ".join(map(str, np.shape(value))) + f" {what}"
+
+
+def _asked(like: object) -> str:
+    return f"{_kind(like)} {'are' if np.ndim(like) else 'is'} asked"
 
 
 # --- copies
@@ -217,9 +225,15 @@ def _tags(cell: nbformat.NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def student_copy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A notebook without solutions and outputs, the checks in place."""
+def student_copy(notebook: nbformat.NotebookNode, parameters: dict | None = None) -> nbformat.NotebookNode:
+    """A notebook without solutions and outputs, the checks in place; its parameters are those given."""
     notebook = deepcopy(notebook)
+    if parameters:
+        notebook.metadata["papermill"] = {}  # what papermill looks for
+        for cell in notebook.cells:
+            cell.metadata.setdefault("tags", [])
+        notebook = parameterize_notebook(notebook, parameters)
+        del notebook.metadata["papermill"]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -236,6 +250,25 @@ def teacher_copy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cell.metadata = nbformat.NotebookNode(tags=[tag for tag in _tags(cell) if tag not in SKIPPED])
             cell.source = re.sub(r"^check\(", "check.prove(", cell.source, flags=re.MULTILINE)
     return notebook
+
+
+def copy_pages(folder: Path) -> None:
+    """The pages that notebooks lead to, with their figures; what else they lead to in the project stays behind."""
+    shutil.copytree(workbook.NOTEBOOKS / "book", folder, dirs_exist_ok=True)
+    shutil.copytree(ROOT / "figures", folder / "figures", dirs_exist_ok=True)
+    for path in folder.glob("*.md"):
+        text = path.read_text(encoding="utf-8").replace("](../../figures/", "](figures/")
+        write_text(path, re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./\.\./[^)]*\)", r"\1", text))
+
+
+def hand_out(copy: nbformat.NotebookNode, path: Path) -> None:
+    """Write a student's copy, unless somebody has worked in the one that is there."""
+    if path.exists():
+        there = nbformat.read(path, as_version=4)
+        if [cell.source for cell in there.cells] != [cell.source for cell in copy.cells]:
+            print(f"kept, since its cells are other ones by now: {path}; delete it to have it anew")
+            return
+    nbformat.write(copy, path)
 
 
 def proven(notebook: nbformat.NotebookNode) -> pd.DataFrame:
@@ -267,12 +300,15 @@ def main(argv: list[str] | None = None) -> int:
     try:
         plan = workbook.resolve_parameters(workbook.select_notebooks(names), given)
         for who in ("student", "teacher"):
-            shutil.copytree(workbook.NOTEBOOKS / "book", args.out / who / "book", dirs_exist_ok=True)
+            copy_pages(args.out / who / "book")
+        sources = {path: nbformat.read(path, as_version=4) for path in plan}
         for path, parameters in plan.items():
-            source = nbformat.read(path, as_version=4)
-            nbformat.write(student_copy(source), args.out / "student" / path.name)
+            theirs = {name: value for name, value in parameters.items() if name != "OUTPUT_ROOT"}
+            hand_out(student_copy(sources[path], theirs), args.out / "student" / path.name)
+        print(f"for students: {args.out / 'student'}", flush=True)
+        for path, parameters in plan.items():
             copy = args.out / "teacher" / path.name
-            nbformat.write(teacher_copy(source), copy)
+            nbformat.write(teacher_copy(sources[path]), copy)
             seconds, mib, done = measured(workbook.execute, copy, copy, parameters, timeout=3600)
             tables.append(proven(done))
             print(f"{path.stem}: {_told(tables[-1])}, {seconds:.0f} s, {mib:,.0f} MiB", flush=True)
@@ -281,7 +317,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     table = pd.concat(tables)
     print(f"all: {_told(table)}")
-    print(f"for students: {args.out / 'student'}\nfor teachers: {args.out / 'teacher'}")
+    print(f"for teachers: {args.out / 'teacher'}")
     if weak := [*table.index[~table["right"] | (table["refused"] < 2)]]:
         print(f"error: not proven, or fewer than two wrong answers refused: {', '.join(weak)}", file=sys.stderr)
     return 1 if weak else 0

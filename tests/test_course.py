@@ -45,11 +45,13 @@ def test_right_answers_in_any_form(truth, answer):
         (PER_CENT, {"text": 0.456, "image": 0.123}, "a fraction"),
         (PER_CENT, {"text": 12.3, "image": 45.6}, "in another order"),
         (PER_CENT, {"text": 45.6}, "missing for image"),
-        (PER_CENT, 45.6, "the wrong shape: 2 numbers is asked, not one number"),
+        (PER_CENT, 45.6, "the wrong shape: 2 numbers are asked, not one number"),
+        (PER_CENT, {"text": 46, "image": 12}, "rounded too far; one decimal is asked"),
         (PER_CENT, {"text": 45.6, "image": 13.0}, "1 of 2 numbers are right"),
         (PER_CENT, {"text": 45.6, "image": float("nan")}, "no finite number"),
         (RANKS, [2, 70], "off by one: the first rank is 1"),
-        (RANKS, ["third", "last"], "2 numbers is asked"),
+        (RANKS, ["third", "last"], "2 numbers are asked, not 2 values that are no numbers"),
+        (RANKS, 10**400, "2 numbers are asked, not one number"),
         (RANKS, ..., "no answer yet"),
         (NAME, "round", "that one gains least"),
         (NAME, 3, "a text is asked, not one number"),
@@ -106,7 +108,27 @@ def test_the_command_writes_both_copies_and_proves_the_teachers(tmp_path, capsys
     assert exercises == proven == len([number for number in EXERCISES if number[:2] in ("01", "02")])
     assert refused >= 2 * exercises
     for who in ("student", "teacher"):
-        assert len(list((tmp_path / "course" / who).glob("*.ipynb"))) == 2
+        folder = tmp_path / "course" / who
+        assert len(list(folder.glob("*.ipynb"))) == 2
+        for page in (folder / "book").glob("*.md"):
+            links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+            assert not [x for x in links if not (page.parent / x).exists() and not x.endswith(".ipynb")], page
+    theirs = read(tmp_path / "course" / "student" / "01_dataset_construction.ipynb")
+    assert any(f'DATASET_ROOT = "{root}"' in cell.source for cell in theirs.cells)
+    assert "OUTPUT_ROOT" not in "".join(c.source for c in theirs.cells if "injected-parameters" in course._tags(c))
+
+
+def test_a_copy_in_which_somebody_has_worked_is_kept(tmp_path, capsys):
+    path, copy = tmp_path / "03.ipynb", course.student_copy(read(NOTEBOOKS[2]))
+    course.hand_out(copy, path)
+    course.hand_out(copy, path)
+    assert not capsys.readouterr().out
+    worked = read(path)
+    next(cell for cell in worked.cells if BLANK in cell.source).source = "answer = 42"
+    nbformat.write(worked, path)
+    course.hand_out(copy, path)
+    assert "kept, since its cells are other ones by now" in capsys.readouterr().out
+    assert any(cell.source == "answer = 42" for cell in read(path).cells)
 
 
 def test_a_check_says_what_it_needs(tmp_path):
