@@ -567,7 +567,7 @@ def compare_published(table: pd.DataFrame, encoder: str) -> pd.DataFrame:
     keys = ["method", "lambda", "attribute"]
     long = theirs.melt(["version", "method", "lambda"], var_name="attribute", value_name="published")
     ours = table.reset_index().melt(["method", "lambda"], var_name="attribute", value_name="ours")
-    both = long.merge(ours, on=keys, how="inner")  # pandas matches NaN lambdas
+    both = long.merge(ours, on=keys)  # pandas matches NaN lambdas
     return both.assign(difference=both["ours"] - both["published"])
 
 

@@ -277,6 +277,8 @@ def test_chance_is_what_random_features_give(case):
     ]
     assert np.mean([t["Avg"].mean() for t in tables]) == pytest.approx(chance(benchmark)["Avg"], rel=0.2)
     assert list(chance(benchmark).index) == ["Context", "Density", "Existence", "Avg"]
+    turned = replace(benchmark, queries=benchmark.queries.iloc[::-1])
+    assert list(chance(turned).index) == ["Existence", "Density", "Context", "Avg"]
 
 
 @pytest.mark.parametrize(
@@ -339,6 +341,7 @@ def test_published_versions():
         assert (comparison.query("version == @version")["difference"] == 0).all()
         nearest = nearest_version(comparison)
         assert nearest["overall"] == version
+        assert list(nearest.index) == [*comparison["attribute"].unique(), "overall"]
         assert set(nearest["Shape"].split(", ")) == {"released", "after-class-check", "first-release"}
     with pytest.raises(ValueError, match="nothing is published for encoder 'demo'"):
         compare_published(table, "demo")

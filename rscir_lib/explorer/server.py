@@ -188,7 +188,13 @@ class Background:
         return found[0]
 
     def __exit__(self, *_: object) -> None:
-        self.loop.call_soon_threadsafe(self.server.stop)
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        async def end() -> None:
+            self.server.stop()
+            try:  # a browser that keeps its connection would wait for an answer forever
+                await asyncio.wait_for(self.server.close_all_connections(), 5)
+            finally:
+                self.loop.stop()
+
+        asyncio.run_coroutine_threadsafe(end(), self.loop)
         self.thread.join(10)
         self.sharing.__exit__(None, None, None)
