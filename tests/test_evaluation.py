@@ -621,6 +621,8 @@ def test_a_gpu_is_named_by_its_number(monkeypatch):
     ):
         with pytest.raises(ValueError, match=refused):
             evaluation.resolve_device(device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert evaluation.resolve_device("cuda") == "cuda"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="torch finds 0 CUDA devices"):
         evaluation.resolve_device("cuda")
