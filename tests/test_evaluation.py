@@ -30,7 +30,7 @@ from rscir_lib.evaluation import (
     top_lists,
 )
 from rscir_lib.features import Features
-from rscir_lib.metrics import METRICS, retrieval_metrics
+from rscir_lib.metrics import METRICS, chance_ap, retrieval_metrics
 from rscir_lib.patterncom import read_patterncom
 from rscir_lib.search import top_k
 from rscir_lib.similarities import Database
@@ -277,6 +277,10 @@ def test_chance_is_what_random_features_give(case):
     ]
     assert np.mean([t["Avg"].mean() for t in tables]) == pytest.approx(chance(benchmark)["Avg"], rel=0.2)
     assert list(chance(benchmark).index) == ["Context", "Density", "Existence", "Avg"]
+    sizes = zip(benchmark.n_relevant, benchmark.n_ranked, strict=True)
+    expected = pd.Series([100 * chance_ap(*size) for size in sizes], benchmark.queries.index)
+    of_attributes = expected.groupby(benchmark.queries["attribute"]).mean()
+    assert chance(benchmark).tolist() == pytest.approx([*of_attributes, of_attributes.mean()])
     turned = replace(benchmark, queries=benchmark.queries.iloc[::-1])
     assert list(chance(turned).index) == ["Existence", "Density", "Context", "Avg"]
 
