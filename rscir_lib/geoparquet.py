@@ -42,8 +42,11 @@ def write_geoparquet(features: Features, path: str | Path, archive: Archive | No
 
     if archive is not None:
         import rasterio  # noqa: F401, which tells places and dates: without it, none would be written
-    if archive is not None and not features.lie_as(archive):
-        raise ValueError(f"the features are not those of {archive.name}, image by image: name the archive they are of")
+
+        if not features.lie_as(archive):
+            raise ValueError(
+                f"the features are not those of {archive.name}, image by image: name the archive they are of"
+            )
     dtype = next(features.shards()).feats.dtype
     stamps = [pa.field(name, pa.string() if name == "contents" else pa.int64()) for name in STAMPS]
     emb = {"emb:dimensions": str(features.dim), "emb:quantization": dtype.name, OURS: json.dumps(features.provenance)}

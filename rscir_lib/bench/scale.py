@@ -22,6 +22,7 @@ from rscir_lib import store
 from rscir_lib.bench.measure import DIM, Report, machine, unit
 from rscir_lib.composition import Moments
 from rscir_lib.engine import Resident, ranks, top_k
+from rscir_lib.evaluation import resolve_device
 from rscir_lib.features import Features, read_features
 from rscir_lib.measuring import anonymous_mib, measured, timed
 from rscir_lib.parallel import each, parallel_map
@@ -146,9 +147,8 @@ class Asked:
     def first(self, number: int) -> "Asked":
         return Asked(self.images[:number], self.texts[:number], self.targets[:number])
 
-    def search(self, features: Features | Resident, **options) -> tuple[np.ndarray, np.ndarray]:
-        search = features.top_k if isinstance(features, Resident) else partial(top_k, features)
-        return search(self.images, self.texts, LAM, TOP, **options)
+    def search(self, features: Features, **options) -> tuple[np.ndarray, np.ndarray]:
+        return top_k(features, self.images, self.texts, LAM, TOP, **options)
 
     def ranks(self, features: Features, **options) -> dict[int, np.ndarray]:
         """Those of the relevant images, by question."""
@@ -299,8 +299,9 @@ def bench_resident(report: Report, features: Features, asked: Asked, expected: t
     size = len(features) * features.dim * 2 / 1e9
     report.add("resident", f"rows moved to {device}", seconds=seconds, gb=size)
     for what, questions in (("one query", asked.first(1)), ("a batch", asked)):
-        questions.search(resident)  # start-up
-        seconds, found = timed(questions.search, resident)
+        search = partial(resident.top_k, questions.images, questions.texts, LAM, TOP)
+        search()  # start-up
+        seconds, found = timed(search)
         if [f.tobytes() for f in found] != [e[: len(f)].tobytes() for f, e in zip(found, expected, strict=True)]:
             raise RuntimeError(f"{device}, {what}: other bytes than a scan of the shards finds")
         values = {"seconds": seconds, "gb_per_second": size / seconds, "queries": len(questions.images)}
@@ -369,8 +370,9 @@ def scale(out: Path, quick: bool, images: int, queries: int) -> None:
     sampled = asked.first(2)
     check(report, features, sampled, expected[0], found)
     bench_dask(report, features, asked, expected, alone)
-    if quick or torch.cuda.is_available():
-        bench_resident(report, features, asked, expected, "cuda" if torch.cuda.is_available() else "cpu")
+    device = resolve_device("auto")
+    if quick or device == "cuda":
+        bench_resident(report, features, asked, expected, device)
     else:
         print("resident   is skipped: torch finds no CUDA device to hold the rows")
     table = pd.DataFrame(report.rows).assign(dim=dim, machine=machine())
