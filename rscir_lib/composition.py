@@ -18,6 +18,7 @@ from rscir_lib.similarities import (
     Database,
     Moments,
     clamped,
+    halfway,
     minmax,
     mix,
     normal_cdf,
@@ -103,7 +104,7 @@ METHODS: dict[str, Method] = {
         TwoSimilarities("text", lambda image, text, lam: text, pointwise=True, formula="s_t. Protocol, Scores."),
         TwoSimilarities("image", lambda image, text, lam: image, pointwise=True, formula="s_v. Protocol, Scores."),
         TwoSimilarities(
-            "average", lambda image, text, lam: (image + text) / 2, pointwise=True,
+            "average", halfway, pointwise=True,
             formula='(s_v + s_t) / 2, "Text & Image". Protocol, Scores.',
         ),
         TwoSimilarities(

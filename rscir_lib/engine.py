@@ -22,6 +22,7 @@ from rscir_lib.similarities import FLAT, best_first, check_lambda, float32_produ
 
 PIECE = 2**11  # rows turned into float32 at a time: what stays in a processor's cache
 BLOCK = 2**16  # rows between two looks at the best so far
+ON_A_GPU = 2**18, 2**20  # the same there: what keeps it busy
 QUERIES = 256  # that share a scan
 ROUND = 16 * QUERIES  # whose ranks are held at a time
 RANKED = 2**14  # rows whose float64 scores are held at a time, for each question
@@ -205,8 +206,11 @@ def _scan(asked: _Asked, rows: torch.Tensor) -> _Best:
     # of Numerical Algorithms, 3.1); rows are of unit length to 1e-3
     error = 1.01 * both.shape[1] * 2.0**-24 * np.linalg.norm(both.astype(np.float64), axis=1)
     queries, sieve = torch.from_numpy(both).to(rows.device), _Sieve(asked, error[:number], error[number:], rows.device)
-    piece = PIECE if rows.device.type == "cpu" else BLOCK
-    bounds = [0, *range(min(PIECE, len(rows)), len(rows), BLOCK), len(rows)]
+    piece, block = (PIECE, BLOCK) if rows.device.type == "cpu" else ON_A_GPU
+    bounds, step = [0], PIECE
+    while bounds[-1] < len(rows):  # the first looks come early: the more is known, the more is ruled out
+        bounds.append(min(bounds[-1] + step, len(rows)))
+        step = min(8 * step, block)
     for start, stop in pairwise(bounds):
         kept = []
         for at in range(start, stop, piece):
@@ -299,8 +303,19 @@ def compiled() -> ModuleType | None:
     except (ImportError, RuntimeError):
         return None
     counting.count_scores(np.zeros(1), np.zeros(1))  # before processes are forked: each would load it again
-    counting.count_mixes(np.zeros((1, 1)), np.zeros(1), np.zeros(1), np.zeros(1, np.int64))
+    one = np.zeros(1, np.int64)
+    counting.count_mixes(np.zeros((1, 1)), one, np.zeros(1), np.zeros(1), one)
     return counting
+
+
+@cache
+def compiled_for_gpu() -> ModuleType | None:
+    """`counting_gpu`, where Triton is there, as it is with torch's CUDA builds."""
+    try:
+        from rscir_lib import counting_gpu
+    except ImportError:
+        return None
+    return counting_gpu
 
 
 @dataclass(frozen=True)

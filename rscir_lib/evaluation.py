@@ -18,7 +18,7 @@ from rscir_lib.features import Features
 from rscir_lib.metrics import CUTOFFS, METRICS, chance_ap, metric_names, retrieval_metrics
 from rscir_lib.parallel import parallel_map
 from rscir_lib.patterncom import ATTRIBUTES
-from rscir_lib.similarities import Database, best_first, check_lambda, mix
+from rscir_lib.similarities import Database, best_first, check_lambda, halfway, mix
 
 BASELINES = ("text", "image", "average")
 COLUMNS = ["attribute", "image", "text", "method", "lambda", "n_relevant", *METRICS]
@@ -27,7 +27,7 @@ PUBLISHED = Path(__file__).parents[1] / "data" / "published" / "patterncom_map.c
 # similarities of texts kept, of query images taken in one product, and scores ranked at a time: what memory allows,
 # what a processor's cache holds, or what keeps a GPU busy
 TEXT_SCORES_KEPT = 2**23
-SCORES_AT_A_TIME = {"cpu": 2**22, "cuda": 2**25}
+SCORES_AT_A_TIME = {"cpu": 2**21, "cuda": 2**25}
 RANKED_AT_A_TIME = {"cpu": 2**18, "cuda": 2**25}
 COMPARED_AT_A_TIME = 2**30  # on a GPU, a byte each
 
@@ -255,11 +255,11 @@ def _answers(
                 scores[inside, self_of[of[inside]]] = -torch.inf
         return take(scores, benchmark.targets[target_of[of[0]]])
 
-    mixes = defaultdict(list)  # by scale, the jobs whose ranks compiled code takes from the two similarities
+    mixes = defaultdict(dict)  # by scale, the jobs whose ranks compiled code takes from the two similarities
     for i in paired if take is _ranks_compiled and self_of is None else ():
         method, lam = jobs[i]
-        if method.combine is mix and 0 < lam < 1:
-            mixes[method.prepare_at(lam)].append(i)
+        if method.combine is halfway or (method.combine is mix and 0 < lam < 1):
+            mixes[method.prepare_at(lam)][i] = 0.5 if method.combine is halfway else lam
 
     def all_ranked(of: np.ndarray) -> bool:
         return unknown_of[of[0]] < 0 or not len(benchmark.unknowns[unknown_of[of[0]]])
@@ -275,20 +275,25 @@ def _answers(
             image_scores = prepared(v[images])
             finite = {p for p in prepares if (image_scores[p].sum() + text_scores[p].sum()).isfinite()}
             for block in _groups(part, text_of[chunk], target_of[chunk], unknown_of[chunk]):
-                of = torch.from_numpy(row_of[block]).to(device)
-                text = text_of[chunk[block[0]]] - first_text
-                image_rows = {prepare: scores[of] for prepare, scores in image_scores.items()}
+                of, text = torch.from_numpy(row_of[block]).to(device), text_of[chunk[block[0]]] - first_text
+                relevant = benchmark.targets[target_of[chunk[block[0]]]]
                 text_row = {prepare: scores[text : text + 1] for prepare, scores in text_scores.items()}
                 found = {}
                 for prepare in finite.intersection(mixes if all_ranked(chunk[block]) else ()):
-                    lams = [jobs[i][1] for i in mixes[prepare]]
-                    relevant = benchmark.targets[target_of[chunk[block[0]]]]
-                    ranks = _ranks_of_mixes(image_rows[prepare], text_row[prepare], lams, relevant)
+                    lams = list(mixes[prepare].values())
+                    ranks = _ranks_of_mixes(image_scores[prepare], of, text_row[prepare], lams, relevant)
                     found |= zip(mixes[prepare], ranks, strict=True)
-                for i in set(paired) - found.keys():
+                left = [i for i in paired if i not in found]
+                image_rows = {p: image_scores[p][of] for p in {jobs[i][0].prepare_at(jobs[i][1]) for i in left}}
+                ranked = []  # scores and their answer: image, text, and lambda 0 and 1 are the same ones
+                for i in left:
                     method, lam = jobs[i]
                     prepare = method.prepare_at(lam)
-                    one = answer(method.combine(image_rows[prepare], text_row[prepare], lam), chunk[block], method)
+                    scores = method.combine(image_rows[prepare], text_row[prepare], lam)
+                    one = next((answered for other, answered in ranked if other is scores), None)
+                    if one is None:
+                        one = answer(scores, chunk[block], method)
+                        ranked.append((scores, one))
                     found[i] = np.broadcast_to(one, (len(block), *one.shape[1:]))
                 answers.append((np.array(paired), chunk[block], finish(np.stack([found[i] for i in paired]))))
         for job in [i for i in range(len(jobs)) if i not in paired]:
@@ -448,15 +453,23 @@ def _ranks(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
 
 def _ranks_by_counting(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray:
     """Every score is compared with every relevant one: more work than to sort, but such as a GPU does at once."""
-    at, position = (torch.as_tensor(p, device=scores.device) for p in (relevant, np.arange(scores.shape[1])))
-    ranks = []
-    for rows in scores.split(max(1, COMPARED_AT_A_TIME // max(1, len(at) * len(position)))):
-        score, of_relevant = rows[:, None, :], rows[:, at, None]
-        before = (score > of_relevant).sum(dim=2)
-        if ((score >= of_relevant).sum(dim=2) - before > 1).any():  # than itself: there are ties
-            before += ((score == of_relevant) & (position < at[:, None])).sum(dim=2)
-        ranks.append(before + 1)
-    return torch.cat(ranks).sort(dim=1).values.cpu().numpy()
+    at = torch.as_tensor(relevant, dtype=torch.long, device=scores.device)
+    count = engine.compiled_for_gpu().count if scores.is_cuda and engine.compiled_for_gpu() else _count
+    before, equal = count(scores, scores[:, at])
+    position = torch.arange(scores.shape[1], device=scores.device)
+    for row in (equal > 1).any(dim=1).nonzero().flatten().tolist():  # others than itself: ties go by archive order
+        earlier = position < at[:, None]
+        before[row] += ((scores[row] == scores[row, at, None]) & earlier).sum(dim=1, dtype=before.dtype)
+    return (before + 1).long().sort(dim=1).values.cpu().numpy()
+
+
+def _count(scores: torch.Tensor, levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `counting_gpu.count`, by torch alone."""
+    pairs = scores.shape[1] * max(1, levels.shape[1])
+    parts = []
+    for some, of in zip(*(side.split(max(1, COMPARED_AT_A_TIME // pairs)) for side in (scores, levels)), strict=True):
+        parts.append([(of_each(some[:, None], of[..., None])).sum(dim=2) for of_each in (torch.gt, torch.eq)])
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
 def _ranks_by_bins(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
@@ -499,15 +512,19 @@ def _ranks_of_row(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     return _ranks_by_bins(scores, relevant)  # ties go by archive order
 
 
-def _ranks_of_mixes(image: torch.Tensor, text: torch.Tensor, lams: Sequence[float], relevant: np.ndarray) -> np.ndarray:
-    """`_ranks_compiled` of `mix(image, text, lam)`, (B, N) and (1, N), for L lambdas between 0 and 1: (L, B, R). The
-    scores are never written down."""
+def _ranks_of_mixes(
+    images: torch.Tensor, rows: torch.Tensor, text: torch.Tensor, lams: Sequence[float], relevant: np.ndarray
+) -> np.ndarray:
+    """`_ranks_compiled` of `mix(images[rows], text, lam)`, of (I, N), (B,) and (1, N), for L lambdas between 0 and 1:
+    (L, B, R). The scores are never written down."""
     # a copy: for whatever else positions may be, it would be compiled once more
     of_relevant = np.array(relevant, np.int64)
-    greater, equal = compiled().count_mixes(image.numpy(), text[0].numpy(), np.asarray(lams), of_relevant)
+    greater, equal = compiled().count_mixes(
+        images.numpy(), rows.numpy(), text[0].numpy(), np.asarray(lams), of_relevant
+    )
     ranks = greater[..., ::-1] + 1
     for job, row in np.argwhere(equal.sum(axis=-1) != len(relevant)):  # ties go by archive order
-        ranks[job, row] = _ranks_by_bins(mix(image[row], text[0], lams[job]).numpy(), relevant)
+        ranks[job, row] = _ranks_by_bins(mix(images[rows[row]], text[0], lams[job]).numpy(), relevant)
     return ranks
 
 

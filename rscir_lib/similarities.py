@@ -12,6 +12,7 @@ from functools import cached_property
 from numbers import Real
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import ndtr
 
@@ -81,9 +82,14 @@ def reciprocal_rank(s: torch.Tensor) -> torch.Tensor:
 
 def mix(image: torch.Tensor, text: torch.Tensor, lam: float) -> torch.Tensor:
     """(1 - lambda) image + lambda text: lambda 0 is image alone, 1 text alone."""
-    if lam == 1:
-        return text  # which may be one row for many images: it is ranked once
+    if lam in (0, 1):
+        return text if lam else image  # which is ranked once, whoever asks
     return (1 - lam) * image + lam * text
+
+
+def halfway(image: torch.Tensor, text: torch.Tensor, lam: float = float("nan")) -> torch.Tensor:
+    """(image + text) / 2, to the last bit: a half is no rounding."""
+    return mix(image, text, 0.5)
 
 
 def check_lambda(lam: float) -> None:
@@ -190,10 +196,15 @@ class Database:
     @cached_property
     def _same(self) -> np.ndarray | None:
         """For each row the first row equal to it; None when all differ."""
+        same = np.arange(len(self))
+        likely = np.flatnonzero(
+            pd.DataFrame(self.feats[:, :4]).duplicated(keep=False)
+        )  # others differ in these already
         first: dict[bytes, int] = {}
-        rows = (hashlib.blake2b((row + np.float32(0)).tobytes(), digest_size=16).digest() for row in self.feats)  # -0
-        same = np.fromiter((first.setdefault(row, i) for i, row in enumerate(rows)), np.int64, len(self.feats))
-        return same if len(first) < len(self.feats) else None
+        for i in likely.tolist():
+            row = (self.feats[i] + np.float32(0)).tobytes()  # -0 is 0
+            same[i] = first.setdefault(hashlib.blake2b(row, digest_size=16).digest(), i)
+        return same if len(first) < len(likely) else None
 
     def product(self, queries: torch.Tensor) -> torch.Tensor:
         """Similarities (B, N) in float64, on the device, to query features (B, d) there.

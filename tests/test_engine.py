@@ -123,11 +123,13 @@ def test_compiled_ranks_of_a_mix_are_those_of_its_scores():
         if trial % 3 == 0:
             sides = [side.mul(20).round().div(20) for side in sides]
         lams, relevant = rng.random(trial % 4), np.sort(rng.choice(n, int(rng.integers(1, n)), replace=False))
-        found = evaluation._ranks_of_mixes(*sides, lams, relevant)
-        assert found.shape == (len(lams), 3, len(relevant))
+        rows = torch.from_numpy(rng.integers(0, 3, trial % 5))
+        found = evaluation._ranks_of_mixes(sides[0], rows, sides[1], lams, relevant)
+        assert found.shape == (len(lams), len(rows), len(relevant))
         for lam, ranks in zip(lams, found, strict=True):
-            expected = [evaluation._ranks_by_bins(row, relevant) for row in mix(*sides, lam).numpy()]
-            assert np.array_equal(ranks, np.stack(expected))
+            scores = mix(sides[0][rows], sides[1], lam).numpy()
+            expected = [evaluation._ranks_by_bins(row, relevant) for row in scores]
+            assert np.array_equal(ranks, np.reshape(expected, ranks.shape))
 
 
 def test_compiled_counts_of_a_block_are_the_plain_ones():

@@ -1,5 +1,6 @@
 """`evaluate` against the slow oracle on random benchmarks, the laws of the methods, and the tables."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -207,6 +208,24 @@ def test_a_gpus_way_to_rank_changes_nothing(case, monkeypatch):
     monkeypatch.setattr(evaluation, "_ranks", evaluation._ranks_by_counting)
     monkeypatch.setattr(evaluation, "COMPARED_AT_A_TIME", 300 * 20)
     pd.testing.assert_frame_equal(run(case, lambdas=[0.4, 1]), rows)
+
+
+def test_counts_of_a_gpus_kernel():
+    """As by torch alone, with ties, with what was taken out, at sizes around those of its blocks; interpreted."""
+    pytest.importorskip("triton", reason="Triton isn't installed (it comes with torch's CUDA builds)")
+    code = """
+import numpy as np, torch
+from rscir_lib import counting_gpu, evaluation
+rng = np.random.default_rng(0)
+for rows, images, levels in ((3, 1000, 37), (1, 1, 1), (2, 256, 16), (2, 257, 17), (1, 7, 0)):
+    scores = torch.from_numpy(rng.integers(0, images, (rows, images)) / 7)
+    scores[:, 1::5] = -torch.inf
+    of = scores[:, torch.from_numpy(np.arange(levels) * 5 % images)]
+    for mine, theirs in zip(counting_gpu.count(scores, of), evaluation._count(scores, of), strict=True):
+        assert mine.dtype == torch.int32 and torch.equal(mine.long(), theirs), (rows, images, levels)
+"""  # Triton looks at this when it is imported
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path(__file__).parents[1], check=True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")

@@ -115,9 +115,12 @@ def test_a_benchmark_query_is_recognised(explorer, benchmark):
     assert explorer.answer({"ask": "query", "images": [0], "words": "zebra"})[0]["relevant"] is None
 
 
-def test_precisions_are_the_evaluators(explorer, benchmark, features, encoder):
-    rows = evaluate(benchmark, features, encoder.encode_texts, ["weicom"], [0.3], progress=False)
-    assert explorer.precisions(0.3).to_numpy() == pytest.approx(rows["AP"].to_numpy())
+@pytest.mark.parametrize("lam", [0, 0.3, 1])
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_precisions_are_the_evaluators(explorer, benchmark, features, encoder, lam, exclude_self):
+    explorer.benchmark = dataclasses.replace(benchmark, exclude_self=exclude_self)
+    rows = evaluate(explorer.benchmark, features, encoder.encode_texts, ["weicom"], [lam], progress=False)
+    assert explorer.precisions(lam).to_numpy() == pytest.approx(rows["AP"].to_numpy())
 
 
 def test_best_and_worst_queries(explorer):

@@ -376,7 +376,7 @@ class Explorer:
         for position, some in queries.groupby("position"):
             image = upper_tail(torch.from_numpy(self._similarities(self.feats[position])))
             for row, query in some.iterrows():
-                score = mix(image, words[query["text"]], lam).numpy()
+                score = mix(image, words[query["text"]], lam).numpy().copy()  # the next query has the same sides
                 score[self._left_out(query)] = -np.inf
                 ranks = rankdata(-score, "ordinal")[self.benchmark.targets[query["target"]]]
                 found[row] = retrieval_metrics(np.sort(ranks)[None])[0, 0]
