@@ -1,6 +1,6 @@
 """Speed and memory: two ways to do the same thing, in one run, as ratios.
 
-    python -m rscir_lib.bench [--quick] [--out runs/bench]              # evaluator, extractor, one query
+    python -m rscir_lib.bench [--quick] [--out runs/bench] [--only PART] # evaluator, search, extractor
     python -m rscir_lib.bench rehearse [--quick] [--out runs/rehearsal] # every step at PatternNet's size
     python -m rscir_lib.bench scale [--quick] [--out runs/scale]        # ten million rows on disk, and Dask
     python -m rscir_lib.bench cost                                      # what 10^7 to 10^9 tiles take, on paper
@@ -13,7 +13,7 @@ import argparse
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -34,7 +34,7 @@ from rscir_lib.bench import cost, scale
 from rscir_lib.bench.measure import DIM, Report, machine, unit
 from rscir_lib.benchmark import Benchmark
 from rscir_lib.composition import Database, Moments
-from rscir_lib.encoders import ENCODERS, Encoder, load_encoder
+from rscir_lib.encoders import ENCODERS, Encoder, compiled, load_encoder
 from rscir_lib.evaluation import evaluate, summarize
 from rscir_lib.features import Features, extract_features, read_features
 from rscir_lib.measuring import measured, timed
@@ -139,7 +139,7 @@ def two_cores():
         torch.set_num_threads(threads)
 
 
-def difference(one: pd.DataFrame, other: pd.DataFrame) -> float:
+def largest_difference(one: pd.DataFrame, other: pd.DataFrame) -> float:
     """The largest difference of a metric between two tables of `evaluate`, of the same queries in any order."""
     keys = ["query", "method", "lambda"]
     one, other = (rows.reset_index().set_index(keys)[list(METRICS)].sort_index() for rows in (one, other))
@@ -180,13 +180,15 @@ def bench_evaluator(report: Report, quick: bool) -> None:
     for way, (seconds, mib, rows) in ways.items():
         per = seconds / len(rows)
         report.add("evaluator", f"  {way}, per scored query", seconds=per, ratio=per / (every / n / jobs), mib=mib)
-        report.add("evaluator", "  largest difference of a metric", difference=difference(rows, held))
+        report.add("evaluator", "  largest difference of a metric", difference=largest_difference(rows, held))
     if torch.cuda.is_available():
         run("cuda", few)  # start-up
         for what, options, cpu in (("weicom", {"methods": ["weicom"]}, one), ("all", {"lambdas": LAMBDAS}, every)):
             seconds, _, on_gpu = run("cuda", **options)
             report.add("evaluator", f"on the GPU, {what}", seconds=seconds, queries=n, ratio=cpu / seconds)
-        report.add("evaluator", "largest difference of a metric from the CPU's", difference=difference(on_gpu, on_cpu))
+        report.add(
+            "evaluator", "largest difference of a metric from the CPU's", difference=largest_difference(on_gpu, on_cpu)
+        )
 
 
 @contextmanager
@@ -242,32 +244,49 @@ def bench_throughput(
     report: Report, archive: Archive, load: Callable[..., Encoder], precisions: tuple[str, ...], note: str
 ) -> dict[str, Features]:
     """Images a second of `extract_features` by each precision, the share of the chip's peak that it reaches, and the
-    ratio to the plain loop in float32. Returns the features by precision."""
+    ratio to the plain loop in float32, which gets a thousand images. Returns the features by precision."""
     features = {}
-    start = archive.subset([0])  # a first call takes longer
+    start, few = archive.subset([0]), archive.subset(range(min(1024, len(archive))))
     encoder = load(precision="float32")
-    plain_extraction(start, encoder)
-    plain, before = timed(plain_extraction, archive, encoder)
-    for precision in precisions:
-        encoder = load(precision=precision)
+    plain_extraction(start, encoder)  # a first call takes longer
+    plain, before = timed(plain_extraction, few, encoder)
+    gpu = encoder.device.type == "cuda"
+    for precision in (*precisions, *["bfloat16, compiled"] * (gpu and note != "demo")):
+        encoder = load(precision=precision.removesuffix(", compiled"))
+        if precision not in precisions:
+            encoder = compiled(encoder)
         plain_extraction(start, encoder)
+        some = few if gpu and note != "demo" and precision == "float32" else archive  # a GPU's slow way
         peak = peak_flops(encoder.device, encoder.dtype)
         with tempfile.TemporaryDirectory() as folder:
-            seconds, _ = timed(extract_features, archive, encoder, folder)
-            features[precision] = read_features(folder, archive, encoder)
+            seconds, _ = timed(extract_features, some, encoder, folder)
+            features[precision] = read_features(folder, some, encoder)
+        alone = tower_speed(encoder, 128 if gpu else 16)
         peak = max(peak, peak_flops(encoder.device, encoder.dtype))  # and after: a shared machine's speed varies
-        share = image_flops(encoder) * len(archive) / seconds / peak
-        values = {"images": len(archive), "seconds": seconds, "images_per_second": len(archive) / seconds}
-        report.add("extractor", f"{note}, {precision}", **values, ratio=plain / seconds, share_of_peak=share)
-        difference = np.abs(before - features[precision].feats).max()
-        report.add("extractor", "  largest difference from the plain loop's", difference=difference)
+        flops, rate = image_flops(load(precision="float32")), len(some) / seconds
+        values = {"images": len(some), "seconds": seconds, "images_per_second": rate}
+        ratio = rate / (len(few) / plain)
+        report.add("extractor", f"{note}, {precision}", **values, ratio=ratio, share_of_peak=flops * rate / peak)
+        report.add("extractor", "  its image tower alone", images_per_second=alone, share_of_peak=flops * alone / peak)
+        worst = np.abs(before - features[precision].feats[: len(few)]).max()
+        report.add("extractor", "  largest difference from the plain loop's", difference=worst)
     return features
+
+
+def tower_speed(encoder: Encoder, batch_size: int) -> float:
+    """Random images a second, on the device already, the best of two seconds."""
+    shape = encoder.preprocess(Image.new("RGB", (256, 256))).shape
+    batch = torch.randn(batch_size, *shape, device=encoder.device)
+    seconds: list[float] = []
+    while sum(seconds) < 2:
+        seconds.append(timed(encoder.encode_images, batch)[0])
+    return batch_size / min(seconds)
 
 
 def bench_extractor(report: Report, quick: bool, out: Path, demo: str) -> None:
     gpu = torch.cuda.is_available()
     precisions = ("float32", "bfloat16", "float16")[: 3 if gpu else 2]  # float16 crawls on a processor
-    per_class = 2 if quick else 144 if gpu else 36
+    per_class = 2 if quick else 800 if gpu else 36
     benchmark = read_patterncom(synthcom.draw_synthcom(out / f"synthcom_{per_class}", images_per_class=per_class))
     archive, load = benchmark.archive, partial(load_encoder, demo)
     scores = {}
@@ -276,8 +295,8 @@ def bench_extractor(report: Report, quick: bool, out: Path, demo: str) -> None:
         rows = evaluate(benchmark, features, encode_texts, ["image", "weicom"], progress=False)
         scores[precision] = summarize(rows)["Avg"].droplevel("lambda")
         for method, value in scores[precision].items():
-            difference = value - scores["float32"][method]
-            report.add("precision", f"demo, {precision}, {method}, Avg mAP", mAP=value, difference=difference)
+            lost = value - scores["float32"][method]
+            report.add("precision", f"demo, {precision}, {method}, Avg mAP", mAP=value, difference=lost)
     if quick:
         return
     # many images where a GPU takes them, few where a processor does
@@ -318,14 +337,20 @@ def bench_search(report: Report, quick: bool, demo: str) -> None:
         report.add("query", "reading the features once", images=images, seconds=reading)
 
 
-def bench(out: Path, quick: bool, demo: str) -> None:
+PARTS = ("evaluator", "search", "extractor")
+
+
+def bench(out: Path, quick: bool, demo: str, parts: Sequence[str] = PARTS) -> None:
     report = Report()
     print(machine())
     if not torch.cuda.is_available():
         print("GPU parts are skipped: torch finds no CUDA device")
-    bench_evaluator(report, quick)
-    bench_search(report, quick, demo)
-    bench_extractor(report, quick, out, demo)
+    if "evaluator" in parts:
+        bench_evaluator(report, quick)
+    if "search" in parts:
+        bench_search(report, quick, demo)
+    if "extractor" in parts:
+        bench_extractor(report, quick, out, demo)
     table = pd.DataFrame(report.rows).assign(machine=machine())
     table.to_csv(out / "bench.csv", index=False)
     print(f"written: {out / 'bench.csv'}")
@@ -384,6 +409,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("command", nargs="?", default="bench", choices=("bench", "rehearse", "scale", "cost"))
     parser.add_argument("--quick", action="store_true", help="small sizes, in seconds: does everything still run?")
     parser.add_argument("--out", type=Path, help="folder of what is written; runs/bench, runs/rehearsal or runs/scale")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=PARTS, help="parts of the benchmark; all if not given"
+    )
     parser.add_argument("--images", type=int, help="of the rehearsal, or of the scale")
     parser.add_argument("--queries", type=int, default=32, help="of the scale, at once")
     parser.add_argument("--encoder", default="demo", help="in place of the demo encoder, a folder of an adapted one")
@@ -395,7 +423,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     out.mkdir(parents=True, exist_ok=True)
     if given.command == "bench":
-        bench(out, given.quick, given.encoder)
+        bench(out, given.quick, given.encoder, given.only)
     elif given.command == "rehearse":
         rehearse(out, given.quick, given.encoder, given.images or PATTERNNET)
     else:
