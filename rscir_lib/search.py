@@ -100,7 +100,7 @@ def _of_candidates(
         return method.combine(*prepared, lam).numpy()
 
     # torch's products, here and in Moments: numpy's threads would fight with those of an encoder
-    rough = torch.from_numpy(queries) @ database.tensor.T
+    rough = (database.tensor @ torch.from_numpy(queries).T).T  # this way round several times as fast
     # no float32 sum of d products strays further from the true one, whatever its order (Higham, Accuracy and Stability
     # of Numerical Algorithms, 3.1)
     error = 1.01 * queries.shape[1] * 2.0**-24 * lengths[:, None]  # lengths: greatest of image times query

@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms.functional import pil_to_tensor
 
-from rscir_lib.encoders import DEMO_FOLDER, ENCODERS, WEIGHTS, load_encoder, unknown_words
+from rscir_lib.encoders import DEMO_FOLDER, ENCODERS, WEIGHTS, compiled, load_encoder, unknown_words
 from rscir_lib.evaluation import evaluate
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.patterncom import read_patterncom
@@ -177,6 +178,31 @@ def test_low_precision_stays_close(demo, precision):
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-6)
     assert ((features * demo.encode_images(batch)).sum(axis=1) > 0.98).all()
     assert low.provenance["precision"] == precision
+
+
+def test_what_is_compiled_for_one_size_gets_no_other(demo, monkeypatch):
+    sizes, encode = [], demo.model.encode_image
+    monkeypatch.setattr(demo.model, "encode_image", lambda batch: sizes.append(len(batch)) or encode(batch))
+    batch = torch.rand(12, *pictures(demo, 1).shape[1:], generator=torch.Generator().manual_seed(0))
+    found = replace(demo, batch_size=5).encode_images(batch)
+    assert sizes == [5, 5, 5]
+    np.testing.assert_allclose(found, demo.encode_images(batch), atol=1e-6)
+
+
+def test_only_a_gpu_gains_by_compiling(demo):
+    with pytest.raises(ValueError, match="demo on cpu: only encoders of open_clip's on a GPU are compiled"):
+        compiled(demo)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_a_compiled_tower_says_the_same():
+    encoder = load_encoder("demo", device="cuda", precision="bfloat16")
+    faster = compiled(encoder, batch_size=8)
+    batch = torch.rand(11, *pictures(encoder, 1).shape[1:], generator=torch.Generator().manual_seed(0))
+    cosines = (faster.encode_images(batch) * encoder.encode_images(batch)).sum(axis=1)
+    assert len(cosines) == 11
+    assert cosines.min() > 0.999
+    assert faster.provenance["precision"] == "bfloat16, compiled"
 
 
 def test_words_it_has_never_met(demo):

@@ -250,6 +250,7 @@ def bench_throughput(
     encoder = load(precision="float32")
     plain_extraction(start, encoder)  # a first call takes longer
     plain, before = timed(plain_extraction, few, encoder)
+    flops = image_flops(encoder)
     gpu = encoder.device.type == "cuda"
     for precision in (*precisions, *["bfloat16, compiled"] * (gpu and note != "demo")):
         encoder = load(precision=precision.removesuffix(", compiled"))
@@ -263,7 +264,7 @@ def bench_throughput(
             features[precision] = read_features(folder, some, encoder)
         alone = tower_speed(encoder, 128 if gpu else 16)
         peak = max(peak, peak_flops(encoder.device, encoder.dtype))  # and after: a shared machine's speed varies
-        flops, rate = image_flops(load(precision="float32")), len(some) / seconds
+        rate = len(some) / seconds
         values = {"images": len(some), "seconds": seconds, "images_per_second": rate}
         ratio = rate / (len(few) / plain)
         report.add("extractor", f"{note}, {precision}", **values, ratio=ratio, share_of_peak=flops * rate / peak)
