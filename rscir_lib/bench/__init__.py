@@ -141,8 +141,10 @@ def two_cores():
 
 def largest_difference(one: pd.DataFrame, other: pd.DataFrame) -> float:
     """The largest difference of a metric between two tables of `evaluate`, of the same queries in any order."""
-    keys = ["query", "method", "lambda"]
-    one, other = (rows.reset_index().set_index(keys)[list(METRICS)].sort_index() for rows in (one, other))
+    one, other = (
+        rows.rename_axis("query").set_index(["method", "lambda"], append=True)[list(METRICS)].sort_index()
+        for rows in (one, other)
+    )
     return float(np.abs(one.to_numpy() - other.to_numpy()).max())
 
 

@@ -1,8 +1,8 @@
 """What an archive of 10^7 to 10^9 tiles takes, on paper: bytes, seconds, money. `python -m rscir_lib.bench cost`.
 
-The constants were measured on two cores of an AMD EPYC (extraction on another, with bfloat16), or are assumed, as all
-prices are: beside each stands the command that measures it on a machine of yours. The rest is division: rows are
-independent, so that machines share them, until the merge or the scheduler is what takes time.
+The constants were measured on two cores of an AMD EPYC, or are assumed, as all prices are: beside each stands the
+command that measures it on a machine of yours. The rest is division: rows are independent, so that machines share them,
+until the merge or the scheduler is what takes time.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ class Constants:
     dim: int = 768
     cores: int = 16  # assumed
     memory_gb: float = 64.0  # assumed
-    disk_gb_s: float = 0.46  # make scale: limit, reading from disk
-    row_alone_ns: float = 870.0  # make scale: a row of one query, float16 to float32 and two products
-    row_search_ns: float = 120.0  # make scale: a row, a query of a batch
-    row_rank_ns: float = 510.0  # make scale: a row, a query that is ranked
-    images_s: float = 17.0  # make bench, extraction, ViT-B-32 in bfloat16: 34.2 images a second on two cores
-    task_ms: float = 6.9  # make scale: dask, task_ms, its client's start and end included
+    disk_gb_s: float = 1.7  # make scale: limit, reading from disk
+    row_alone_ns: float = 370.0  # make scale: a row of one query, float16 to float32 and two products
+    row_search_ns: float = 87.0  # make scale: a row, a query of a batch
+    row_rank_ns: float = 290.0  # make scale: a row, a query that is ranked
+    images_s: float = 19.0  # make bench, extraction, ViT-B-32 in bfloat16: 38 images a second on two cores
+    task_ms: float = 3.0  # make scale: dask, task_ms, its client's start and end included
     id_bytes: int = 45  # make scale: store, id_bytes; file name, class and stamp of a row
     shard_rows: int = 174_762  # of 2^28 bytes
     machine_usd_hour: float = 0.80  # assumed: sixteen cores, rented
