@@ -4,6 +4,7 @@
 nothing but the shard, so it doesn't matter who works it out, how often, or in what order.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -22,12 +23,14 @@ from rscir_lib.similarities import FLAT, best_first, check_lambda, float32_produ
 
 PIECE = 2**11  # rows turned into float32 at a time: what stays in a processor's cache
 BLOCK = 2**16  # rows between two looks at the best so far
-ON_A_GPU = 2**18, 2**20  # the same there: what keeps it busy
+ON_A_GPU = 2**18  # the most of the former there: what keeps it busy
+SIEVED_ON_A_GPU = 2**23  # similarities to images at a time
 QUERIES = 256  # that share a scan
 ROUND = 16 * QUERIES  # whose ranks are held at a time
 RANKED = 2**14  # rows whose float64 scores are held at a time, for each question
 GRID = 128  # steps of similarity on which a sieve rules images out
 COMPILED_FROM = 2**29  # scores in all: to import and load compiled code takes a second, which fewer don't give back
+COMPILED_SHARDS_FROM = 2**25  # the same for `ranks`, whose plain way takes longer
 SPREAD = 1e-6  # a std below it is lost in the rounding of the moments
 
 
@@ -206,7 +209,10 @@ def _scan(asked: _Asked, rows: torch.Tensor) -> _Best:
     # of Numerical Algorithms, 3.1); rows are of unit length to 1e-3
     error = 1.01 * both.shape[1] * 2.0**-24 * np.linalg.norm(both.astype(np.float64), axis=1)
     queries, sieve = torch.from_numpy(both).to(rows.device), _Sieve(asked, error[:number], error[number:], rows.device)
-    piece, block = (PIECE, BLOCK) if rows.device.type == "cpu" else ON_A_GPU
+    piece, block = PIECE, BLOCK
+    if rows.device.type != "cpu":
+        piece = max(PIECE, min(SIEVED_ON_A_GPU // number, ON_A_GPU))
+        block = 4 * piece
     bounds, step = [0], PIECE
     while bounds[-1] < len(rows):  # the first looks come early: the more is known, the more is ruled out
         bounds.append(min(bounds[-1] + step, len(rows)))
@@ -310,10 +316,16 @@ def compiled() -> ModuleType | None:
 
 @cache
 def compiled_for_gpu() -> ModuleType | None:
-    """`counting_gpu`, where Triton is there, as it is with torch's CUDA builds."""
+    """`counting_gpu`, ready to use, where Triton is there, as it is with torch's CUDA builds, and works."""
     try:
         from rscir_lib import counting_gpu
+
+        one = torch.zeros(1, 1, dtype=torch.float64, device="cuda")
+        counting_gpu.count(one, one)
     except ImportError:
+        return None
+    except Exception as error:  # whatever it lacks: a C compiler, a place for its code, a newer card
+        warnings.warn(f"Triton can't compile for this GPU, which ranks slowly without it: {error}", stacklevel=2)
         return None
     return counting_gpu
 
@@ -343,15 +355,18 @@ class _Judged:
     def prepared(self, rows: np.ndarray) -> tuple[dict, dict]:
         """Of some rows (n, d), the similarities on each scale that a job asks for: to the images (I, n), to the texts
         (T, n), float64."""
-        rows = torch.from_numpy(rows).double().T
         prepares = {method.prepare_at(lam) for method, lam in self.jobs}
-        both = []
-        for queries, moments in ((self.images, self.image_moments), (self.texts, self.text_moments)):
-            s = torch.from_numpy(queries).double() @ rows
-            if not s.sum().isfinite():
-                raise ValueError("the features of a shard are not finite: run python -m rscir_lib.features verify")
-            both.append({p: torch.stack([p(row, of) for row, of in zip(s, moments, strict=True)]) for p in prepares})
-        return tuple(both)
+        queries = torch.from_numpy(np.concatenate([self.images, self.texts])).double()
+        s = queries.new_empty(len(queries), len(rows))
+        for some, out in zip(torch.from_numpy(rows).split(1024), s.split(1024, dim=1), strict=True):  # while in cache
+            torch.mm(queries, some.double().T, out=out)
+        if not s.sum().isfinite():
+            raise ValueError("the features of a shard are not finite: run python -m rscir_lib.features verify")
+        sides = zip(s.split([len(self.images), len(self.texts)]), (self.image_moments, self.text_moments), strict=True)
+        return tuple(
+            {p: torch.stack([p(row, of) for row, of in zip(side, moments, strict=True)]) for p in prepares}
+            for side, moments in sides
+        )
 
     def scores(self, prepared: tuple[dict, dict], job: int, question: int) -> np.ndarray:
         """(n,) float64 of the rows that were prepared."""
@@ -399,7 +414,7 @@ def ranks(
     jobs = [(_pointwise(method), lam) for method, lam in jobs]
     excluded = [np.empty(0, np.int64)] * len(image_of) if excluded is None else excluded
     order, parts = np.argsort(image_of, kind="stable"), _parts(features)
-    fast = len(features) * len(order) * len(jobs) >= COMPILED_FROM and compiled() is not None
+    fast = len(features) * len(order) * len(jobs) >= COMPILED_SHARDS_FROM and compiled() is not None
     with running(scheduler, workers) as address:
         for start in range(0, len(order), ROUND):
             batches = np.split(order[start : start + ROUND], range(QUERIES, len(order[start : start + ROUND]), QUERIES))
@@ -470,15 +485,19 @@ def _counted(judged: list[_Judged], parts: list[tuple[int, object]], item: tuple
                 scores = of.scores(prepared, job, q)
                 if not np.isfinite(scores.sum()):
                     raise ValueError(f"method {of.jobs[job][0].name!r} gives scores that are not finite")
-                if out.size:
-                    scores = scores.copy()
-                    scores[out] = -np.inf
-                more, rows, levels = count_near(scores, of.levels[job][q], of.tolerance[q], of.fast)
-                greater[job][q] += more
-                other = of.listed[job][q][levels] != rows + at  # than itself
-                if other.any():
-                    rows, levels = rows[other] + at, levels[other]
-                    near.append(np.stack([np.full_like(rows, job), np.full_like(rows, q), rows, levels], axis=1))
+                listed = of.listed[job][q]
+                own = listed[(listed >= at) & (listed < at + len(some))] - at
+                own = np.setdiff1d(own, out)  # each is near itself: compared apart
+                others = scores.copy()
+                others[out] = others[own] = -np.inf
+                for counted, position in ((others, None), (scores[own], own)):
+                    more, rows, levels = count_near(counted, of.levels[job][q], of.tolerance[q], of.fast)
+                    greater[job][q] += more
+                    rows = at + (rows if position is None else position[rows])
+                    other = listed[levels] != rows  # than itself
+                    if other.any():
+                        rows, levels = rows[other], levels[other]
+                        near.append(np.stack([np.full_like(rows, job), np.full_like(rows, q), rows, levels], axis=1))
     return greater, np.concatenate(near)
 
 

@@ -56,7 +56,8 @@ def evaluate(
     query_features: of the images of `benchmark.query_archive`, where queries come from outside the archive.
     return_ranks: one more column, `ranks`, the ascending ranks of each query's relevant images.
     scheduler: "local" or an address, for Dask (`parallel.each`): the features are then read shard by shard, as are
-    without one too those that are `large`, in the archive's order, if all methods are pointwise. Metrics are the same.
+    without one too those that are `large`, in the archive's order, if all methods are pointwise and no GPU is named,
+    which would hold them all. Metrics are the same.
 
     Returns one row per composed query x method (x lambda) with the columns `COLUMNS`, metrics in [0, 1]; the index is
     the row of the query in `benchmark.queries`. Ranks are those of float64 similarities, ties by archive order. Images
@@ -73,7 +74,7 @@ def evaluate(
     metrics = np.empty((len(jobs), len(queries), len(names)))
     ranks = np.empty((len(jobs), len(queries)), object)
     finish = (lambda found: found) if return_ranks else (lambda found: retrieval_metrics(found, cutoffs))
-    if scheduler or _streams(features, benchmark, jobs):
+    if scheduler or (_streams(features, benchmark, jobs) and not str(device).startswith("cuda")):
         answers = _streamed(benchmark, features, encode_texts, jobs, finish, progress, query_features, scheduler)
     else:
         answers = _in_memory(benchmark, features, encode_texts, jobs, finish, device, progress, query_features)
@@ -285,15 +286,16 @@ def _answers(
                     found |= zip(mixes[prepare], ranks, strict=True)
                 left = [i for i in paired if i not in found]
                 image_rows = {p: image_scores[p][of] for p in {jobs[i][0].prepare_at(jobs[i][1]) for i in left}}
-                ranked = []  # scores and their answer: image, text, and lambda 0 and 1 are the same ones
+                alone, known = {id(rows) for rows in (*image_rows.values(), *text_row.values())}, {}
                 for i in left:
                     method, lam = jobs[i]
                     prepare = method.prepare_at(lam)
                     scores = method.combine(image_rows[prepare], text_row[prepare], lam)
-                    one = next((answered for other, answered in ranked if other is scores), None)
+                    one = known.get(id(scores))
                     if one is None:
                         one = answer(scores, chunk[block], method)
-                        ranked.append((scores, one))
+                    if id(scores) in alone:  # an image or a text alone is asked for again
+                        known[id(scores)] = one
                     found[i] = np.broadcast_to(one, (len(block), *one.shape[1:]))
                 answers.append((np.array(paired), chunk[block], finish(np.stack([found[i] for i in paired]))))
         for job in [i for i in range(len(jobs)) if i not in paired]:
@@ -458,8 +460,9 @@ def _ranks_by_counting(scores: torch.Tensor, relevant: np.ndarray) -> np.ndarray
     before, equal = count(scores, scores[:, at])
     position = torch.arange(scores.shape[1], device=scores.device)
     for row in (equal > 1).any(dim=1).nonzero().flatten().tolist():  # others than itself: ties go by archive order
-        earlier = position < at[:, None]
-        before[row] += ((scores[row] == scores[row, at, None]) & earlier).sum(dim=1, dtype=before.dtype)
+        tied = (equal[row] > 1).nonzero().flatten()
+        level, earlier = scores[row, at[tied], None], position < at[tied, None]
+        before[row, tied] += ((scores[row] == level) & earlier).sum(dim=1, dtype=before.dtype)
     return (before + 1).long().sort(dim=1).values.cpu().numpy()
 
 

@@ -49,7 +49,7 @@ def measured(
     start = time.perf_counter()
 
     def watch() -> None:
-        while not done.wait((time.perf_counter() - start) / 5):  # often at first, for what is short; then rarely
+        while not done.wait(min((time.perf_counter() - start) / 20, 1)):  # often at first, for what is short
             samples.append(memory())
 
     watcher = threading.Thread(target=watch, daemon=True)

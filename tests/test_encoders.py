@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms.functional import pil_to_tensor
 
-from rscir_lib.encoders import DEMO_FOLDER, ENCODERS, WEIGHTS, compiled, load_encoder, unknown_words
+from rscir_lib.encoders import DEMO_FOLDER, ENCODERS, WEIGHTS, compile_tower, load_encoder, unknown_words
 from rscir_lib.evaluation import evaluate
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.patterncom import read_patterncom
@@ -189,15 +189,21 @@ def test_what_is_compiled_for_one_size_gets_no_other(demo, monkeypatch):
     np.testing.assert_allclose(found, demo.encode_images(batch), atol=1e-6)
 
 
+def test_what_is_compiled_stays_in_its_process(demo):
+    with pytest.raises(TypeError, match="a compiled encoder can't be sent to another process: send the plain one"):
+        pickle.dumps(replace(demo, batch_size=5))
+    assert pickle.loads(pickle.dumps(demo)).name == "demo"
+
+
 def test_only_a_gpu_gains_by_compiling(demo):
     with pytest.raises(ValueError, match="demo on cpu: only encoders of open_clip's on a GPU are compiled"):
-        compiled(demo)
+        compile_tower(demo)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 def test_a_compiled_tower_says_the_same():
     encoder = load_encoder("demo", device="cuda", precision="bfloat16")
-    faster = compiled(encoder, batch_size=8)
+    faster = compile_tower(encoder, batch_size=8)
     batch = torch.rand(11, *pictures(encoder, 1).shape[1:], generator=torch.Generator().manual_seed(0))
     cosines = (faster.encode_images(batch) * encoder.encode_images(batch)).sum(axis=1)
     assert len(cosines) == 11

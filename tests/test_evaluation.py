@@ -460,9 +460,9 @@ POINTWISE = [name for name in METHODS if composition.METHODS[name].pointwise]
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**32), lams=st.sampled_from([[0, 0.4, 1], [0.7]]), shards=st.integers(1, 5),
-    sizes=st.sampled_from([(2**14, 256, 4096), (7, 4, 8)]), equal=st.sampled_from([0, 1, 30]),
+    sizes=st.sampled_from([(2**14, 256, 4096), (7, 4, 8)]), equal=st.sampled_from([0, 1, 30]), fast=st.booleans(),
 )  # fmt: skip
-def test_ranks_of_shards_are_those_of_the_whole(seed, lams, shards, sizes, equal):
+def test_ranks_of_shards_are_those_of_the_whole(seed, lams, shards, sizes, equal, fast):
     """Whatever the blocks, with images taken out, strangers, equal features and features that hardly differ."""
     rng = np.random.default_rng(seed)
     benchmark, features, strangers = open_benchmark(rng)
@@ -476,6 +476,7 @@ def test_ranks_of_shards_are_those_of_the_whole(seed, lams, shards, sizes, equal
         for name, size in zip(("RANKED", "QUERIES", "ROUND"), sizes, strict=True):
             patch.setattr(engine, name, size)
         patch.setattr(evaluation, "_in_memory", None)
+        patch.setattr(engine, "COMPILED_SHARDS_FROM", 0 if fast else np.inf)
         patch.setattr(engine, "each", lambda function, items, *where: map(function, items))
         by_parts = evaluate(benchmark, in_shards(features, shards), *asked[2:])
     assert all(np.array_equal(a, b) for a, b in zip(whole["ranks"], by_parts["ranks"], strict=True))
@@ -507,6 +508,14 @@ def test_what_is_too_near_to_tell_is_compared_once_more():
         patch.setattr(engine, "count_near", lambda scores, levels, *_: count(scores, levels, 0.5))
         by_parts = evaluate(*asked)
     assert all(np.array_equal(a, b) for a, b in zip(whole["ranks"], by_parts["ranks"], strict=True))
+
+
+def test_a_gpu_that_is_named_holds_all_features(case, monkeypatch):
+    benchmark, features = case
+    monkeypatch.setattr(features_module, "HELD_BYTES", 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="torch finds 0 CUDA devices"):
+        evaluate(benchmark, features, text_encoder(16), progress=False, device="cuda")
 
 
 def test_features_in_another_order_are_not_ranked_by_shards(case):

@@ -34,7 +34,7 @@ from rscir_lib.bench import cost, scale
 from rscir_lib.bench.measure import DIM, Report, machine, unit
 from rscir_lib.benchmark import Benchmark
 from rscir_lib.composition import Database, Moments
-from rscir_lib.encoders import ENCODERS, Encoder, compiled, load_encoder
+from rscir_lib.encoders import ENCODERS, Encoder, compile_tower, load_encoder
 from rscir_lib.evaluation import evaluate, summarize
 from rscir_lib.features import Features, extract_features, read_features
 from rscir_lib.measuring import measured, timed
@@ -177,8 +177,9 @@ def bench_evaluator(report: Report, quick: bool) -> None:
     tenth = partial(measured, run, benchmark=some_queries(benchmark, n // 10), lambdas=LAMBDAS)
     with patch.object(engine, "COMPILED_FROM", np.inf):  # the plain way, which the compiled one is held to
         ways = {"without compiled code": tenth()}
-    ways["compiled"] = tenth()
-    with patch.object(features_module, "HELD_BYTES", 0), patch.object(engine, "COMPILED_FROM", 0):
+    with patch.object(engine, "COMPILED_FROM", 0):
+        ways["compiled"] = tenth()
+    with patch.object(features_module, "HELD_BYTES", 0):
         ways["by shards"] = tenth()
     for way, (seconds, mib, rows) in ways.items():
         per, worst = seconds / len(rows), largest_difference(rows, on_cpu.loc[rows.index.unique()])
@@ -244,21 +245,19 @@ def plain_extraction(archive: Archive, encoder: Encoder, batch_size: int = 64) -
 
 
 def bench_throughput(
-    report: Report, archive: Archive, load: Callable[..., Encoder], precisions: tuple[str, ...], note: str
+    report: Report, archive: Archive, load: Callable[[str], Encoder], precisions: tuple[str, ...], note: str
 ) -> dict[str, Features]:
     """Images a second of `extract_features` by each precision, the share of the chip's peak that it reaches, and the
     ratio to the plain loop in float32, which gets a thousand images. Returns the features by precision."""
     features = {}
     start, few = archive.subset([0]), archive.subset(range(min(1024, len(archive))))
-    encoder = load(precision="float32")
+    encoder = load("float32")
     plain_extraction(start, encoder)  # a first call takes longer
     plain, before = timed(plain_extraction, few, encoder)
     flops = image_flops(encoder)
     gpu = encoder.device.type == "cuda"
-    for precision in (*precisions, *["bfloat16, compiled"] * (gpu and note != "demo")):
-        encoder = load(precision=precision.removesuffix(", compiled"))
-        if precision not in precisions:
-            encoder = compiled(encoder)
+    for precision in precisions:
+        encoder = load(precision)
         plain_extraction(start, encoder)
         some = few if gpu and note != "demo" and precision == "float32" else archive  # a GPU's slow way
         peak = peak_flops(encoder.device, encoder.dtype)
@@ -292,10 +291,10 @@ def bench_extractor(report: Report, quick: bool, out: Path, demo: str) -> None:
     precisions = ("float32", "bfloat16", "float16")[: 3 if gpu else 2]  # float16 crawls on a processor
     per_class = 2 if quick else 800 if gpu else 36
     benchmark = read_patterncom(synthcom.draw_synthcom(out / f"synthcom_{per_class}", images_per_class=per_class))
-    archive, load = benchmark.archive, partial(load_encoder, demo)
+    archive, load = benchmark.archive, lambda precision: load_encoder(demo, precision=precision)
     scores = {}
     for precision, features in bench_throughput(report, archive, load, precisions, "demo").items():
-        encode_texts = load(precision=precision).encode_texts
+        encode_texts = load(precision).encode_texts
         rows = evaluate(benchmark, features, encode_texts, ["image", "weicom"], progress=False)
         scores[precision] = summarize(rows)["Avg"].droplevel("lambda")
         for method, value in scores[precision].items():
@@ -308,7 +307,13 @@ def bench_extractor(report: Report, quick: bool, out: Path, demo: str) -> None:
     if not gpu:
         print("extractor  ViT-L-14 is skipped: no GPU here")
     with random_weights(architecture) as models:
-        load = partial(load_encoder, "clip", architecture, models_root=models)
+
+        def load(precision: str) -> Encoder:
+            precision, _, compiled = precision.partition(", ")
+            encoder = load_encoder("clip", architecture, precision=precision, models_root=models)
+            return compile_tower(encoder) if compiled else encoder
+
+        precisions += ("bfloat16, compiled",) * gpu
         bench_throughput(report, archive.subset(range(few)), load, precisions, f"{architecture}, random weights")
 
 
@@ -355,9 +360,9 @@ def bench(out: Path, quick: bool, demo: str, parts: Sequence[str] = PARTS) -> No
         bench_search(report, quick, demo)
     if "extractor" in parts:
         bench_extractor(report, quick, out, demo)
-    table = pd.DataFrame(report.rows).assign(machine=machine())
-    table.to_csv(out / "bench.csv", index=False)
-    print(f"written: {out / 'bench.csv'}")
+    path = out / ("bench.csv" if set(parts) == set(PARTS) else f"bench-{'-'.join(parts)}.csv")
+    pd.DataFrame(report.rows).assign(machine=machine()).to_csv(path, index=False)
+    print(f"written: {path}")
 
 
 def rehearse(out: Path, quick: bool, demo: str, images: int = PATTERNNET) -> None:
@@ -420,6 +425,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--queries", type=int, default=32, help="of the scale, at once")
     parser.add_argument("--encoder", default="demo", help="in place of the demo encoder, a folder of an adapted one")
     given = parser.parse_args(argv)
+    if given.only is not PARTS and given.command != "bench":
+        parser.error(f"--only names parts of bench, not of {given.command}")
     folder = "rehearsal" if given.command == "rehearse" else given.command
     out = given.out or Path("runs") / (folder + "-quick" * given.quick)
     if given.command == "cost":

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rscir_lib.encoders import huggingface, openclip
-from rscir_lib.encoders.openclip import CONFIG, DEMO_FOLDER, WEIGHTS, Entry, compiled
+from rscir_lib.encoders.openclip import CONFIG, DEMO_FOLDER, WEIGHTS, Entry, compile_tower
 from rscir_lib.encoders.protocol import PRECISIONS, Encoder, one_of, pick_device, unknown_words
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "WEIGHTS",
     "Encoder",
     "Entry",
-    "compiled",
+    "compile_tower",
     "load_encoder",
     "pick_device",
     "unknown_words",

@@ -42,7 +42,12 @@ class OpenClipEncoder:
     model: torch.nn.Module = field(repr=False)
     tokenizer: Callable = field(repr=False)
     met: np.ndarray = field(repr=False)  # token -> whether its row holds anything; all True but for our own training
-    batch_size: int | None = None  # what the image tower is compiled for (`compiled`)
+    batch_size: int | None = None  # what the image tower is compiled for (`compile_tower`)
+
+    def __getstate__(self) -> dict:
+        if self.batch_size:  # torch would leave the compiled code behind, and say nothing
+            raise TypeError("a compiled encoder can't be sent to another process: send the plain one")
+        return self.__dict__
 
     @property
     def dtype(self) -> torch.dtype:
@@ -240,23 +245,24 @@ def _load(
     )
 
 
-def compiled(encoder: OpenClipEncoder, batch_size: int = 128) -> OpenClipEncoder:
-    """The encoder with an image tower that torch compiles, for many images on a GPU: a third faster there with
-    ViT-L-14 in bfloat16, after some seconds (`make bench`).
+def compile_tower(encoder: OpenClipEncoder, batch_size: int = 128) -> OpenClipEncoder:
+    """The encoder with an image tower that torch compiles, for many images on a GPU (`make bench` says what it gains).
 
-    A transformer's blocks share their code, and so are compiled once. batch_size: that of `extract_features`. Features
-    differ from the other's by the rounding of the precision, so that a store keeps them apart.
-    Raises ValueError for another kind of encoder and, since it gains nothing there, for one that isn't on a GPU.
+    A transformer's blocks share their code, and so are compiled once. batch_size: that of `extract_features`; smaller
+    batches are filled up to it. Features differ from the plain encoder's by the rounding of the precision, so that a
+    store keeps them apart.
+    Raises ValueError for another kind of encoder and, since nothing is gained there, for one that isn't on a GPU;
+    torch.OutOfMemoryError for a batch that its memory can't hold.
     """
     if not isinstance(encoder, OpenClipEncoder) or encoder.device.type != "cuda":
         raise ValueError(f"{encoder.name} on {encoder.device}: only encoders of open_clip's on a GPU are compiled")
     model = copy.deepcopy(encoder.model)
-    blocks = getattr(getattr(model.visual, "transformer", None), "resblocks", [model.visual])
-    for block in blocks:
+    for block in getattr(getattr(model.visual, "transformer", None), "resblocks", [model.visual]):
         block.compile(dynamic=False)
     provenance = encoder.provenance | {"precision": f"{encoder.precision}, compiled"}
     found = replace(encoder, model=model, provenance=provenance, batch_size=batch_size)
-    found.encode_images(encoder.preprocess(Image.new("RGB", (256, 256)))[None])
+    image = encoder.preprocess(Image.new("RGB", (256, 256)))
+    found.encode_images(image.expand(batch_size, -1, -1, -1))
     return found
 
 
