@@ -96,6 +96,23 @@ def test_freedom(case, neighbours, words, kept):
         assert row == pytest.approx(expected, abs=1e-6)
 
 
+def test_freedom_names_the_first_of_words_that_are_one_to_the_encoder():
+    """Their features differ in the last digits, by the batch and the threads that encoded them."""
+    rng, named = np.random.default_rng(0), set()
+    for _ in range(8):
+
+        def encode_and_note(texts):
+            named.update(text for text in texts if text.endswith(" red"))
+            feats = encode(["sand" if text in ("pond", "field") else text for text in texts])
+            return feats + rng.normal(scale=1e-8, size=feats.shape).astype(np.float32)
+
+        score = FreeDom(["pond", "sand", "field"], neighbours=1, words=1, kept=1).fit(
+            Database(encode(["sand"])), encode_and_note
+        )
+        score(encode(["sand"]).astype(float), encode(["red"]).astype(float), np.nan, ["red"])
+    assert named == {"pond red"}
+
+
 def test_freedom_puts_a_strange_image_before_its_neighbours():
     """An image that the archive doesn't hold names itself first."""
     feats = encode(["sand", "pond", "field"])

@@ -42,6 +42,10 @@ class FreeDom:
     def fit(self, features: Database, encode_texts: "EncodeTexts") -> "Scorer":
         database, vocabulary = Database.of(features), read_vocabulary(self.vocabulary)
         of_vocabulary = np.asarray(encode_texts(list(vocabulary)), np.float64)
+        # words that are one to the encoder, such as two that it never met, differ by rounding: they share a feature, so
+        # that the first in the vocabulary is named
+        unit = of_vocabulary / np.linalg.norm(of_vocabulary, axis=1, keepdims=True)
+        first, of = np.unique((unit @ unit.T > 1 - 1e-10).argmax(axis=1), return_inverse=True)
         encoded: dict[str, np.ndarray] = {}  # of a word beside a text
 
         def named(image: np.ndarray, similarities: np.ndarray) -> dict[str, float]:
@@ -49,7 +53,8 @@ class FreeDom:
             near = database.feats[best_first(similarities, self.neighbours)].astype(np.float64)
             if similarities.max() < 1 - 1e-6:  # the image isn't in the archive, and so not its own neighbour
                 near = np.vstack([image, near])[: self.neighbours]
-            found = Counter(vocabulary[i] for row in near @ of_vocabulary.T for i in best_first(row, self.words))
+            similarities = (near @ of_vocabulary[first].T)[:, of]
+            found = Counter(vocabulary[i] for row in similarities for i in best_first(row, self.words))
             counts = found.most_common(self.kept)  # equal counts in the order of the first time
             return {word: count / counts[0][1] for word, count in counts}
 
