@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -508,6 +509,19 @@ def test_what_is_too_near_to_tell_is_compared_once_more():
         patch.setattr(engine, "count_near", lambda scores, levels, *_: count(scores, levels, 0.5))
         by_parts = evaluate(*asked)
     assert all(np.array_equal(a, b) for a, b in zip(whole["ranks"], by_parts["ranks"], strict=True))
+
+
+def test_scores_of_one_job_are_held_at_a_time(case):
+    """There may be a hundred jobs, each with scores of millions of images."""
+    made = []
+
+    def combine(image, text, lam):
+        assert sum(scores() is not None for scores in made) <= 1
+        scores = (1 - lam) * image + lam * text
+        made.append(weakref.ref(scores))
+        return scores
+
+    run(case, methods=[TwoSimilarities("noted", combine, has_lambda=True)], lambdas=np.linspace(0, 1, 9))
 
 
 def test_a_gpu_that_is_named_holds_all_features(case, monkeypatch):
