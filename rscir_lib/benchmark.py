@@ -56,7 +56,7 @@ class Benchmark:
         size, outside = len(self.archive), len(self.query_archive) if self.query_archive is not None else 0
         for name in ("targets", "unknowns"):
             for i, positions in enumerate(getattr(self, name)):
-                _check_positions(f"{name}[{i}]", positions, size)
+                check_positions(f"{name}[{i}]", positions, size)
         _check_range("labels", self.labels, "position", 0, size)
         _check_range("queries", self.queries, "position", -1 if outside else 0, size)
         _check_range("queries", self.queries, "target", 0, len(self.targets))
@@ -191,7 +191,8 @@ class Benchmark:
         return pd.DataFrame(told | columns).reindex((queries if self.labels.empty else labels).size().index)
 
 
-def _check_positions(name: str, positions: np.ndarray, size: int) -> None:
+def check_positions(name: str, positions: np.ndarray, size: int) -> None:
+    """Raises ValueError, beginning with `name`, unless they are archive positions (n,), strictly ascending."""
     if not (isinstance(positions, np.ndarray) and positions.ndim == 1 and np.issubdtype(positions.dtype, np.integer)):
         raise ValueError(f"{name}: expected a one-dimensional array of integers, found {positions!r}")
     if len(positions) and not 0 <= positions.min() <= positions.max() < size:

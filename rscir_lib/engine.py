@@ -6,6 +6,7 @@ nothing but the shard, so it doesn't matter who works it out, how often, or in w
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import islice, pairwise
@@ -17,6 +18,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from rscir_lib.benchmark import check_positions
 from rscir_lib.composition import Method, TwoSimilarities, get_method
 from rscir_lib.parallel import each, running
 from rscir_lib.similarities import FLAT, best_first, check_lambda, float32_products, raw, zscore
@@ -41,6 +43,23 @@ def _parts(features: object) -> list[tuple[int, object]]:
         parts.append((first, replace(shard)))
         first += shard.rows
     return parts
+
+
+def resolve_device(device: str) -> str:
+    """Where to rank: float64 is needed, so that a device without it ("mps") means the CPU. "auto" is CUDA where torch
+    finds it, else the CPU. Raises ValueError for a device that is not there."""
+    kind, _, number = str(device).partition(":")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and (number.isdigit() or device == kind):
+        if int(number or 0) >= torch.cuda.device_count():
+            raise ValueError(
+                f"device {device!r}: torch finds {torch.cuda.device_count()} CUDA devices; choose auto or cpu"
+            )
+        return device
+    if device not in ("cpu", "mps"):
+        raise ValueError(f"device {device!r} is unknown: choose auto, cpu, cuda, cuda:<number> or mps")
+    return "cpu"
 
 
 # --- search
@@ -97,11 +116,12 @@ def top_k(
 class Resident:
     """An archive's rows, all held on a device ("cuda", "cpu") as they are stored, for as long as this object lives.
 
-    Ten million rows of 768 float16 are 15.4 GB. Raises torch.OutOfMemoryError where they don't fit.
+    Ten million rows of 768 float16 are 15.4 GB. Raises torch.OutOfMemoryError where a GPU can't hold them, RuntimeError
+    where the memory of a processor can't; ValueError for a device that isn't there.
     """
 
     def __init__(self, features: object, device: str) -> None:
-        self.features = features
+        self.features, device = features, resolve_device(device)
         shards = tqdm(_parts(features), f"to {device}", unit=" shards", disable=None)
         for first, rows in ((first, torch.from_numpy(replace(shard).feats)) for first, shard in shards):
             if first == 0:
@@ -130,16 +150,25 @@ def _asked(
         raise ValueError(f"top {top!r}: ask for a whole number of images, at least 1")
     if method.has_lambda:
         check_lambda(lam)
-    sides = [np.ascontiguousarray(side, np.float32) for side in (images, texts)]
-    if any(side.shape != (len(sides[0]), features.dim) or not np.isfinite(side).all() for side in sides):
-        raise ValueError(f"query features: expected finite numbers, twice (Q, {features.dim}), found "
-                         f"{sides[0].shape} and {sides[1].shape}")  # fmt: skip
+    sides = [_queries(name, side, features.dim) for name, side in (("images", images), ("texts", texts))]
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(f"{len(sides[0])} images and {len(sides[1])} texts: a question has one of each")
     asked = []
     for start in range(0, len(sides[0]), QUERIES):
         some = [side[start : start + QUERIES] for side in sides]
         moments = [[_spread(features, query, method.prepare_at(lam)) for query in side] for side in some]
         asked.append(_Asked(*some, *moments, method, lam, min(top, len(features))))
     return asked
+
+
+def _queries(name: str, feats: np.ndarray, dim: int) -> np.ndarray:
+    """Query features (Q, dim) float32, finite and at least one."""
+    feats = np.ascontiguousarray(feats, np.float32)
+    if feats.ndim != 2 or feats.shape[1] != dim or not len(feats):
+        raise ValueError(f"{name}: expected query features (Q, {dim}), found {feats.shape}; of one, feature[None]")
+    if (bad := np.flatnonzero(~np.isfinite(feats).all(axis=1))).size:
+        raise ValueError(f"{name}: row {bad[0]} is not finite; the encoder, or what it was given, is at fault")
+    return feats
 
 
 def _pointwise(method: str | Method) -> TwoSimilarities:
@@ -409,10 +438,45 @@ def ranks(
     A rank is one more than the images that score higher, so it adds up over shards. Float64 products are rounded
     differently with every blocking; so who scores nearly as a relevant image is compared with it once more, each row
     summed by itself. What is held grows with the relevant images of some thousand questions, not with the archive.
-    Raises ValueError for a method that isn't pointwise, and for features that are not finite.
+    Raises ValueError for a method that isn't pointwise, for features that are not finite, and for questions that don't
+    fit together.
     """
     jobs = [(_pointwise(method), lam) for method, lam in jobs]
+    for method, lam in jobs:
+        if method.has_lambda:
+            check_lambda(lam)
+    images, texts = _queries("images", images, features.dim), _queries("texts", texts, features.dim)
+    image_of, text_of = np.asarray(image_of), np.asarray(text_of)
     excluded = [np.empty(0, np.int64)] * len(image_of) if excluded is None else excluded
+    if not jobs or not len(image_of) == len(text_of) == len(targets) == len(excluded):
+        raise ValueError(
+            f"{len(jobs)} jobs for {len(image_of)} images, {len(text_of)} texts, {len(targets)} targets and "
+            f"{len(excluded)} excluded: expected a job at least, and of the others one a question"
+        )
+    for name, of, side in (("image_of", image_of, images), ("text_of", text_of, texts)):
+        if not np.issubdtype(of.dtype, np.integer) or of.min() < 0 or of.max() >= len(side):
+            raise ValueError(f"{name}: expected integers from 0 to {len(side) - 1}, found {of}")
+    seen: set[int] = set()  # many questions share their positions
+    for name, sets in (("targets", targets), ("excluded", excluded)):
+        for q, positions in enumerate(sets):
+            if id(positions) not in seen:
+                check_positions(f"{name}[{q}]", positions, len(features))
+                seen.add(id(positions))
+    return _ranks(features, images, texts, image_of, text_of, targets, jobs, excluded, scheduler, workers)
+
+
+def _ranks(
+    features: object,
+    images: np.ndarray,
+    texts: np.ndarray,
+    image_of: np.ndarray,
+    text_of: np.ndarray,
+    targets: Sequence[np.ndarray],
+    jobs: list[tuple[TwoSimilarities, float]],
+    excluded: Sequence[np.ndarray],
+    scheduler: str | None,
+    workers: int | None,
+) -> Iterator[tuple[int, np.ndarray]]:
     order, parts = np.argsort(image_of, kind="stable"), _parts(features)
     fast = len(features) * len(order) * len(jobs) >= COMPILED_SHARDS_FROM and compiled() is not None
     with running(scheduler, workers) as address:
@@ -424,10 +488,10 @@ def ranks(
                 for b in batches
             ]  # fmt: skip
             items = [(batch, part) for batch in range(len(batches)) for part in range(len(parts))]
-            found = each(partial(_counted, judged, parts), items, address, workers)
-            for batch, of in zip(batches, judged, strict=True):
-                counted = islice(found, len(parts))
-                yield from zip(batch.tolist(), _merged_ranks(features, of, counted), strict=True)
+            with closing(each(partial(_counted, judged, parts), items, address, workers)) as found:
+                for batch, of in zip(batches, judged, strict=True):
+                    counted = islice(found, len(parts))
+                    yield from zip(batch.tolist(), _merged_ranks(features, of, counted), strict=True)
 
 
 def _judged(
@@ -453,7 +517,9 @@ def _judged(
     # float64 sums of d products (see _scan), for both of two that are compared; the steepest scale is the z-score, and
     # no method adds more than two
     stds = [np.array([std if std > FLAT else 1.0 for _, std in side]) for side in moments]
-    rounding = 8 * images.shape[1] * 2.0**-53
+    of_image, of_text = (np.linalg.norm(side.astype(np.float64), axis=1) for side in (images, texts))
+    length = np.maximum(1.0, np.maximum(of_image[image_of], of_text[text_of]))
+    rounding = 8 * images.shape[1] * 2.0**-53 * length
     tolerance = rounding / np.minimum(1.0, np.minimum(stds[0][image_of], stds[1][text_of]))
     levels, listed = [[[] for _ in jobs] for _ in range(2)]
     judged = _Judged(images, texts, *moments, image_of, text_of, jobs, excluded, levels, listed, tolerance, fast)

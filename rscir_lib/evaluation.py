@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from rscir_lib import engine
 from rscir_lib.benchmark import Benchmark
 from rscir_lib.composition import EncodeTexts, Method, TwoSimilarities, get_method
-from rscir_lib.engine import compiled
+from rscir_lib.engine import compiled, resolve_device
 from rscir_lib.features import Features
 from rscir_lib.metrics import CUTOFFS, METRICS, chance_ap, metric_names, retrieval_metrics
 from rscir_lib.parallel import parallel_map
@@ -70,11 +70,13 @@ def evaluate(
     jobs = _jobs(methods, lambdas)
     cutoffs = _cutoffs(cutoffs)
     queries = benchmark.queries
-    names = list(metric_names(cutoffs))
+    names, device = list(metric_names(cutoffs)), resolve_device(device) if device != "auto" else device
+    if scheduler and device.startswith("cuda"):
+        raise ValueError(f"device {device!r} with a scheduler, whose workers rank on processors: leave one of them out")
     metrics = np.empty((len(jobs), len(queries), len(names)))
     ranks = np.empty((len(jobs), len(queries)), object)
     finish = (lambda found: found) if return_ranks else (lambda found: retrieval_metrics(found, cutoffs))
-    if scheduler or (_streams(features, benchmark, jobs) and not str(device).startswith("cuda")):
+    if scheduler or (_streams(features, benchmark, jobs) and not device.startswith("cuda")):
         answers = _streamed(benchmark, features, encode_texts, jobs, finish, progress, query_features, scheduler)
     else:
         answers = _in_memory(benchmark, features, encode_texts, jobs, finish, device, progress, query_features)
@@ -148,7 +150,7 @@ def _streamed(
     excluded = [benchmark.unknowns[i] if i >= 0 else np.empty(0, np.int64) for i in _unknown_of(queries)]
     if benchmark.exclude_self:
         own = queries["position"].to_numpy()
-        excluded = [np.append(some, p) if p >= 0 else some for some, p in zip(excluded, own, strict=True)]
+        excluded = [np.union1d(some, p) if p >= 0 else some for some, p in zip(excluded, own, strict=True)]
     found = engine.ranks(
         features,
         image_feats,
@@ -357,23 +359,6 @@ def _cutoffs(cutoffs: Sequence[int]) -> tuple[int, ...]:
         if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:
             raise ValueError(f"cutoff {k!r} is no whole number of images of at least 1")
     return tuple(dict.fromkeys(map(int, cutoffs)))
-
-
-def resolve_device(device: str) -> str:
-    """Where to rank: float64 is needed, so that a device without it ("mps") means the CPU. "auto" is CUDA where torch
-    finds it, else the CPU. Raises ValueError for a device that is not there."""
-    kind, _, number = str(device).partition(":")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if kind == "cuda" and (number.isdigit() or device == kind):
-        if int(number or 0) >= torch.cuda.device_count():
-            raise ValueError(
-                f"device {device!r}: torch finds {torch.cuda.device_count()} CUDA devices; choose auto or cpu"
-            )
-        return device
-    if device not in ("cpu", "mps"):
-        raise ValueError(f"device {device!r} is unknown: choose auto, cpu, cuda, cuda:<number> or mps")
-    return "cpu"
 
 
 def _finite(features: Features, archive: object) -> np.ndarray:

@@ -688,13 +688,18 @@ def _read_old(folder: Path, archive: Archive | None, expected: dict[str, str], i
 def verify_features(folder: str | Path) -> Features:
     """The features of a store, after every byte of it was read again.
 
-    Raises ValueError naming the file that isn't what was written, or the row that is wrong.
+    Raises ValueError naming, a line each, the files that aren't what was written, or the first row that is wrong.
     """
-    features = read_features(folder)
+    features, wrong = read_features(folder), []
     for shard in tqdm(list(features.shards()), "verifying", unit="shard"):
         if isinstance(shard, Shard):
-            shard.verify()
-            store.check_rows(shard.feats, shard.files, shard.path("npy"))
+            try:
+                shard.verify()
+                store.check_rows(shard.feats, shard.files, shard.path("npy"))
+            except ValueError as error:
+                wrong.append(str(error))
+    if wrong:
+        raise ValueError("\n".join(wrong))
     _check_unique(features.files, folder)
     return features
 

@@ -5,8 +5,9 @@
 
 Columns `id` (the file, with its window), `class`, `datetime` (as the file tells it), `source` (the encoder), `geometry`
 (the footprint in longitude and latitude, WKB; null where a tile has no place), `embedding` (a list of d numbers), and
-what the image file was (`size`, `mtime_ns`, `sha256`); d and the numbers' type in the fields of STAC's embedding
-extension, `emb:dimensions` and `emb:quantization`. GeoPandas, DuckDB and QGIS read it. Wants the extra `scenes`.
+what the image file was (`sizes`, `mtimes_ns`, `contents`, its sha256); d and the numbers' type in the fields of STAC's
+embedding extension, `emb:dimensions` and `emb:quantization`. GeoPandas, DuckDB and QGIS read it. Wants the extra
+`scenes`.
 """
 
 import argparse
@@ -194,6 +195,8 @@ def _unit(column: object, path: Path, first: int, dim: int | None) -> tuple[np.n
     lengths = np.asarray(lists.value_lengths().fill_null(-1)) if hasattr(lists, "value_lengths") else np.array([-1])
     dim = dim or int(lengths[0])
     wrong = np.flatnonzero(lengths != dim)
+    if values.dtype.kind in "iu":
+        raise ValueError(f"{path}: the embeddings are {values.dtype}: turn them into floats as their maker says")
     if wrong.size or dim < 1 or values.dtype.kind != "f":
         at = first + int(wrong[0]) if wrong.size else first
         raise ValueError(

@@ -21,13 +21,15 @@ AHEAD = 8  # items for each worker that are under way or done before their resul
 def parallel_map(function: Callable, items: Sequence, workers: int | None = None) -> Iterator:
     """The results of `function(item)`, in order.
 
-    workers: processes, each of one thread; None for one a thread of torch's here, 1 for none but this one.
+    workers: processes, each of one thread, at most 16; None for one a thread of torch's here, 0 or 1: this alone.
 
     Threads would wait for Python's lock, and a process of one thread loses nothing to the others. The processes are
     forked, so that they share what is in memory, and know what a notebook has defined; where the system can't do that
     safely (only Linux can), this process does all the work. An error in one of them is raised here, and an error or
     an interrupt here ends them all at once.
     """
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers {workers}: a positive number, or None for the usual")
     wanted = min(torch.get_num_threads() if workers is None else workers, MOST_WORKERS, len(items))
     workers = wanted if sys.platform == "linux" else 1
     if workers <= 1:
@@ -86,17 +88,17 @@ def running(scheduler: str | None, workers: int | None = None) -> Iterator[str |
         yield scheduler
         return
     # several processes map the same files: what Dask would count as theirs is the system's page cache
-    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster:
+    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", memory_limit=0) as cluster:
         yield cluster.scheduler_address
 
 
 def each(function: Callable, items: Sequence, scheduler: str | None = None, workers: int | None = None) -> Iterator:
     """The results of `function(item)`, in order.
 
-    scheduler: None for this machine's cores, by `parallel_map`; "local" for a Dask cluster of processes here; the
-    address of one that runs, such as "tcp://host:8786", whose workers see the same files. workers: processes, None for
-    one a core. A worker that dies is replaced, its items are done again. The function travels once, and so should
-    hold what is large; items should be small.
+    scheduler: None for this machine's cores, by `parallel_map`; "local" for a Dask cluster of processes here, which a
+    script must start under `if __name__ == "__main__":`; the address of one that runs, such as "tcp://host:8786", whose
+    workers see the same files. workers: processes, None for one a core. A worker that dies is replaced, its items are
+    done again. The function travels once, and so should hold what is large; items should be small.
     Raises ImportError, saying what to install, without Dask; what `function` raises.
     """
     if not scheduler:

@@ -47,7 +47,7 @@ DTYPES = ("float32", "float16")
 SHARD_BYTES = 2**28  # 87,381 rows of 768 float32: few files, and a fraction of the memory there is
 VERIFIED_BYTES = 2**28  # stores up to this size are verified whenever they are opened: a quarter of a second
 TOLERANCE = 1e-3  # of a row's length: float16 keeps three digits
-MENDED = "run extract_features (notebook 02) again: it makes afresh what is damaged"
+MENDED = "run extract_features (notebook 02), or what else made it, again: it makes afresh what is damaged"
 
 
 class Stamp(NamedTuple):

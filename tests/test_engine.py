@@ -93,6 +93,31 @@ def test_search_over_shards_is_the_plain_scan(case, name, lam, top, small, tmp_p
         assert np.array_equal(positions[q], expected)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"images": np.full((1, 4), np.nan, np.float32)}, "images: row 0 is not finite; the encoder"),
+        ({"texts": np.ones((1, 5), np.float32)}, r"texts: expected query features \(Q, 4\), found \(1, 5\)"),
+        ({"jobs": []}, "0 jobs for 1 images, 1 texts, 1 targets"),
+        ({"jobs": [("weicom", 2.0)]}, "lambda 2.0 is outside"),
+        ({"image_of": np.array([1])}, "image_of: expected integers from 0 to 0"),
+        ({"targets": []}, "0 targets"),
+        ({"targets": [np.array([True, False])]}, r"targets\[0\]: expected a one-dimensional array of integers"),
+        ({"targets": [np.array([2, 2])]}, r"targets\[0\]: position 2 is out of order or there twice"),
+        ({"excluded": [np.array([9])]}, r"excluded\[0\]: position 9 is outside the archive"),
+        ({"workers": -1}, "workers -1: a positive number"),
+    ],
+)
+def test_questions_that_do_not_fit_together(tmp_path, changed, message):
+    rows = np.eye(4, dtype=np.float32)
+    asked = {"images": rows[:1], "texts": rows[1:2], "image_of": np.array([0]), "text_of": np.array([0])}
+    asked |= {"targets": [np.array([2])], "jobs": [("weicom", 0.5)], "workers": 1}
+    features = stored(tmp_path, rows, 2, "float32")
+    assert [ranks.shape for _, ranks in engine.ranks(features, **asked)] == [(1, 1)]
+    with pytest.raises(ValueError, match=message):
+        list(engine.ranks(features, **asked | changed))
+
+
 def test_compiled_ranks_are_the_plain_ones():
     """Ties, what was taken out (-inf), levels at either end, all equal."""
     counting = pytest.importorskip("rscir_lib.counting", reason="numba isn't installed (extra fast)")

@@ -412,6 +412,12 @@ def rehearse(out: Path, quick: bool, demo: str, images: int = PATTERNNET) -> Non
     print(f"written: {out / 'rehearsal.csv'}")
 
 
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number")
+    return int(text)
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m rscir_lib.bench", description=__doc__.split("\n")[0])
@@ -421,12 +427,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, default=PARTS, help="parts of the benchmark; all if not given"
     )
-    parser.add_argument("--images", type=int, help="of the rehearsal, or of the scale")
-    parser.add_argument("--queries", type=int, default=32, help="of the scale, at once")
+    parser.add_argument("--images", type=_positive, help="of the rehearsal, or of the scale; not with --quick")
+    parser.add_argument("--queries", type=_positive, default=32, help="of the scale, at once")
     parser.add_argument("--encoder", default="demo", help="in place of the demo encoder, a folder of an adapted one")
     given = parser.parse_args(argv)
     if given.only is not PARTS and given.command != "bench":
         parser.error(f"--only names parts of bench, not of {given.command}")
+    if given.images and (given.quick or given.command not in ("rehearse", "scale")):
+        parser.error("--images is for the rehearsal and the scale, without --quick")
     folder = "rehearsal" if given.command == "rehearse" else given.command
     out = given.out or Path("runs") / (folder + "-quick" * given.quick)
     if given.command == "cost":

@@ -22,8 +22,7 @@ from tqdm.auto import tqdm
 from rscir_lib import engine, store
 from rscir_lib.bench.measure import DIM, Report, machine, unit
 from rscir_lib.composition import Moments
-from rscir_lib.engine import Resident, ranks, top_k
-from rscir_lib.evaluation import resolve_device
+from rscir_lib.engine import Resident, ranks, resolve_device, top_k
 from rscir_lib.features import Features, read_features
 from rscir_lib.measuring import anonymous_mib, measured, timed
 from rscir_lib.parallel import each, parallel_map
@@ -49,11 +48,15 @@ def make_store(folder: Path, images: int, dim: int, shard_bytes: int = store.SHA
     """A feature store of float16 rows around class centres, shard by shard; shards that stand are kept.
 
     The first `DRAWN` shards are random. Each further one turns the columns of one of them by some steps, and its
-    moments too: rows of their own, in a fraction of the time.
+    moments too: rows of their own, in a fraction of the time. Raises ValueError where the folder holds another store.
     """
     folder.mkdir(parents=True, exist_ok=True)
     standing = {shard.name: shard for shard in store.standing_shards(folder, print)}
     made = MADE | {"images": str(images), "dim": str(dim)}
+    if (folder / store.MANIFEST).exists():
+        there = store.read_manifest(folder)[0]["provenance"]
+        if any(there.get(key) != value for key, value in made.items()):
+            raise ValueError(f"{folder} holds another store ({there}); delete it, or choose another folder with --out")
     size = shard_bytes // (2 * dim)
     shards: list[Shard] = []
     for number, start in enumerate(tqdm(range(0, images, size), "making the store", unit="shard")):
@@ -269,7 +272,7 @@ def bench_dask(
         print("Dask is skipped: pip install 'rscir-workbook[scale]'")
         return
     start = time.perf_counter()
-    with LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster:
+    with LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=":0", memory_limit=0) as cluster:
         with Client(cluster) as client:
             client.run(import_module, "rscir_lib.engine")
         report.add("dask", f"{WORKERS} processes started", seconds=time.perf_counter() - start)

@@ -254,8 +254,10 @@ def compile_tower(encoder: OpenClipEncoder, batch_size: int = 128) -> OpenClipEn
     Raises ValueError for another kind of encoder and, since nothing is gained there, for one that isn't on a GPU;
     torch.OutOfMemoryError for a batch that its memory can't hold.
     """
-    if not isinstance(encoder, OpenClipEncoder) or encoder.device.type != "cuda":
-        raise ValueError(f"{encoder.name} on {encoder.device}: only encoders of open_clip's on a GPU are compiled")
+    if not isinstance(encoder, OpenClipEncoder):
+        raise ValueError(f"{encoder.name}: only encoders of open_clip's are compiled; leave compile_tower out")
+    if encoder.device.type != "cuda":
+        raise ValueError(f"{encoder.name} is on {encoder.device}, where nothing is gained; leave compile_tower out")
     model = copy.deepcopy(encoder.model)
     for block in getattr(getattr(model.visual, "transformer", None), "resblocks", [model.visual]):
         block.compile(dynamic=False)
