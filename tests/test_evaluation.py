@@ -478,7 +478,7 @@ def test_ranks_of_shards_are_those_of_the_whole(seed, lams, shards, sizes, equal
             patch.setattr(engine, name, size)
         patch.setattr(evaluation, "_in_memory", None)
         patch.setattr(engine, "COMPILED_SHARDS_FROM", 0 if fast else np.inf)
-        patch.setattr(engine, "each", lambda function, items, *where: map(function, items))
+        patch.setattr(engine, "each", lambda function, items, *where: (function(item) for item in items))
         by_parts = evaluate(benchmark, in_shards(features, shards), *asked[2:])
     assert all(np.array_equal(a, b) for a, b in zip(whole["ranks"], by_parts["ranks"], strict=True))
     pd.testing.assert_frame_equal(whole.drop(columns="ranks"), by_parts.drop(columns="ranks"), check_exact=True)
