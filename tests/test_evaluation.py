@@ -152,6 +152,14 @@ def test_both_ways_to_rank(scores, data):
     assert by_counting.tolist() == [expected, expected]
 
 
+def test_ties_go_by_archive_order_however_ranks_are_found():
+    scores = np.array([[2.0, 0.5, 0.5, 0.5, 0.0], [3.0, 3.0, 3.0, 3.0, 3.0], [0.0, 1.0, 2.0, 3.0, 4.0]])
+    relevant = np.array([1, 3])
+    expected = [[2, 4], [2, 4], [2, 4]]
+    assert evaluation._ranks_by_counting(torch.from_numpy(scores), relevant).tolist() == expected
+    assert [evaluation._ranks_by_bins(row, relevant).tolist() for row in scores] == expected
+
+
 def test_contract(case):
     rows = run(case, methods=["image", "text", "average", "weicom"], lambdas=[0.3, 0.5])
     assert list(rows.columns) == COLUMNS
