@@ -462,36 +462,26 @@ def ranks(
             if id(positions) not in seen:
                 check_positions(f"{name}[{q}]", positions, len(features))
                 seen.add(id(positions))
-    return _ranks(features, images, texts, image_of, text_of, targets, jobs, excluded, scheduler, workers)
 
+    def found_in_turn() -> Iterator[tuple[int, np.ndarray]]:
+        order, parts = np.argsort(image_of, kind="stable"), _parts(features)
+        fast = len(features) * len(order) * len(jobs) >= COMPILED_SHARDS_FROM and compiled() is not None
+        with running(scheduler, workers) as address:
+            for start in range(0, len(order), ROUND):
+                some = order[start : start + ROUND]
+                batches = np.split(some, range(QUERIES, len(some), QUERIES))
+                judged = [
+                    _judged(features, images, texts, image_of[b], text_of[b], [targets[q] for q in b], jobs,
+                            [excluded[q] for q in b], fast)
+                    for b in batches
+                ]  # fmt: skip
+                items = [(batch, part) for batch in range(len(batches)) for part in range(len(parts))]
+                with closing(each(partial(_counted, judged, parts), items, address, workers)) as found:
+                    for batch, of in zip(batches, judged, strict=True):
+                        counted = islice(found, len(parts))
+                        yield from zip(batch.tolist(), _merged_ranks(features, of, counted), strict=True)
 
-def _ranks(
-    features: object,
-    images: np.ndarray,
-    texts: np.ndarray,
-    image_of: np.ndarray,
-    text_of: np.ndarray,
-    targets: Sequence[np.ndarray],
-    jobs: list[tuple[TwoSimilarities, float]],
-    excluded: Sequence[np.ndarray],
-    scheduler: str | None,
-    workers: int | None,
-) -> Iterator[tuple[int, np.ndarray]]:
-    order, parts = np.argsort(image_of, kind="stable"), _parts(features)
-    fast = len(features) * len(order) * len(jobs) >= COMPILED_SHARDS_FROM and compiled() is not None
-    with running(scheduler, workers) as address:
-        for start in range(0, len(order), ROUND):
-            batches = np.split(order[start : start + ROUND], range(QUERIES, len(order[start : start + ROUND]), QUERIES))
-            judged = [
-                _judged(features, images, texts, image_of[b], text_of[b], [targets[q] for q in b], jobs,
-                        [excluded[q] for q in b], fast)
-                for b in batches
-            ]  # fmt: skip
-            items = [(batch, part) for batch in range(len(batches)) for part in range(len(parts))]
-            with closing(each(partial(_counted, judged, parts), items, address, workers)) as found:
-                for batch, of in zip(batches, judged, strict=True):
-                    counted = islice(found, len(parts))
-                    yield from zip(batch.tolist(), _merged_ranks(features, of, counted), strict=True)
+    return found_in_turn()  # what was asked is checked at once
 
 
 def _judged(

@@ -197,9 +197,7 @@ class Database:
     def _same(self) -> np.ndarray | None:
         """For each row the first row equal to it; None when all differ."""
         same = np.arange(len(self))
-        likely = np.flatnonzero(
-            pd.DataFrame(self.feats[:, :4]).duplicated(keep=False)
-        )  # others differ in these already
+        likely = np.flatnonzero(pd.DataFrame(self.feats[:, :4]).duplicated(keep=False))  # or they differ there already
         first: dict[bytes, int] = {}
         for i in likely.tolist():
             row = (self.feats[i] + np.float32(0)).tobytes()  # -0 is 0

@@ -40,6 +40,18 @@ def test_bench(tmp_path, capsys):
     assert "evaluate, weicom, per query" in capsys.readouterr().out
 
 
+def test_a_store_that_is_damaged_is_made_again_and_another_one_is_left(tmp_path):
+    folder = scale.make_store(tmp_path / "store", 2_000, 8, 2**13)
+    shard = sorted(folder.glob("*[0-9a-f].npy"))[0]
+    before = shard.read_bytes()
+    shard.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    scale.make_store(folder, 2_000, 8, 2**13)
+    assert shard.read_bytes() == before
+    with pytest.raises(FileExistsError, match=r"holds another store .*2000.*; delete it, or choose another folder"):
+        scale.make_store(folder, 1_000, 8, 2**13)
+    assert shard.read_bytes() == before
+
+
 def test_scale(tmp_path, capsys, monkeypatch):
     """A store of five shards, made, and found standing when its making was cut off; answers held to a plain scan."""
     written, write = [], store.write_shard

@@ -6,6 +6,7 @@ Rows are random around class centres (synthetic), and there are no images: good 
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -48,15 +49,19 @@ def make_store(folder: Path, images: int, dim: int, shard_bytes: int = store.SHA
     """A feature store of float16 rows around class centres, shard by shard; shards that stand are kept.
 
     The first `DRAWN` shards are random. Each further one turns the columns of one of them by some steps, and its
-    moments too: rows of their own, in a fraction of the time. Raises ValueError where the folder holds another store.
+    moments too: rows of their own, in a fraction of the time. Raises FileExistsError where the folder holds another
+    store.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    standing = {shard.name: shard for shard in store.standing_shards(folder, print)}
     made = MADE | {"images": str(images), "dim": str(dim)}
     if (folder / store.MANIFEST).exists():
-        there = store.read_manifest(folder)[0]["provenance"]
-        if any(there.get(key) != value for key, value in made.items()):
-            raise ValueError(f"{folder} holds another store ({there}); delete it, or choose another folder with --out")
+        with suppress(ValueError):  # damaged: what is whole of it is kept
+            there = store.read_manifest(folder)[0]["provenance"]
+            if other := {key: there.get(key) for key, value in made.items() if there.get(key) != value}:
+                raise FileExistsError(
+                    f"{folder} holds another store ({other}); delete it, or choose another folder with --out"
+                )
+    standing = {shard.name: shard for shard in store.standing_shards(folder, print)}
     size = shard_bytes // (2 * dim)
     shards: list[Shard] = []
     for number, start in enumerate(tqdm(range(0, images, size), "making the store", unit="shard")):

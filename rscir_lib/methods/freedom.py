@@ -53,8 +53,8 @@ class FreeDom:
             near = database.feats[best_first(similarities, self.neighbours)].astype(np.float64)
             if similarities.max() < 1 - 1e-6:  # the image isn't in the archive, and so not its own neighbour
                 near = np.vstack([image, near])[: self.neighbours]
-            similarities = (near @ of_vocabulary[first].T)[:, of]
-            found = Counter(vocabulary[i] for row in similarities for i in best_first(row, self.words))
+            to_words = (near @ of_vocabulary[first].T)[:, of]
+            found = Counter(vocabulary[i] for row in to_words for i in best_first(row, self.words))
             counts = found.most_common(self.kept)  # equal counts in the order of the first time
             return {word: count / counts[0][1] for word, count in counts}
 
