@@ -56,53 +56,53 @@ lab: $(READY) ## open the notebooks in JupyterLab
 	$(RUN) jupyterlab $(ARGS) notebooks
 
 explore: $(READY) ## pick a picture, type words, slide lambda: a page on this machine (DATASET_ROOT=, ENCODER=)
-	$(RUN) rscir_lib.explorer serve $(GIVEN) $(ARGS)
+	$(RUN) rscir_lib.apps.explorer serve $(GIVEN) $(ARGS)
 
 page: $(READY) ## the same as files in runs/page, without Python and network (DATASET_ROOT=, ENCODER=)
-	$(RUN) rscir_lib.explorer page $(GIVEN) $(ARGS)
+	$(RUN) rscir_lib.apps.explorer page $(GIVEN) $(ARGS)
 
 ##@ Teach
 
 book: $(READY) ## the notebooks as they ran, the pages and the API as a web site in runs/book (DATASET_ROOT=, ENCODER=)
-	$(RUN) rscir_lib.book $(GIVEN) $(ARGS)
+	$(RUN) rscir_lib.apps.teaching.book $(GIVEN) $(ARGS)
 
 course: $(READY) ## the notebooks for students, without solutions, and for teachers, in runs/course (DATASET_ROOT=, ENCODER=)
-	$(RUN) rscir_lib.course $(GIVEN) $(ARGS)
+	$(RUN) rscir_lib.apps.teaching.course $(GIVEN) $(ARGS)
 
 ##@ Your own data and encoders
 
 fetch: $(READY) ## download PatternNet, PatternCom and checkpoints into DATASET_ROOT
-	$(RUN) rscir_lib.fetch $(if $(DATASET_ROOT),"$$DATASET_ROOT") $(ARGS)
+	$(RUN) rscir_lib.apps.commands.fetch $(if $(DATASET_ROOT),"$$DATASET_ROOT") $(ARGS)
 
 tiles: $(READY) ## large scenes as windows, listed for LISTING (DATASET_ROOT=, ARGS="--tile 256 --overlap 32")
 	$(if $(DATASET_ROOT),,$(error make tiles needs DATASET_ROOT=folder of scenes))
-	$(RUN) rscir_lib.scenes "$$DATASET_ROOT" $(ARGS)
+	$(RUN) rscir_lib.archive.tiles "$$DATASET_ROOT" $(ARGS)
 
 reproduce: $(READY) ## the published tables beside ours (DATASET_ROOT=.../PatternNet ENCODER=clip)
 	$(RUN) rscir_lib.workbook $(GIVEN) $(ARGS) --published
 
 adapt: $(READY) ## train an encoder on your own archive (IMAGES=folder CAPTIONS=json OUT=folder), then its tables
 	$(if $(and $(IMAGES),$(CAPTIONS),$(OUT)),,$(error make adapt needs IMAGES=folder CAPTIONS=file.json OUT=folder))
-	$(RUN) rscir_lib.training adapt "$$IMAGES" "$$CAPTIONS" --out "$$OUT" $(ARGS)
-	$(RUN) rscir_lib.results "$$IMAGES" --encoder "$$OUT" --listing "$$OUT/heldout.csv"
+	$(RUN) rscir_lib.apps.commands.training adapt "$$IMAGES" "$$CAPTIONS" --out "$$OUT" $(ARGS)
+	$(RUN) rscir_lib.apps.commands.results "$$IMAGES" --encoder "$$OUT" --listing "$$OUT/heldout.csv"
 
 results: $(READY) ## methods x attributes with chance and intervals (DATASET_ROOT=, ENCODER=, ARGS="--seed 1")
-	$(RUN) rscir_lib.results $(if $(DATASET_ROOT),"$$DATASET_ROOT") $(if $(ENCODER),--encoder "$$ENCODER") \
+	$(RUN) rscir_lib.apps.commands.results $(if $(DATASET_ROOT),"$$DATASET_ROOT") $(if $(ENCODER),--encoder "$$ENCODER") \
 		$(if $(ARCHITECTURE),--architecture "$$ARCHITECTURE") $(if $(LISTING),--listing "$$LISTING") $(ARGS)
 
 ##@ Speed and size
 
 chaos: $(READY) ## kill extraction, drawing and training hundreds of times and compare the bits (ARGS=--quick)
-	$(BIN)/python tests/chaos.py $(ARGS)
+	$(BIN)/python tests/campaigns/chaos.py $(ARGS)
 
 bench: $(READY) ## speed and memory, as ratios (ARGS=--quick for a small one)
-	$(RUN) rscir_lib.bench $(ARGS)
+	$(BIN)/python tests/campaigns/bench $(ARGS)
 
 scale: $(READY) ## ten million features on disk (16 GB, yours to delete): scanned, searched, ranked, on cores and on Dask
-	$(RUN) rscir_lib.bench scale $(ARGS)
+	$(BIN)/python tests/campaigns/bench scale $(ARGS)
 
 rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes and random weights
-	$(RUN) rscir_lib.bench rehearse $(ARGS)
+	$(BIN)/python tests/campaigns/bench rehearse $(ARGS)
 
 ##@ Work on the workbook itself
 
@@ -110,10 +110,10 @@ test: $(READY) lint ## lint, the library's tests, the notebooks through papermil
 	$(RUN) pytest --nbval-lax --nbval-current-env tests notebooks $(ARGS)
 
 fuzz: $(READY) ## damaged files of every kind to every reader (ARGS=--quick, or a part of a reader's name)
-	$(BIN)/python tests/fuzz.py $(ARGS)
+	$(BIN)/python tests/campaigns/fuzz.py $(ARGS)
 
 mutants: $(READY) ## change operators and numbers one by one: does a test notice? (ARGS="metrics.py" or "--sample 100")
-	$(BIN)/python tests/mutants.py $(ARGS)
+	$(BIN)/python tests/campaigns/mutants.py $(ARGS)
 
 lint: $(READY) ## ruff on code and notebooks; notebooks committed clean
 	$(RUN) ruff check
@@ -129,15 +129,15 @@ refresh: $(READY) ## run the notebooks in place and keep the result tables that 
 	$(RUN) rscir_lib.workbook --refresh
 
 figures: workbook ## put the README's figures into figures/ (scaling.png after make scale)
-	$(BIN)/python -c "from rscir_lib.synthcom import contact_sheet; contact_sheet('data/synthcom').savefig('figures/synthcom.png', dpi=80)"
+	$(BIN)/python -c "from rscir_lib.benchmarks.synthcom import contact_sheet; contact_sheet('data/synthcom').savefig('figures/synthcom.png', dpi=80)"
 	cp runs/synthcom_demo/figures/06_gallery_color.png figures/gallery.png
 	cp runs/synthcom_demo/figures/05_lambda_curves.png figures/lambda.png
-	$(RUN) rscir_lib.explorer picture --out figures/explorer.png
+	$(RUN) rscir_lib.apps.explorer picture --out figures/explorer.png
 	test ! -f runs/scale/scaling.png || cp runs/scale/scaling.png figures/scaling.png
 	$(BIN)/python -c "import glob; from PIL import Image; [Image.open(p).convert('RGB').quantize(256).save(p, optimize=True) for p in glob.glob('figures/*.png')]"
 
 demo-encoder: $(READY) ## train the bundled encoder again, on synthetic scenes
-	$(RUN) rscir_lib.training demo $(ARGS)
+	$(RUN) rscir_lib.apps.commands.training demo $(ARGS)
 
 lock: $(READY) ## resolve requirements.lock afresh
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --upgrade pyproject.toml -o requirements.lock

@@ -16,9 +16,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import papermill
 import pytest
 
-from rscir_lib import workbook
-from rscir_lib.explorer.browser import browser, find_browser
-from rscir_lib.runs import ROOT
+from rscir_lib.apps.commands import workbook
+from rscir_lib.apps.explorer.browser import browser, find_browser
+from rscir_lib.storage.project import ROOT
 
 
 def optional_data(variable: str, what: str) -> Path:

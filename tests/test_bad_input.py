@@ -18,22 +18,22 @@ import pandas as pd
 import pytest
 import torch
 
-from rscir_lib import workbook
+from rscir_lib.apps.commands import workbook
+from rscir_lib.apps.explorer.marks import read_marks
 from rscir_lib.archive import Archive, read_archive
-from rscir_lib.benchmark import Benchmark, Report, read_benchmark
-from rscir_lib.composition import METHODS
+from rscir_lib.benchmarks.base import Benchmark, Report, read_benchmark
+from rscir_lib.benchmarks.multilabels import read_multilabels
+from rscir_lib.benchmarks.patterncom import read_patterncom
+from rscir_lib.benchmarks.synthcom import draw_synthcom
+from rscir_lib.benchmarks.triplets import read_triplets
+from rscir_lib.benchmarks.ucmcom import read_ucmcom
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import evaluate, summarize
-from rscir_lib.explorer.marks import read_marks
 from rscir_lib.features import Features
 from rscir_lib.methods import Basic, Expanded, FreeDom, read_vocabulary
-from rscir_lib.multilabels import read_multilabels
-from rscir_lib.patterncom import read_patterncom
+from rscir_lib.methods.registry import METHODS
 from rscir_lib.runs import check_parameters, open_run
 from rscir_lib.search import search, top_k
-from rscir_lib.synthcom import draw_synthcom
-from rscir_lib.triplets import read_triplets
-from rscir_lib.ucmcom import read_ucmcom
 
 IMAGES = ("harbor/h0.jpg", "harbor/h1.jpg", "harbor/h2.jpg", "harbor/h3.jpg", "harbor/same.jpg", "beach/same.jpg")
 

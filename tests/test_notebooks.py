@@ -18,20 +18,23 @@ import torch
 from PIL import Image
 from rasterio.transform import from_origin
 
-from rscir_lib import course, runs, statistics, workbook
+from rscir_lib.analysis import statistics
+from rscir_lib.apps.commands import workbook
+from rscir_lib.apps.commands.results import methods_of
+from rscir_lib.apps.teaching import course
+from rscir_lib.apps.teaching.course import SKIPPED
+from rscir_lib.apps.teaching.exercises import EXERCISES
 from rscir_lib.archive import read_image
-from rscir_lib.benchmark import read_benchmark
-from rscir_lib.composition import METHODS
-from rscir_lib.course import SKIPPED
+from rscir_lib.benchmarks.base import read_benchmark
+from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import BASELINES, chance, compare_published, evaluate, summarize
-from rscir_lib.exercises import EXERCISES
 from rscir_lib.features import read_features
-from rscir_lib.files import write_json, write_text
 from rscir_lib.methods import Expanded
-from rscir_lib.results import methods_of
+from rscir_lib.methods.registry import METHODS
+from rscir_lib.runs import run as runs
 from rscir_lib.search import top_k
-from rscir_lib.synthcom import draw_synthcom
+from rscir_lib.storage.atomic import write_json, write_text
 
 NOTEBOOKS = sorted(workbook.NOTEBOOKS.glob("*.ipynb"))
 KNOWN = {"rscir_lib", "numpy", "pandas", "seaborn"}  # what a notebook may import

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from rscir_lib import workbook
+from rscir_lib.apps.commands import workbook
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -100,7 +100,7 @@ def test_make_passes_nothing_that_was_not_given():
     of_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "ARGS")
     outside = {name: value for name, value in os.environ.items() if name not in of_make}
     done = subprocess.run(["make", "-n", "workbook"], cwd=ROOT, env=outside, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1].split("rscir_lib.workbook")[1].strip() == ""
+    assert done.stdout.splitlines()[-1].split("rscir_lib.apps.commands.workbook")[1].strip() == ""
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks" / "book").glob("*.md"))]

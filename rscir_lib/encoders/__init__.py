@@ -6,9 +6,9 @@ One's own is an object with the attributes of `Encoder` and a line `ENCODERS["mi
 from collections.abc import Callable
 from pathlib import Path
 
-from rscir_lib.encoders import huggingface, openclip
+from rscir_lib.encoders import openclip, transformers
+from rscir_lib.encoders.base import PRECISIONS, Encoder, one_of, pick_device, unknown_words
 from rscir_lib.encoders.openclip import CONFIG, DEMO_FOLDER, WEIGHTS, Entry, compile_tower
-from rscir_lib.encoders.protocol import PRECISIONS, Encoder, one_of, pick_device, unknown_words
 
 __all__ = [
     "CONFIG",
@@ -29,7 +29,7 @@ Loader = Callable[[str, str | None, object, str, Path], Encoder]
 ENCODERS: dict[str, Loader] = dict(openclip.ENTRIES)
 
 # a folder is known by its config: open_clip's and transformers' own formats, as the hub hands them out
-FOLDERS = {CONFIG: openclip.load_folder, huggingface.CONFIG: huggingface.load_folder}
+FOLDERS = {CONFIG: openclip.load_folder, transformers.CONFIG: transformers.load_folder}
 
 
 def load_encoder(

@@ -20,10 +20,11 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch.overrides import TorchFunctionMode
 
-from rscir_lib.encoders.protocol import PRECISIONS, check_texts, normalised, offline, one_of, try_out, versions
-from rscir_lib.encoders.weights import check_size, misfit, read_tensors, sha256_of
+from rscir_lib.encoders.base import PRECISIONS, check_texts, normalised, offline, one_of, try_out, versions
+from rscir_lib.encoders.checkpoints import check_size, misfit, read_tensors, sha256_of
+from rscir_lib.storage.project import DATA
 
-DEMO_FOLDER = Path(__file__).parents[2] / "data" / "demo_encoder"
+DEMO_FOLDER = DATA / "demo_encoder"
 WEIGHTS = "open_clip_model.safetensors"  # the names open_clip's "local-dir:" scheme looks for
 CONFIG = "open_clip_config.json"
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rscir_lib.methods.vocabulary import read_vocabulary
-from rscir_lib.similarities import Database, best_first
+from rscir_lib.similarity.moments import Database
+from rscir_lib.similarity.scales import best_first
 
 if TYPE_CHECKING:
-    from rscir_lib.composition import EncodeTexts, Scorer
+    from rscir_lib.methods.base import EncodeTexts, Scorer
 
 SAMPLE = 1_000  # archive images, evenly spaced, whose similarities give the least ones
 

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rscir_lib.similarities import Database, best_first
+from rscir_lib.similarity.moments import Database
+from rscir_lib.similarity.scales import best_first
 
 if TYPE_CHECKING:
-    from rscir_lib.composition import EncodeTexts, Method, Scorer
+    from rscir_lib.methods.base import EncodeTexts, Method, Scorer
 
 
 class Expanded:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rscir_lib.methods.vocabulary import read_vocabulary
-from rscir_lib.similarities import Database, best_first
+from rscir_lib.similarity.moments import Database
+from rscir_lib.similarity.scales import best_first
 
 if TYPE_CHECKING:
-    from rscir_lib.composition import EncodeTexts, Scorer
+    from rscir_lib.methods.base import EncodeTexts, Scorer
 
 
 class FreeDom:

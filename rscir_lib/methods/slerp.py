@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rscir_lib.similarities import Database
+from rscir_lib.similarity.moments import Database
 
 
 class Slerp:

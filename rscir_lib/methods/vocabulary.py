@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-VOCABULARY = Path(__file__).parents[2] / "data" / "vocabulary"
+from rscir_lib.storage.project import DATA
+
+VOCABULARY = DATA / "vocabulary"
 
 
 def read_vocabulary(words: str | Path | Sequence[str]) -> tuple[str, ...]:

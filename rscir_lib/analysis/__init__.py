@@ -1,0 +1,1 @@
+"""How sure a difference is, how to choose lambda, what a method gets wrong."""

@@ -1,0 +1,1 @@
+"""What people start: explorer, labelling, course and book, commands."""

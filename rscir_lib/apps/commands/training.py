@@ -1,0 +1,458 @@
+"""The recipe: a small CLIP trained from any (image, captions) pairs, with open_clip's own pieces.
+
+    python -m rscir_lib.apps.commands.training demo                                    # SynthCom scenes -> data/demo_encoder
+    python -m rscir_lib.apps.commands.training adapt ROOT captions.json --out FOLDER   # an archive of your own
+
+The folder it writes loads by path wherever an encoder name is taken. Interrupted, the same command goes on from the
+last checkpoint, to the same bits.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from filelock import FileLock, Timeout
+from PIL import Image
+from safetensors.torch import load_file, save
+from tqdm.auto import tqdm, trange
+
+from rscir_lib.archive import Archive, read_archive, write_listing
+from rscir_lib.benchmarks.base import Report
+from rscir_lib.benchmarks.captions import read_captions
+from rscir_lib.benchmarks.synthcom import HELD_OUT, training_scene
+from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
+from rscir_lib.features import extract_features, read_features
+from rscir_lib.storage.atomic import remove_unfinished, write_file, write_json, write_text
+from rscir_lib.storage.parallel import parallel_map
+
+Encode = Callable[[list[str]], np.ndarray]
+
+CHECKPOINT = "training.pt"  # stands in a folder whose training is unfinished
+LOCK = ".training.lock"
+SIZE = 64  # pixels the encoder sees
+POOL_SIZE = 80  # pixels kept per training image: room to zoom
+MODEL = {  # open_clip's ResNet form and text transformer; 11 MB in float16, 4.7 of them the token embedding
+    "embed_dim": 128,
+    "vision_cfg": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 24, "patch_size": None},
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 48, "heads": 2, "layers": 2},
+}
+PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "shortest"}
+
+
+@dataclass(frozen=True)
+class Cones:
+    """A second stage of training, which gives each modality a cone of its own, as CLIP's have (Liang et al. 2022).
+
+    A constant vector is added to each tower's output, `image` and `text` times as long as its mean feature, through
+    biases that the model has. Both towers then learn on at one low, fixed temperature, which keeps the cones apart and
+    asks for a small spread of image-text similarities only; that of image-image similarities is left by the cone.
+    """
+
+    steps: int = 300
+    learning_rate: float = 1e-3
+    image: float = 1.25
+    text: float = 3.0
+    temperature: float = 0.01
+
+
+def train(
+    images: np.ndarray,
+    captions: Sequence[list[str]],
+    folder: Path,
+    steps: int,
+    batch_size: int = 256,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    card: str = "",
+    cones: Cones | None = None,
+    start: Path | None = None,
+) -> pd.Series:
+    """Train on pairs and write weights, config, loss curve and model card to `folder`.
+
+    Args:
+        images: (N, S, S, 3) uint8.
+        captions: N lists of texts; each step draws one per image.
+        folder: where the encoder goes; rewritten ten times on the way, so an interrupted run leaves a usable one, and
+            the next call with the same arguments goes on from there.
+        card: what the data are and what the encoder can't do, for the model card.
+        cones: a second stage; none for plain contrastive training alone.
+        start: folder of an encoder of this architecture that stands for the first stage: `steps` is then 0.
+
+    Returns the loss of each step. Raises ValueError when images and captions don't pair up, there is no step to take,
+    `start` is of another architecture, the loss diverges, another process trains in the folder, or an unfinished
+    training of something else lies there.
+    """
+    if not 0 < len(images) == len(captions) or not all(captions):
+        raise ValueError(f"{len(images)} images for {len(captions)} caption lists; each image needs a caption")
+    if (start is None) != (steps > 0) or (start and not cones):
+        raise ValueError(f"{steps} steps, start {start}, cones {cones}: a first stage has steps or a start, then cones")
+    with _alone(folder):
+        return _train(images, captions, folder, steps, batch_size, learning_rate, seed, card, cones, start)
+
+
+def _train(
+    images: np.ndarray,
+    captions: Sequence[list[str]],
+    folder: Path,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    card: str,
+    cones: Cones | None,
+    start: Path | None,
+) -> pd.Series:
+    torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
+    started_from = hashlib.sha256((start / WEIGHTS).read_bytes()).hexdigest() if start else ""
+    second = asdict(cones) if cones else {}
+    settings = [config, captions, steps, batch_size, learning_rate, seed, device, second, started_from]
+    task = hashlib.sha256(json.dumps(settings).encode() + images.tobytes()).hexdigest()
+    write_json(folder / CONFIG, config, indent=2)
+
+    texts = {text: row for row, text in enumerate(dict.fromkeys(t for group in captions for t in group))}
+    tokens = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])(list(texts))
+    counts = torch.tensor([len(group) for group in captions])
+    rows = torch.tensor([texts[text] for group in captions for text in group])
+    starts = counts.cumsum(0) - counts
+    seen = torch.zeros(MODEL["text_cfg"]["vocab_size"], 1).index_fill_(0, tokens.unique(), 1.0)
+
+    model = open_clip.CLIP(**MODEL).to(device, memory_format=torch.channels_last)
+    if start:
+        _check_and_load(model, start / WEIGHTS)
+    parts = {"model": model, **_optimizer(model, steps or cones.steps, learning_rate)}
+    loss_function = open_clip.ClipLoss()
+    order, losses, started = torch.empty(0, dtype=torch.long), [], time.monotonic()
+    if past := _read_checkpoint(folder / CHECKPOINT, task, parts, device):
+        order, losses, started = past["order"], past["losses"], started - past["seconds"]
+
+    def draw(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        picked = rows[starts[batch] + (torch.rand(len(batch)) * counts[batch]).long()]
+        return augment(torch.from_numpy(images[batch.numpy()]).to(device)), tokens[picked].to(device)
+
+    total = steps + second.get("steps", 0)
+    progress = trange(len(losses), total, initial=len(losses), total=total, desc="training", unit="step")
+    for step in progress:
+        if step == steps:
+            _set_apart(model, *draw(torch.randperm(len(images))[:batch_size]), cones)
+            parts |= _optimizer(model, cones.steps, cones.learning_rate)
+            order = order[:0]
+        model.logit_scale.requires_grad_(step < steps)
+        while len(order) < min(batch_size, len(images)):
+            order = torch.cat([order, torch.randperm(len(images))])
+        batch, order = order[:batch_size], order[batch_size:]
+        loss = loss_function(*model(*draw(batch)))
+        if not math.isfinite(loss.item()):
+            raise ValueError(f"the loss is {loss.item()} at step {step}: lower the learning rate")
+        parts["optimizer"].zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        parts["optimizer"].step()
+        parts["schedule"].step()
+        model.logit_scale.data.clamp_(0, math.log(100))
+        losses.append(loss.item())
+        progress.set_postfix(loss=f"{losses[-1]:.2f}", refresh=False)
+        if (step + 1) % max(1, total // 10) == 0 or step + 1 == total:
+            _save(model, seen.to(device), folder / WEIGHTS)
+            past = {"order": order, "losses": losses, "seconds": time.monotonic() - started}
+            _write_checkpoint(folder / CHECKPOINT, task, parts, past)
+    facts = {
+        "pairs": f"{len(images)} images, {len(rows)} captions ({len(texts)} distinct)",
+        "steps": f"weights of sha256 {started_from}" if start else f"{steps}, learning rate {learning_rate}",
+        **({"second stage": ", ".join(f"{name} {value}" for name, value in second.items())} if second else {}),
+        "optimiser": f"AdamW, {batch_size} pairs a step, cosine, seed {seed}",
+        "time": f"{(time.monotonic() - started) / 60:.1f} min on {device}, {torch.get_num_threads()} threads",
+        "versions": ", ".join(f"{package} {version(package)}" for package in ("torch", "open_clip_torch")),
+        "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+    }
+    history = pd.Series(losses, name="loss")
+    _write_card(folder, card, facts, history)
+    (folder / CHECKPOINT).unlink()
+    return history
+
+
+def _optimizer(model: torch.nn.Module, steps: int, learning_rate: float) -> dict[str, Any]:
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(  # 0.05 of 20 steps would divide by zero
+        optimizer, learning_rate, total_steps=steps, pct_start=0.051, cycle_momentum=False
+    )
+    return {"optimizer": optimizer, "schedule": schedule}
+
+
+def _check_and_load(model: torch.nn.Module, path: Path) -> None:
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path} is of another architecture: {error}") from error
+
+
+@torch.no_grad()
+def _set_apart(model: torch.nn.Module, images: torch.Tensor, tokens: torch.Tensor, cones: Cones) -> None:
+    """Fix the temperature, and add to each tower a constant of random direction, its length measured on one batch."""
+    model.eval()
+    image = model.encode_image(images).norm(dim=1).mean()
+    text = model.encode_text(tokens).norm(dim=1).mean()
+    model.train()
+    bias = model.visual.attnpool.c_proj.bias
+    bias += cones.image * image * F.normalize(torch.randn_like(bias), dim=0)
+    direction = torch.randn_like(model.ln_final.bias)  # what the text tower adds goes through its projection
+    model.ln_final.bias += cones.text * text * direction / (direction @ model.text_projection).norm()
+    model.logit_scale.fill_(-math.log(cones.temperature))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The folder, made if need be and written by no other process meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0, is_singleton=True):  # so that adapt and train share it
+            remove_unfinished(folder)
+            yield
+    except Timeout:
+        raise ValueError(f"{folder}: another process trains here; wait for it, or choose another folder") from None
+
+
+def _write_checkpoint(path: Path, task: str, parts: Mapping[str, Any], past: dict) -> None:
+    """All that the next step depends on."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    random = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+    content = io.BytesIO()  # into a file, torch makes a RuntimeError of Ctrl-C and of a full disk
+    torch.save({"task": task, "random": random, **state, **past}, content)
+    write_file(path, lambda file: file.write(content.getbuffer()))
+
+
+def _read_checkpoint(path: Path, task: str, parts: Mapping[str, Any], device: str) -> dict | None:
+    """Put the parts and the random numbers back to where they were; returns what else was saved, None if nothing."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        if state["task"] != task:
+            raise ValueError("it belongs to other images, captions or settings")
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        torch.set_rng_state(state["random"]["cpu"].cpu())
+        torch.cuda.set_rng_state_all([each.cpu() for each in state["random"]["cuda"]])
+    except Exception as error:  # whatever a damaged file makes torch raise
+        raise ValueError(f"{path}: can't go on from here ({error}); delete it, or choose another folder") from error
+    return {"order": state["order"].cpu(), "losses": state["losses"], "seconds": state["seconds"]}
+
+
+def augment(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 (B, S, S, 3) -> normalised float32 (B, 3, SIZE, SIZE): flips, quarter turns, zoom, shift, light."""
+    n, device = len(pixels), pixels.device
+    angle = torch.randint(4, (n,), device=device) * (math.pi / 2)
+    zoom = 0.85 + 0.15 * torch.rand(n, device=device)
+    flip = torch.randint(2, (n,), device=device) * 2 - 1
+    shift = (1 - zoom)[:, None] * (torch.rand(n, 2, device=device) * 2 - 1)
+    turn = torch.stack([angle.cos() * flip, -angle.sin(), angle.sin() * flip, angle.cos()], 1).view(n, 2, 2)
+    theta = torch.cat([turn * zoom[:, None, None], shift[..., None]], 2)
+    grid = F.affine_grid(theta, [n, 3, SIZE, SIZE], align_corners=False)
+    image = F.grid_sample(pixels.permute(0, 3, 1, 2) / 255, grid, padding_mode="reflection", align_corners=False)
+    contrast, light = (torch.rand(2, n, 1, 1, 1, device=device) - 0.5) * 0.3
+    image = ((image - 0.5) * (1 + contrast) + 0.5 + light / 2).clamp(0, 1)
+    mean, std = (torch.tensor(PREPROCESS[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
+    return ((image - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def _save(model: torch.nn.Module, seen: torch.Tensor, path: Path) -> None:
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    # a word never seen carries nothing rather than the noise it began with
+    state["token_embedding.weight"] = (model.token_embedding.weight * seen).detach().cpu()
+    state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
+    write_file(path, lambda file: file.write(save(state)))
+
+
+def _write_card(folder: Path, card: str, facts: dict[str, str], losses: pd.Series) -> None:
+    smooth = losses.rolling(max(1, len(losses) // 50), min_periods=1).mean()
+    axes = smooth.plot(figsize=(6, 3), xlabel="step", ylabel="contrastive loss", title="Training loss, smoothed")
+    write_file(folder / "loss.png", partial(axes.figure.savefig, format="png", dpi=100, bbox_inches="tight"))
+    axes.figure.clear()
+    table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    write_text(folder / "README.md", f"{card}\n\n| | |\n| --- | --- |\n{table}\n\n![loss](loss.png)\n")
+
+
+def thumbnails(pictures: Iterable[Image.Image], total: int) -> np.ndarray:
+    """RGB images -> (total, POOL_SIZE, POOL_SIZE, 3) uint8: all that training keeps of them."""
+    pool = np.empty((total, POOL_SIZE, POOL_SIZE, 3), np.uint8)
+    for slot, picture in zip(pool, pictures, strict=True):
+        slot[:] = picture.resize((POOL_SIZE, POOL_SIZE), Image.Resampling.BICUBIC)
+    return pool
+
+
+def zero_shot_accuracy(features: np.ndarray, labels: Sequence[str], encode_texts: Encode, prompts: dict) -> float:
+    """Share of images (N, d) whose own label has the nearest text.
+
+    prompts: label -> list of texts; the mean of their features stands for the label.
+    """
+    texts = np.stack([encode_texts(prompt).mean(axis=0) for prompt in prompts.values()])
+    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
+    predicted = np.array(list(prompts))[(features @ texts.T).argmax(axis=1)]
+    return float((predicted == np.asarray(labels)).mean())
+
+
+DEMO_CARD = """# The demo encoder
+
+A small CLIP in open_clip's terms, trained from scratch on *synthetic* aerial scenes only: `rscir_lib.benchmarks.synthcom` draws
+them on the fly, from a random stream that no benchmark uses, with captions in varied wording, bare values among them.
+
+Its similarities are shaped like real CLIP's: two images are more alike than an image and a text, and their similarities
+spread more. After a plain contrastive stage, a constant is added to each tower, the stronger one to the texts', so that
+each modality has a cone of its own (Liang et al. 2022). Both then learn on at the low temperature that CLIP ends at.
+
+What it can't do: real imagery; words outside the scenes' captions (their token rows are zero); show how CLIP came by
+that shape, which the recipe sets here. It composes weakly: for the combinations below, text alone finds next to
+nothing, and only a small lambda helps, since it has also learned which values a class never had. It is there so that
+every machine has an encoder that is trained, small and free to pass on (Apache-2.0).
+
+Combinations of attribute, class and value that it has never seen:
+
+{held_out}"""
+
+
+def demo(
+    folder: Path = DEMO_FOLDER,
+    scenes: int = 16_000,
+    steps: int = 1_200,
+    seed: int = 0,
+    cones: Cones | None = Cones(),
+    start: Path | None = None,
+) -> pd.Series:
+    """Train the demo encoder on `scenes` synthetic scenes, in `train`'s two stages; returns the loss of each step."""
+    draw = partial(training_scene, seed, size=128)
+    drawn = tqdm(parallel_map(draw, range(scenes)), "drawing", scenes, unit="scene")
+    captions: list[list[str]] = []
+    pixels = thumbnails((captions.append(texts) or picture for picture, texts in drawn), scenes)
+    held_out = "\n".join(f"* {attribute}: {name}, {value}" for attribute, name, value in sorted(HELD_OUT))
+    card = DEMO_CARD.format(held_out=held_out)
+    return train(pixels, captions, folder, steps, seed=seed, card=card, cones=cones, start=start)
+
+
+def spell(name: str, vocabulary: set[str]) -> str:
+    """A class name with its words apart, in the captions' own forms: "golfcourse" -> "golf course".
+
+    The fewest words of `vocabulary`, or their singulars, that make up the name; the name itself when none do.
+    """
+    forms = {word.removesuffix("s"): word for word in sorted(vocabulary)} | {word: word for word in vocabulary}
+    best: list[list[str] | None] = [[]] + [None] * len(name)
+    for end in range(1, len(name) + 1):
+        splits = [best[i] + [forms[name[i:end]]] for i in range(end) if best[i] is not None and name[i:end] in forms]
+        best[end] = min(splits, key=len, default=None)
+    return " ".join(best[-1] or [name])
+
+
+def split(archive: Archive, share: float = 0.8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Positions for training and held out, each sorted: `share` of every class trains."""
+    rng, classes, chosen = np.random.default_rng(seed), np.array(archive.classes), []
+    for name in np.unique(classes):
+        members = rng.permutation(np.flatnonzero(classes == name))
+        chosen.extend(members[: round(share * len(members))])
+    return np.sort(chosen), np.setdiff1d(np.arange(len(archive)), chosen)
+
+
+def phrases(captions: list[str], rng: np.random.Generator, count: int = 5) -> list[str]:
+    """`count` runs of one to four words out of an image's captions: queries are bare words, not sentences."""
+    found = []
+    for caption in rng.choice(captions, count):
+        words = caption.split()
+        start = rng.integers(len(words))
+        found.append(" ".join(words[start : start + rng.integers(1, 5)]))
+    return found
+
+
+def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int = 90, seed: int = 0) -> pd.Series:
+    """Train on 80 % of every class of an archive; return the zero-shot class accuracies on the rest.
+
+    No label is trained on. A class is asked for by its name, and by the captions of its training images; images
+    without a class are left out of that. Interrupted, it goes on from the last checkpoint.
+    Writes to `folder` the encoder and `train.csv`, `heldout.csv` in patternnet.csv's format.
+    """
+    archive, folder = read_archive(root), Path(folder)
+    report = Report()
+    captions = read_captions(captions_file, archive, report=report)
+    for _, _, what, problem in report.rows:
+        tqdm.write(f"{captions_file}: {what}: {problem}")
+    train_on, held_out = split(archive, seed=seed)
+    used = [i for i in train_on if captions[i]]
+    tqdm.write(f"training on {len(used)} images of {len(archive)}; {len(train_on) - len(used)} more have no caption")
+    with _alone(folder):
+        for file, part in (("train.csv", train_on), ("heldout.csv", held_out)):
+            write_listing(archive.subset(part), folder / file)
+        with ThreadPoolExecutor() as pool:
+            images = tqdm(pool.map(archive.read, used), "reading", len(used), unit="image")
+            pixels = thumbnails(images, len(used))
+        rng = np.random.default_rng(seed)
+        texts = [captions[i] + phrases(captions[i], rng) for i in used]
+        card = (
+            f"# Encoder adapted to {archive.name}\n\nA small CLIP trained from scratch on {len(used)} images and their "
+            f"captions. It knows the words of these captions and nothing else."
+        )
+        train(pixels, texts, folder, steps=max(epochs, epochs * len(used) // 256), seed=seed, card=card)
+
+        encoder, rest = load_encoder(folder), archive.subset(i for i in held_out if archive.classes[i])
+        classes = sorted(set(archive.classes) - {""})
+        if len(classes) < 2 or not len(rest):
+            tqdm.write(f"{archive.name} has {len(classes)} classes, {len(rest)} held-out images of them: no accuracy")
+            return pd.Series(dtype=float, name="held-out accuracy")
+        features = read_features(extract_features(rest, encoder, folder / "features", overwrite=True)).feats
+    vocabulary = {word for i in used for caption in captions[i] for word in caption.lower().split()}
+    names = {name: [spell(name, vocabulary)] for name in classes}
+    described = {name: sorted({c for i in used if archive.classes[i] == name for c in captions[i]}) for name in classes}
+    accuracy = partial(zero_shot_accuracy, features, rest.classes, encoder.encode_texts)
+    return pd.Series(
+        {
+            "class by its name": accuracy(names),
+            "class by its training captions": accuracy({name: described[name] or names[name] for name in classes}),
+            "chance": 1 / len(classes),
+        },
+        name="held-out accuracy",
+    )
+
+
+def main() -> None:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m rscir_lib.apps.commands.training")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("demo", help="the bundled encoder, from synthetic scenes")
+    command.add_argument("--out", type=Path, default=DEMO_FOLDER)
+    command.add_argument("--scenes", type=int, default=16_000)
+    command.add_argument("--steps", type=int, default=1_200)
+    command.add_argument("--cone-steps", type=int, default=Cones().steps, help="of the second stage; 0 for none")
+    command.add_argument("--start", type=Path, help="an encoder that stands for the first stage")
+    command = commands.add_parser("adapt", help="an encoder for an archive with captions")
+    command.add_argument("root", help="dataset root with images/<class>/ or patternnet.csv")
+    command.add_argument("captions", type=Path, help="JSON, image name -> list of captions")
+    command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--epochs", type=int, default=90)
+    given = parser.parse_args()
+    if given.command == "demo":
+        cones = Cones(given.cone_steps) if given.cone_steps else None
+        demo(given.out, given.scenes, 0 if given.start else given.steps, cones=cones, start=given.start)
+    else:
+        print(adapt(given.root, given.captions.expanduser(), given.out.expanduser(), given.epochs).round(3))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,319 @@
+"""Runs the notebooks in order, each with parameters, and skips those that stand.
+
+    python -m rscir_lib.workbook                                     # all on the bundled benchmark
+    python -m rscir_lib.workbook 03 04 ENCODER=clip DATASET_ROOT=~/PatternNet
+    python -m rscir_lib.workbook --params notebooks/params/patternnet_clip.yaml
+    python -m rscir_lib.workbook ENCODER=clip,remoteclip ARCHITECTURE=RN50,ViT-L-14     # every combination
+
+Executed copies, tables (CSV) and figures go to one folder a run (`run_folder`).
+"""
+
+import argparse
+import ast
+import hashlib
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+import yaml
+from nbclient.exceptions import CellControlSignal, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from rscir_lib.runs import (
+    IDENTITY,
+    PARAMETERS,
+    PATHS,
+    check_checkout,
+    check_parameters,
+    dataset_root,
+    encoder_folder,
+    files_below,
+    finished_runs,
+    from_root,
+    read_json,
+    run_of,
+)
+from rscir_lib.storage.atomic import alone_in, remove_unfinished, write_json
+from rscir_lib.storage.measuring import measured
+from rscir_lib.storage.project import ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def declared_parameters(notebook: Path) -> dict[str, object]:
+    """Names and default values of a notebook's parameters."""
+    found = papermill.inspect_notebook(str(notebook))
+    return {name: ast.literal_eval(parameter["default"]) for name, parameter in found.items()}
+
+
+def select_notebooks(names: list[str]) -> list[Path]:
+    """Notebooks by name or its beginning ("04"), in their order; all where `names` is empty."""
+    there = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    for name in names:
+        if not any(path.stem.startswith(Path(name).stem) for path in there):
+            raise ValueError(f"no notebook {name!r}; there are {', '.join(path.stem for path in there)}")
+    return [path for path in there if not names or any(path.stem.startswith(Path(n).stem) for n in names)]
+
+
+def resolve_parameters(notebooks: list[Path], given: dict[str, object]) -> dict[Path, dict[str, object]]:
+    """Each notebook's full parameters: its defaults, replaced by what is given and it declares.
+
+    A value given as text for a parameter that is no text is read as a literal; a relative path counts from where the
+    command runs. Raises ValueError for a parameter that none of the notebooks declares, listing those there are, and
+    for a value that is not what `runs.PARAMETERS` allows (of another type than the default's, without a rule there).
+    """
+    defaults = {notebook: declared_parameters(notebook) for notebook in notebooks}
+    known = {name: value for declared in defaults.values() for name, value in declared.items()}
+    values = {}
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"no parameter {name!r} in these notebooks; they declare {', '.join(known)}")
+        default = known[name]
+        if isinstance(value, str) and not isinstance(default, str):
+            try:
+                value = ast.literal_eval(value)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                raise ValueError(f"{name}={value}: not a literal like {default!r}") from None
+        if name not in PARAMETERS and not isinstance(
+            value, (int, float) if isinstance(default, float) else type(default)
+        ):
+            raise ValueError(f"{name}={value!r}: expected {type(default).__name__}, such as {default!r}")
+        values[name] = _absolute(name, value)
+    check_parameters(**{name: value for name, value in values.items() if name in PARAMETERS})
+    return {nb: own | {k: v for k, v in values.items() if k in own} for nb, own in defaults.items()}
+
+
+def _absolute(name: str, value: object) -> object:
+    """A path parameter as absolute path: the notebooks run in another folder."""
+    if isinstance(value, str) and name in PATHS:
+        return os.path.abspath(os.path.expanduser(value)) if value else value
+    if isinstance(value, str) and name == "ENCODER":
+        return str(encoder_folder(value, Path.cwd()) or value)
+    return value
+
+
+def grid(given: dict[str, object]) -> dict[str, dict[str, object]]:
+    """Every combination of the parameters that name several runs (`ENCODER=clip,remoteclip`, or a list in YAML).
+
+    Maps what is varied, such as "ENCODER=clip ARCHITECTURE=RN50", to the parameters; one entry, "", without a grid. A
+    value with a comma that is the path of something there is no grid.
+    """
+    several = {}
+    for name in IDENTITY[1:]:
+        value = given.get(name)
+        if isinstance(value, str) and "," in value and not Path(value).expanduser().exists():
+            value = [one.strip() for one in value.split(",")]
+        if isinstance(value, list):
+            several[name] = list(dict.fromkeys(value)) or [""]
+    labels = [[f"{name}={one}" for one in values] for name, values in several.items()]
+    combined = zip(itertools.product(*labels), itertools.product(*several.values()), strict=True)
+    return {" ".join(label): given | dict(zip(several, values, strict=True)) for label, values in combined}
+
+
+def _inputs(parameters: dict[str, object], run: Path) -> Iterator[tuple[str, Path]]:
+    """Every file that a notebook may read, by role and relative path: data set, encoder, features, and so on."""
+    places = {"data": dataset_root(parameters.get("DATASET_ROOT", "")), "published": ROOT / "data" / "published"}
+    if "FEATURES" in parameters:  # 01 needs none, 02 makes them
+        places["FEATURES"] = from_root(parameters["FEATURES"]) or run / "features"
+    encoder = parameters.get("ENCODER")
+    if encoder:
+        places["ENCODER"] = ROOT / "data" / "demo_encoder" if encoder == "demo" else encoder_folder(encoder)
+    places |= {name: from_root(parameters.get(name, "")) for name in ("MODELS_ROOT", "LISTING", "QUERY_IMAGE")}
+    if "RUNS_FOLDER" in parameters:  # what it compares
+        folder = from_root(parameters["RUNS_FOLDER"]) or run.parent
+        yield from ((f"RUNS_FOLDER/{name}", path) for name, path in finished_runs(folder)["rows"].items())
+    for role, place in places.items():
+        # results are no input, where the run or its neighbours lie inside the dataset
+        results = run.parent if place in run.parent.parents else run
+        for file, path in files_below(place).items() if place else ():
+            if role == "FEATURES" or not path.is_relative_to(results):
+                yield f"{role}/{file}", path
+
+
+def fingerprint(notebook: Path, parameters: dict[str, object], run: Path) -> str:
+    """sha256 of what the results follow from: parameters, cells, library, sizes and times of the inputs.
+
+    Paths count by what lies there, not by where it is, so that results stand in a moved project.
+    """
+    values = {name: bool(value) if name in PATHS else value for name, value in parameters.items()}
+    if values.get("ENCODER") and (folder := encoder_folder(values["ENCODER"])):
+        values["ENCODER"] = folder.name
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        digest.update(cell.source.encode())
+    library = ROOT / "rscir_lib"
+    for file, path in files_below(library).items():
+        if "__pycache__" not in file:
+            digest.update(file.encode() + path.read_bytes())
+    for name, path in _inputs(parameters, run):
+        stat = path.stat()
+        digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _stands(stamp: Path, notebook: Path, parameters: dict[str, object], run: Path) -> bool:
+    """Whether the results that a stamp names are there, and follow from what is there now."""
+    try:
+        old = read_json(stamp)
+        if not isinstance(old.get("results"), dict):
+            raise ValueError(f"{stamp} is damaged (it names no results)")
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        print(f"      {error}; {notebook.stem} runs again", file=sys.stderr)
+        return False
+    there = {name: (run / name).stat().st_size for name in old["results"] if (run / name).is_file()}
+    return bool(there) and there == old["results"] and old.get("fingerprint") == fingerprint(notebook, parameters, run)
+
+
+def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, force: bool = False) -> str:
+    """Executes one notebook into its run folder, unless its results stand. Returns "ran", "stands" or how it ended.
+
+    One command at a time works in a run folder; another waits. The stamp that says so is written last, so that
+    a notebook that was killed runs again. Raises RuntimeError naming notebook, cell and error.
+    """
+    run = run_of(parameters)
+    copy, stamp = run / "notebooks" / notebook.name, run / "notebooks" / f"{notebook.stem}.json"
+    with alone_in(run):
+        for room in ("notebooks", "tables", "figures"):  # the features have a lock of their own
+            remove_unfinished(run / room)
+        if not (force or parameters.get("OVERWRITE")) and _stands(stamp, notebook, parameters, run):
+            return "stands"
+        stamp.unlink(missing_ok=True)
+        before = _files(run)
+        done = execute(notebook, copy, parameters, timeout)
+        after = _files(run)
+        # a store that stood already is the result of the notebook that makes it, too
+        kept = "features/" if "OVERWRITE" in parameters else ()
+        made = [file for file in after if after[file] != before.get(file) or file.startswith(kept)]
+        results = {file: after[file][0] for file in made}
+        write_json(stamp, {"fingerprint": fingerprint(notebook, parameters, run), "results": results})
+    ended = any(out.get("ename") == "SystemExit" for cell in done.cells for out in cell.get("outputs", []))
+    return "ran as far as it goes without labels" if ended else "ran"
+
+
+def _files(run: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file of a run that may be a notebook's result."""
+    files = {file: path for file, path in files_below(run).items() if "/" in file}
+    stats = {file: path.stat() for file, path in files.items() if not re.fullmatch(r"notebooks/.*\.json", file)}
+    return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
+
+
+def execute(notebook: Path, copy: Path, parameters: dict[str, object], timeout: int) -> nbformat.NotebookNode:
+    """Runs a notebook by papermill, into a copy. Raises RuntimeError naming notebook, cell and error."""
+    # the kernel must import this library, whatever is installed in its environment
+    others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", str(ROOT))]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])
+    try:
+        return papermill.execute_notebook(
+            str(notebook), str(copy), parameters, kernel_name="python3", language="python", cwd=str(NOTEBOOKS),
+            execution_timeout=timeout, extra_arguments=["--log-level=CRITICAL"], progress_bar=sys.stderr.isatty(),
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        where = f"{notebook.stem}, cell [{error.exec_count}]"
+        raise RuntimeError(f"{where}: {error.ename}: {error.evalue}\n  executed up to there: {copy}") from None
+    except (CellControlSignal, DeadKernelError) as error:
+        raise RuntimeError(f"{notebook.stem}: {type(error).__name__}: {str(error).strip()}") from None
+
+
+def read_parameters(path: Path) -> dict[str, object]:
+    """The parameters in a YAML file. Raises ValueError naming the file for anything but lines of `NAME: value`."""
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+        found = "nothing" if given is None else f"a {type(given).__name__}"
+        raise ValueError(f"{path}: expected lines of `NAME: value`, such as `ENCODER: clip`; found {found}")
+    return given
+
+
+def refresh(notebooks: list[Path]) -> None:
+    """Runs notebooks in place, with their defaults, and strips all outputs but the result tables that nbval checks."""
+    for notebook in notebooks:
+        execute = ["nbconvert", "--to=notebook", "--execute", "--inplace", "--log-level=WARN"]
+        strip = ["nbstripout", "--keep-count", "--keep-id", "--extra-keys=metadata.language_info.version"]
+        for command in (execute, strip):
+            subprocess.run([sys.executable, "-m", *command, str(notebook)], check=True)
+        print(f"{notebook.stem} refreshed", flush=True)
+
+
+def run_plan(plan: dict[Path, dict[str, object]], timeout: int, force: bool = False, published: bool = False) -> None:
+    """Runs the notebooks of a plan in order, with times and memory; stops at the first failure, which it raises."""
+    for number, (notebook, parameters) in enumerate(plan.items(), 1):
+        print(f"[{number}/{len(plan)}] {notebook.stem} ...", flush=True)
+        seconds, mib, outcome = measured(run_notebook, notebook, parameters, timeout, force)
+        memory = f", {mib:,.0f} MiB" if outcome != "stands" else ""
+        print(f"      {outcome}, {seconds:.1f} s{memory}", flush=True)
+    run = run_of(parameters)
+    print(f"results: {run}")
+    if published:
+        for table in ("04_map", "04_beside_published", "04_nearest_version"):
+            print(f"\n{table}.csv\n{pd.read_csv(run / 'tables' / f'{table}.csv').round(2).to_string(index=False)}")
+
+
+FAILURES = (ValueError, OSError, RuntimeError, subprocess.CalledProcessError)
+
+
+def run_grid(notebooks: list[Path], combinations: dict[str, dict[str, object]], run: Callable[[dict], None]) -> int:
+    """Runs every combination of a grid, the others too where one fails. Returns how many failed, having said why."""
+    failed = {}
+    for number, (label, given) in enumerate(combinations.items(), 1):
+        print(f"\n({number}/{len(combinations)}) {label}", flush=True)
+        try:
+            run(resolve_parameters(notebooks, given))
+        except FAILURES as error:
+            failed[label] = error
+            print(f"error: {error}", file=sys.stderr, flush=True)
+    print(f"\n{len(combinations) - len(failed)} of {len(combinations)} combinations finished")
+    for label, error in failed.items():
+        first_line = str(error).partition("\n")[0]
+        print(f"  failed: {label}: {first_line}")
+    return len(failed)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; exit code 1 at the first failure, with a grid after the last combination."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rscir_lib.workbook", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("words", nargs="*", metavar="NOTEBOOK | KEY=value", help="which (default: all); parameters")
+    parser.add_argument("--params", type=Path, help="YAML file of parameters; KEY=value wins over it")
+    parser.add_argument("--force", action="store_true", help="run what stands, too")
+    parser.add_argument("--timeout", type=int, default=12 * 3600, help="seconds that one cell may take")
+    parser.add_argument("--published", action="store_true", help="print the result beside the published tables")
+    parser.add_argument("--refresh", action="store_true", help="rewrite the committed result tables of the notebooks")
+    args = parser.parse_intermixed_args(argv)
+    try:
+        check_checkout(Path.cwd())
+        notebooks = select_notebooks([word for word in args.words if "=" not in word])
+        if args.refresh:
+            refresh(notebooks)
+            return 0
+        given = read_parameters(args.params) if args.params else {}
+        given |= dict(word.split("=", 1) for word in args.words if "=" in word)
+        combinations = grid(given)
+        run = partial(run_plan, timeout=args.timeout, force=args.force, published=args.published)
+        if len(combinations) > 1:
+            return 1 if run_grid(notebooks, combinations, run) else 0
+        run(resolve_parameters(notebooks, *combinations.values()))
+    except FAILURES as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,14 @@
+"""The explorer: pick a picture, type words, slide lambda, look.
+
+    Widget(Explorer.of(run))                # a cell of a notebook
+    python -m rscir_lib.apps.explorer serve      # a page on this machine
+    python -m rscir_lib.apps.explorer page       # files that need neither Python nor network
+
+One component in JavaScript (explorer.js, explorer.css) and three hosts: a widget, a small server, a static page.
+"""
+
+from rscir_lib.apps.explorer.marks import marked_labels, marks_table, read_marks
+from rscir_lib.apps.explorer.session import Explorer
+from rscir_lib.apps.explorer.widget import Widget
+
+__all__ = ["Explorer", "Widget", "marked_labels", "marks_table", "read_marks"]

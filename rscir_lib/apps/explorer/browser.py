@@ -1,0 +1,55 @@
+"""The explorer in a real browser that nobody sees: for measurements, tests and the picture in the README."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from rscir_lib.apps.explorer.server import Background
+from rscir_lib.apps.explorer.session import Explorer
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+OPTIONS = (
+    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync"
+).split()
+
+
+def find_browser() -> str | None:
+    """Path of a Chromium on this machine."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@contextmanager
+def browser() -> Iterator["Browser"]:
+    """A Chromium that Playwright drives. Raises RuntimeError saying what to install where there is none."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise RuntimeError("playwright is missing; pip install playwright") from None
+    if not (path := find_browser()):
+        raise RuntimeError("no Chromium on this machine; install one (Debian: apt install chromium)")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        yield found
+        found.close()
+
+
+def picture(explorer: Explorer, path: str | Path, width: int = 1200) -> Path:
+    """A PNG of the explorer, so many pixels wide, at the query of its benchmark that it answers best."""
+    query, _ = explorer.pick("best")
+    link = urlencode(
+        {"image": explorer.archive.files[query["image"]], "words": query["words"], "lambda": 0.5, "top": 10}
+    )
+    with Background(explorer) as address, browser() as chromium:
+        page = chromium.new_page(viewport={"width": width, "height": 800})
+        page.goto(f"{address}#{link}")
+        page.locator(".rscir[data-drawn]").wait_for()
+        page.locator("figure .curve").wait_for()  # the last to come
+        page.locator(".thumbs img").last.wait_for()
+        page.screenshot(path=path, full_page=True)
+    return Path(path)

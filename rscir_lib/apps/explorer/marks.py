@@ -1,0 +1,111 @@
+"""What a person marked right or wrong in the explorer: kept in a CSV file, read back as a benchmark, or as labels.
+
+The file has a header and one line a mark: image,text,answer,verdict. `image` and `answer` are files of the archive,
+`verdict` is "right", "wrong", or "" for a mark taken back; of several lines for one answer the last counts.
+"""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+
+from rscir_lib.apps.labelling.journal import HEADER as LABELS
+from rscir_lib.archive import Archive
+from rscir_lib.benchmarks.base import Benchmark, ImageNames, Report
+from rscir_lib.storage.atomic import write_text
+
+HEADER = ["image", "text", "answer", "verdict"]
+VERDICTS = ("right", "wrong", "")
+
+
+def add_mark(path: str | Path, image: str, text: str, answer: str, verdict: str) -> None:
+    """Append one mark. Raises ValueError for another verdict than right, wrong or "" (taken back)."""
+    if verdict not in VERDICTS:
+        raise ValueError(f"verdict {verdict!r} is none of right, wrong and blank")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        rows = (path.read_text(encoding="utf-8") if path.exists() else "") or ",".join(HEADER)
+        rows += "" if rows.endswith("\n") else "\n"
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow([image, text, answer, verdict])
+        write_text(path, rows + line.getvalue())
+
+
+def marks_table(path: str | Path) -> pd.DataFrame:
+    """The marks that count, columns image, text, answer, verdict; empty where the file is not there yet.
+
+    Raises ValueError naming file and line for another header or an unknown verdict.
+    """
+    path = Path(path)
+    if not path.exists():
+        return pd.DataFrame(columns=HEADER)
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); restore it, or move it away") from None
+    if not lines or lines[0] != HEADER:
+        raise ValueError(f"{path}, line 1: expected the header {','.join(HEADER)}; these are no marks")
+    last = {}
+    for number, row in enumerate(lines[1:], 2):
+        if len(row) != len(HEADER) or row[3] not in VERDICTS:
+            raise ValueError(f"{path}, line {number}: expected {','.join(HEADER)}, found {row}; mend or remove it")
+        last[tuple(row[:3])] = row[3]
+    rows = [(*key, verdict) for key, verdict in last.items() if verdict]
+    return pd.DataFrame(rows, columns=HEADER)
+
+
+def _checked(path: str | Path, archive: Archive) -> pd.DataFrame:
+    """`marks_table`, every file of which is of the archive."""
+    table = marks_table(path)
+    absent = sorted({*table["image"], *table["answer"]} - set(archive.files))
+    if absent:
+        raise ValueError(f"{path} marks {len(absent)} images that {archive.name} lacks ({', '.join(absent[:3])})")
+    return table
+
+
+def read_marks(path: str | Path, archive: Archive) -> Benchmark:
+    """The marks as a benchmark: a query for each image and text that has an answer marked right.
+
+    Nobody looked at the other images: they are unknown, and are taken out of the ranking of that query. A picture
+    alone, or words with others left out ("oval - cars"), is no question to compare methods on: the report names it.
+    Raises ValueError naming files that the archive lacks, and where no answer is marked right.
+    """
+    table, report = _checked(path, archive), Report()
+    row = {file: position for position, file in enumerate(archive.files)}
+    queries, targets, unknowns = [], [], []
+    for (image, text), marks in table.groupby(["image", "text"], sort=False):
+        if not text or " - " in f" {text}":
+            report.add(Path(path).name, None, text, f"asked of {image}: no words, or words left out; not evaluated")
+            continue
+        right = marks.loc[marks["verdict"] == "right", "answer"].map(row)
+        if right.empty:
+            continue
+        targets.append(np.sort(right.to_numpy(dtype=int)))
+        unknowns.append(np.setdiff1d(np.arange(len(archive)), marks["answer"].map(row)))
+        group = archive.classes[row[image]]
+        queries.append(
+            ("marks", group, image.rsplit("/", 1)[-1], "", text, row[image], len(targets) - 1, len(targets) - 1)
+        )
+    if not queries:
+        raise ValueError(f"{path}: no answer to a picture and words is marked right, so there is nothing to evaluate")
+    columns = ["attribute", "group", "image", "value", "text", "position", "target", "unknown"]
+    frame = pd.DataFrame(queries, columns=columns)
+    labels = table.assign(attribute="marks", group="", value=table["verdict"], position=table["answer"].map(row))
+    return Benchmark(archive, "marks", frame, tuple(targets), labels, report.table(), tuple(unknowns))
+
+
+def marked_labels(path: str | Path, archive: Archive, values: list[str]) -> pd.DataFrame:
+    """The marks as labels of one attribute, columns as in a journal (`labelling.read_journal`).
+
+    An answer marked right for a text that is one of the `values` has that value; one marked right for two of them "",
+    which is *can't tell*. Raises ValueError as `read_marks` does for files.
+    """
+    table = _checked(path, archive)
+    said = table[(table["verdict"] == "right") & table["text"].isin(values)].groupby("answer", sort=False)["text"]
+    names = ImageNames(archive)
+    rows = [(names.name(file), texts.iloc[0] if texts.nunique() == 1 else "", "") for file, texts in said]
+    return pd.DataFrame(rows, columns=LABELS, dtype=str)

@@ -1,0 +1,65 @@
+"""Small JPEGs of an archive's images, made when first asked for and kept on disk."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from rscir_lib.archive import Archive
+from rscir_lib.storage.atomic import write_file
+
+SIDE = 128  # pixels
+END = b"\xff\xd9"  # of a JPEG
+
+
+def jpeg(image: Image.Image, side: int = SIDE) -> bytes:
+    """The middle square of an image as a JPEG of side x side pixels."""
+    width, height = image.size
+    edge = min(width, height)
+    left, top = (width - edge) // 2, (height - edge) // 2
+    square = image.convert("RGB").resize(
+        (side, side), Image.Resampling.BILINEAR, (left, top, left + edge, top + edge), reducing_gap=2
+    )
+    file = io.BytesIO()
+    square.save(file, "JPEG", quality=82)
+    return file.getvalue()
+
+
+def _missing() -> bytes:
+    image = Image.new("RGB", (SIDE, SIDE), "grey")
+    ImageDraw.Draw(image).line([0, 0, SIDE, SIDE, SIDE, 0, 0, SIDE], "white", 3)
+    return jpeg(image)
+
+
+class Thumbnails:
+    """Thumbnails by archive position. Size and time of the file, and the rule by which it
+    is read, are in the name: a replaced image gets a new one."""
+
+    def __init__(self, archive: Archive, folder: str | Path) -> None:
+        self.archive, self.folder = archive, Path(folder)
+        self.pool = ThreadPoolExecutor(4)  # Pillow decodes without holding the others up
+
+    def of(self, positions: Sequence[int]) -> list[bytes]:
+        """JPEGs of these images; a crossed-out grey one stands for an image that can't be read."""
+        return list(self.pool.map(self._of, positions))
+
+    def _of(self, position: int) -> bytes:
+        try:
+            stat = self.archive.path(position).stat()
+            name = f"{self.archive.files[position]} {stat.st_size} {stat.st_mtime_ns} {SIDE} {self.archive.rule}"
+            digest = hashlib.sha256(name.encode()).hexdigest()
+            path = self.folder / digest[:2] / f"{digest[2:32]}.jpg"
+            with suppress(OSError):  # there is none, or it can't be read
+                if (data := path.read_bytes()).endswith(END):  # a power cut may have left it short
+                    return data
+            data = jpeg(self.archive.read(position))
+        except (OSError, ValueError):
+            return _missing()
+        with suppress(OSError):  # a folder that can't be written to: drawn again the next time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(path, lambda file: file.write(data), durable=False)
+        return data

@@ -1,0 +1,30 @@
+"""The explorer as a cell of JupyterLab."""
+
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+from rscir_lib.apps.explorer.session import Explorer
+
+HERE = Path(__file__).parent
+
+
+class Widget(anywidget.AnyWidget):
+    """The component, asking the `Explorer` of this kernel by messages: its state holds no image and no similarity."""
+
+    _esm = HERE / "explorer.js"
+    _css = HERE / "explorer.css"
+    start = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, explorer: Explorer, image: int = 0, words: str = "", lam: float = 0.5) -> None:
+        """image: archive position of the first query's picture; words and lam in [0, 1]: the rest of it."""
+        super().__init__(start={"image": image, "words": words, "lambda": lam})
+        self.explorer = explorer
+        self.on_msg(self._answer)
+
+    def _answer(self, _: object, question: dict, buffers: list) -> None:
+        question = dict(question)
+        number = question.pop("id", None)
+        head, found = self.explorer.answer(question, buffers)
+        self.send(head | {"id": number}, found)

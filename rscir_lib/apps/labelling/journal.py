@@ -1,0 +1,120 @@
+"""What people say an image shows: a journal a person, their agreement, and PatternCom's attribute file out of it.
+
+A journal is a CSV file with the header image,value,proposed and a line an image: the value a person gave it ("" where
+they could not tell) and the one that was proposed ("" where none was).
+"""
+
+import csv
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rscir_lib.storage.atomic import write_text
+
+HEADER = ["image", "value", "proposed"]
+
+
+def read_journal(path: str | Path) -> pd.DataFrame:
+    """A person's labels, columns image, value, proposed; empty where the file is not there yet.
+
+    Raises ValueError naming file and line for another header, a row of another length, or an image named twice.
+    """
+    path, rows = Path(path), {}
+    if not path.exists():
+        return pd.DataFrame(columns=HEADER, dtype=str)
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); restore it, or move it away") from None
+    if not lines or lines[0] != HEADER:
+        raise ValueError(f"{path}, line 1: expected the header {','.join(HEADER)}; this is no journal of labels")
+    for number, row in enumerate(lines[1:], 2):
+        if len(row) != len(HEADER) or not row[0]:
+            raise ValueError(f"{path}, line {number}: expected {','.join(HEADER)}, found {','.join(row)!r}; mend it")
+        if row[0] in rows:
+            raise ValueError(f"{path}, line {number}: {row[0]!r} is labelled twice; keep one of the lines")
+        rows[row[0]] = row
+    return pd.DataFrame(rows.values(), columns=HEADER, dtype=str)
+
+
+def read_journals(folder: str | Path) -> dict[str, pd.DataFrame]:
+    """The journals in a folder by the people's names, which are their files': `<person>.csv`."""
+    return {path.stem: read_journal(path) for path in sorted(Path(folder).glob("*.csv"))}
+
+
+def write_journal(path: str | Path, labels: pd.DataFrame) -> None:
+    """Write a journal whole, columns as in `read_journal`."""
+    write_text(Path(path), labels[HEADER].to_csv(index=False, lineterminator="\n"))
+
+
+def changed_share(labels: pd.DataFrame) -> float:
+    """Share of the proposals that a person answered with another value; NaN where nothing was proposed."""
+    answered = labels[(labels["proposed"] != "") & (labels["value"] != "")]
+    return float((answered["value"] != answered["proposed"]).mean()) if len(answered) else float("nan")
+
+
+def cohens_kappa(a: Sequence[str], b: Sequence[str]) -> float:
+    """Agreement of two people on the same images beyond chance (Cohen 1960): 1 is perfect, 0 what chance gives.
+
+    NaN without images, and where both always say the same one value: chance alone would agree as well.
+    """
+    a, b = pd.Series(list(a), dtype=object), pd.Series(list(b), dtype=object)
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} labels against {len(b)}: both people must have labelled the same images")
+    by_chance = (a.value_counts(normalize=True) * b.value_counts(normalize=True)).sum()  # NaN where one never says it
+    return float(((a == b).mean() - by_chance) / (1 - by_chance)) if len(a) and by_chance < 1 else float("nan")
+
+
+def agreement(journals: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Each pair of people: how many images both labelled, the share they agree on (in [0, 1]), and Cohen's kappa."""
+    rows = []
+    for (one, a), (other, b) in itertools.combinations(journals.items(), 2):
+        both = a[a["value"] != ""].merge(b[b["value"] != ""], on="image", suffixes=("_a", "_b"))
+        agree = float((both["value_a"] == both["value_b"]).mean()) if len(both) else float("nan")
+        rows.append((one, other, len(both), agree, cohens_kappa(both["value_a"], both["value_b"])))
+    return pd.DataFrame(rows, columns=["one", "other", "images", "agree", "kappa"])
+
+
+def merge_journals(journals: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Labels that more than half of those who could tell gave, and the images left open.
+
+    Returns (labels: image, value; open: image, values said, how often each). An image that nobody could tell is open.
+    """
+    said = pd.concat([labels[["image", "value"]] for labels in journals.values()] or [pd.DataFrame(columns=HEADER[:2])])
+    labels, left = [], []
+    for image, values in said.groupby("image", sort=False)["value"]:
+        counts = values[values != ""].value_counts()
+        if len(counts) and 2 * counts.iloc[0] > counts.sum():
+            labels.append((image, counts.index[0]))
+        else:
+            left.append(
+                (image, ", ".join(f"{value} {count}" for value, count in counts.items()) or "nobody could tell")
+            )
+    return pd.DataFrame(labels, columns=["image", "value"]), pd.DataFrame(left, columns=["image", "said"])
+
+
+def write_patterncom(labels: pd.DataFrame, attribute: str, folder: str | Path) -> Path:
+    """Write `folder/<attribute>.csv` in PatternCom's format (protocol, Data) from columns image, value; return it.
+
+    Raises ValueError for an attribute, image or value that the format can't hold, and without labels.
+    """
+    if not len(labels):
+        raise ValueError(f"no label of {attribute!r} to write: label some images first")
+    check_words([attribute], "attribute")
+    check_words(labels["value"].unique(), "value")
+    if (bad := labels.loc[labels["image"].str.contains("[,\n]"), "image"]).size:
+        raise ValueError(f"{bad.iloc[0]!r}: PatternCom's format has no comma in a file name; rename the image")
+    path = Path(folder) / f"{attribute}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(f"{row.image},{attribute},{row.value}\n" for row in labels.itertuples()))
+    return path
+
+
+def check_words(words: Sequence[str], what: str) -> None:
+    """Raises ValueError for a word that can't stand in PatternCom's files (blank, with comma, slash or line break)."""
+    for word in words:
+        if not isinstance(word, str) or not word.strip() or word != word.strip() or set(word) & set(',/\\\n\r"'):
+            raise ValueError(f"{what} {word!r}: give a word without comma, quote, slash, line break or outer blanks")

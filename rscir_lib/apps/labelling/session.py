@@ -1,0 +1,147 @@
+"""One person labels one attribute of an archive: what comes next, what was said, saved after every answer."""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from rscir_lib.apps.labelling.journal import HEADER, check_words, read_journal, write_journal
+from rscir_lib.archive import Archive
+from rscir_lib.benchmarks.base import ImageNames
+
+
+def propose(
+    feats: np.ndarray, encode_texts: Callable[[list[str]], np.ndarray], prompts: dict[str, str]
+) -> pd.DataFrame:
+    """The value that an encoder would give each image, zero-shot, those it is least sure of first.
+
+    feats: (N, d) L2-normalised; prompts: value -> text that stands for it, two or more. Returns columns position,
+    proposed, margin (cosine of the best text less that of the second best, >= 0), ascending margin.
+    """
+    if len(prompts) < 2:
+        raise ValueError(f"values {list(prompts)}: a choice needs two or more")
+    cosines = feats @ encode_texts(list(prompts.values())).T
+    order = np.argsort(-cosines, axis=1, kind="stable")
+    best, second = np.take_along_axis(cosines, order[:, :2], axis=1).T
+    table = pd.DataFrame(
+        {"position": np.arange(len(feats)), "proposed": np.array(list(prompts))[order[:, 0]], "margin": best - second}
+    )
+    return table.sort_values("margin", kind="stable", ignore_index=True)
+
+
+def check_proposals(proposals: pd.DataFrame, labels: pd.DataFrame | None) -> pd.DataFrame:
+    """How often proposals are right where labels know: over the least sure tenth, over all, over the surest tenth.
+
+    proposals: of `propose`; labels: columns position and value, such as a benchmark's; None for none. Labels of values
+    that are not proposed are left out. Columns images, right (a share in [0, 1]; NaN without images).
+    """
+    known = proposals[:0][["position"]].assign(value="") if labels is None else labels[["position", "value"]]
+    checked = proposals.merge(known[known["value"].isin(proposals["proposed"])], on="position")
+    right, tenth = checked["proposed"] == checked["value"], -(-len(checked) // 10)
+    parts = {"least sure tenth": right[:tenth], "all": right, "surest tenth": right[len(right) - tenth :]}
+    return pd.DataFrame({name: {"images": len(part), "right": part.mean()} for name, part in parts.items()}).T.astype(
+        {"images": int}
+    )
+
+
+class Session:
+    """Labels of one attribute by one person, in the file `path`: written whole after each answer, read at the start.
+
+    archive: N images. values: the choices. proposals: columns position, proposed, margin (`propose`), in the order in
+    which images are shown; None for archive order without proposals. Opening the same file again goes on where it
+    ended; a cell that is run again takes the file over from the session that it made before.
+
+    Raises ValueError for fewer than two values, one twice or unfit for PatternCom's files, a journal that names images
+    or values that are not here, and a file that another process has open.
+    """
+
+    _open: ClassVar[dict[Path, "Session"]] = {}  # of this process
+
+    def __init__(
+        self, archive: Archive, values: Sequence[str], path: str | Path, proposals: pd.DataFrame | None = None
+    ) -> None:
+        check_words(values, "value")
+        if len(values) < 2 or len(set(values)) < len(values):
+            raise ValueError(f"values {list(values)}: give two or more, each once")
+        self.archive, self.values, self.path = archive, list(values), Path(path).expanduser().resolve()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path in self._open:
+            self._open[self.path].close()
+        self._lock = FileLock(self.path.with_suffix(".lock"))
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(
+                f"{self.path} is open in another notebook; shut that one's kernel down, or label as another PERSON"
+            ) from None
+        self._open[self.path] = self
+        if proposals is None:
+            proposals = pd.DataFrame({"position": np.arange(len(archive)), "proposed": "", "margin": np.nan})
+        names = ImageNames(archive)
+        self.proposals = proposals.assign(
+            image=[names.name(archive.files[i]) for i in proposals["position"]]
+        ).set_index("image")
+        said = read_journal(self.path)
+        known = {names.name(file) for file in archive.files}
+        for column, allowed in (("image", known), ("value", {*values, ""})):
+            if (strange := said.loc[~said[column].isin(allowed), column]).size:
+                self.close()
+                raise ValueError(f"{self.path}: {column} {strange.iloc[0]!r} is not of this archive and these values")
+        self._said = {row.image: (row.value, row.proposed) for row in said.itertuples(index=False)}
+
+    def close(self) -> None:
+        """Let another session open the file; this one answers no more."""
+        self._lock.release()
+        if self._open.get(self.path) is self:
+            del self._open[self.path]
+
+    @property
+    def labels(self) -> pd.DataFrame:
+        """What was said so far, columns image, value, proposed, in the order of the answers."""
+        return _table(self._said)
+
+    @property
+    def left(self) -> list[str]:
+        """Images without an answer, the one to ask for first."""
+        return [image for image in self.proposals.index if image not in self._said]
+
+    def label(self, image: str, value: str) -> None:
+        """One answer; "" for *can't tell*. Saved before this returns. Raises ValueError for what is not on offer."""
+        if value not in (*self.values, ""):
+            raise ValueError(f"value {value!r}: choose one of {', '.join(self.values)}")
+        if image not in self.proposals.index:
+            raise ValueError(f"image {image!r} is not among those to label")
+        others = {name: said for name, said in self._said.items() if name != image}
+        self._save(others | {image: (value, self.proposals.at[image, "proposed"])})
+
+    def undo(self) -> str | None:
+        """Take the last answer back, on disk too; returns its image, None when there is nothing to take back."""
+        if not self._said:
+            return None
+        *others, (image, _) = self._said.items()
+        self._save(dict(others))
+        return image
+
+    def _save(self, said: dict[str, tuple[str, str]]) -> None:
+        if self._open.get(self.path) is not self:
+            raise ValueError(f"{self.path} is open in a newer widget; label there, or run this cell again")
+        write_journal(self.path, _table(said))  # first: what could not be written was not said
+        self._said = said
+
+    def picture(self, image: str, side: int = 384) -> str:
+        """An image as a data URI, its longer side `side` pixels."""
+        picture = self.archive.read(int(self.proposals.at[image, "position"]))
+        scale = side / max(picture.size)
+        picture = picture.resize([max(1, round(scale * length)) for length in picture.size])
+        data = io.BytesIO()
+        picture.save(data, "JPEG", quality=88)
+        return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _table(said: dict[str, tuple[str, str]]) -> pd.DataFrame:
+    return pd.DataFrame([(image, *row) for image, row in said.items()], columns=HEADER, dtype=str)

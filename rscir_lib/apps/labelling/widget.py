@@ -1,0 +1,66 @@
+"""The labelling widget: a picture, a key a value; the browser shows, the session keeps."""
+
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+from rscir_lib.apps.labelling.session import Session
+
+AHEAD = 8  # pictures sent before they are asked for, so that a quick hand never waits
+HERE = Path(__file__).parent
+
+
+class Labeller(anywidget.AnyWidget):
+    """Shows the images of a session one after the other.
+
+    Keys: 1 to 9 for the values, Enter takes the proposal, 0 or Space says *can't tell*, U or Backspace undoes.
+    """
+
+    _esm = HERE / "labeller.js"
+    _css = HERE / "labeller.css"
+    title = traitlets.Unicode().tag(sync=True)
+    values = traitlets.List().tag(sync=True)
+    queue = traitlets.List().tag(sync=True)  # the next images: name, picture, proposed value, margin
+    counts = traitlets.Dict().tag(sync=True)  # how often each value was given, "" for can't tell
+    left = traitlets.Int().tag(sync=True)
+    problem = traitlets.Unicode().tag(sync=True)  # why the last answer was not kept
+
+    def __init__(self, session: Session, title: str = "") -> None:
+        super().__init__(title=title or session.path.stem, values=session.values)
+        self.session = session
+        self._pictures: dict[str, str] = {}
+        self.on_msg(self._answer)
+        self._show()
+
+    def _answer(self, _widget: anywidget.AnyWidget, content: dict, _buffers: list) -> None:
+        try:
+            if content.get("undo"):
+                self.session.undo()
+            else:
+                self.session.label(content["image"], content["value"])
+            self.problem = ""
+        except (ValueError, KeyError, OSError) as error:  # a full disk must not look like a kept answer
+            self.problem = f"not kept: {error}"
+        self._show()
+
+    def _show(self) -> None:
+        left = self.session.left
+        self._pictures = {image: self._pictures.get(image) or self._picture(image) for image in left[:AHEAD]}
+        rows = self.session.proposals.loc[left[:AHEAD], ["proposed", "margin"]].astype({"margin": float})
+        queue = [
+            {"image": image, "picture": self._pictures[image], "proposed": row.proposed, "margin": row.margin}
+            for image, row in zip(left, rows.itertuples(), strict=False)
+        ]
+        with self.hold_sync():
+            self.queue = [
+                item | {"margin": None if item["margin"] != item["margin"] else item["margin"]} for item in queue
+            ]
+            self.counts = self.session.labels["value"].value_counts().to_dict()
+            self.left = len(left)
+
+    def _picture(self, image: str) -> str:
+        try:
+            return self.session.picture(image)
+        except (OSError, ValueError):
+            return ""  # shown as a note; the person skips it

@@ -1,0 +1,1 @@
+"""The course and the book made of the notebooks."""

@@ -1,0 +1,163 @@
+"""Large scenes as archives of windows, without a chip written to disk; rasterio reads them, with or without place.
+
+`python -m rscir_lib.archive.tiles FOLDER --tile 256` writes the windows as a listing, which every notebook takes as LISTING.
+"""
+
+import argparse
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from rscir_lib.archive import Archive, read_archive, split_window, write_listing
+from rscir_lib.archive.reading import Reading, Window, band_values, colour_bands, geography, open_raster, read_rule
+
+if TYPE_CHECKING:
+    from affine import Affine
+
+
+def read_scenes(
+    scenes: str | Path | Iterable[str | Path],
+    tile: int = 256,
+    overlap: int = 0,
+    max_nodata: float = 0.5,
+    rule: Reading | None = None,
+    listing: str | Path | None = None,
+) -> Archive:
+    """The archive of the windows of scenes, `tile` x `tile` pixels, row by row; `archive.note` says what was left out.
+
+    scenes: a folder, as `read_archive` takes it (with its `listing`), or one file or several below one folder. overlap:
+    pixels that neighbours share, at least; the last window of a row or column moves back to end at the scene's edge.
+    A file no larger than a tile, or that rasterio can't open, stays whole. max_nodata: windows with a larger share of
+    pixels without data are left out; `archive.nodata` has the shares. Only scenes that declare such pixels, or hold
+    fractions, are looked through for them, a row of windows at a time, so that memory doesn't grow with the scene.
+
+    Raises ValueError for a tile, overlap or share that makes no sense, and without rasterio; else as `read_archive`.
+    """
+    if tile < 1 or not 0 <= overlap < tile or not 0 <= max_nodata <= 1:
+        raise ValueError(
+            f"tile {tile}, overlap {overlap}, max_nodata {max_nodata}: wanted are tile >= 1, 0 <= overlap < tile, "
+            "0 <= max_nodata <= 1"
+        )
+    whole = _scenes(scenes, listing, rule)
+    files, classes, shares, unopened = [], [], [], 0
+    for position, file in enumerate(tqdm(whole.files, f"tiles of {whole.name}", unit="scene")):
+        try:
+            listed = split_window(file)[1]  # a listing may name windows: they stay
+            found = [(None, 0.0)] if listed else list(_windows(whole.path(position), tile, overlap, whole.rule))
+        except OSError:  # no format of GDAL's, or absent: reading it will say so
+            found, unopened = [(None, 0.0)], unopened + 1
+        for window, share in found:
+            files.append(file if window is None else f"{file}#{','.join(map(str, window))}")
+            classes.append(whole.classes[position])
+            shares.append(share)
+    kept = [i for i, share in enumerate(shares) if share <= max_nodata]
+    note = f"{len(kept)} windows of at most {tile} x {tile} pixels, overlap {overlap}, from {whole.note}"
+    note += f"; {unopened} files that rasterio can't open, taken whole" if unopened else ""
+    if left := len(files) - len(kept):
+        note += f"; left out: {left} windows with more than {max_nodata:.0%} of pixels without data"
+    if not kept:
+        raise ValueError(f"{whole.root}: no window holds enough data ({note}); raise max_nodata")
+    return Archive(whole.root, tuple(files), tuple(classes), whole.rule, note, tuple(shares)).subset(kept)
+
+
+def _scenes(scenes: str | Path | Iterable[str | Path], listing: str | Path | None, rule: Reading | None) -> Archive:
+    if isinstance(scenes, str | Path):
+        if not Path(scenes).expanduser().is_file():
+            return read_archive(scenes, listing, rule)
+        scenes = [scenes]
+    paths = [Path(path).expanduser().resolve() for path in scenes]
+    if absent := [path for path in paths if not path.is_file()]:
+        raise FileNotFoundError(f"{absent[0]}: no such scene")
+    if not paths:
+        raise ValueError("no scene is given; name a folder or files")
+    root = paths[0].parent
+    while not all(path.is_relative_to(root) for path in paths):
+        root = root.parent
+    files = tuple(path.relative_to(root).as_posix() for path in paths)
+    return Archive(root, files, ("",) * len(files), rule or read_rule(root), f"{len(files)} scenes")
+
+
+def _windows(path: Path, tile: int, overlap: int, rule: Reading) -> Iterator[tuple[Window | None, float]]:
+    """The windows of a scene with their shares of pixels without data; None for a scene no larger than a tile."""
+    scene = open_raster(path)
+    if max(scene.shape) <= tile:
+        yield None, 0.0
+        return
+    rows, columns = (_starts(length, tile, overlap) for length in scene.shape)
+    width, height = min(tile, scene.width), min(tile, scene.height)
+    band = colour_bands(scene, rule)[0]
+    gaps = rule.nodata is not None or "float" in scene.dtypes[band - 1]
+    gaps = gaps or any(flag.name != "all_valid" for flag in scene.mask_flag_enums[band - 1])
+    for row in tqdm(rows, f"pixels without data in {path.name}", unit="row", leave=False) if gaps else rows:
+        valid = band_values(scene, band, ((row, row + height), (0, scene.width)), rule)[1] if gaps else None
+        for column in columns:
+            share = 1 - valid[:, column : column + width].mean() if gaps else 0.0
+            yield (column, row, width, height), float(share)
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+    last = max(0, length - tile)
+    return [*range(0, last, tile - overlap), last]
+
+
+def places(archive: Archive) -> pd.DataFrame:
+    """Where the archive's images lie: one row each, indexed by position.
+
+    Columns: file; column, row, width, height of the window in pixels; crs; transform, six numbers from pixel of the
+    window to ground; footprint, a GeoJSON polygon in longitude and latitude; nodata, the share of pixels without data.
+    crs, transform and footprint are missing where an image has no place, the size is 0 where it can't be read.
+    """
+    rows = []
+    for position, file in enumerate(archive.files):
+        path, (_, window) = archive.path(position), split_window(file)
+        try:
+            place, size = geography(path), open_raster(path).shape[::-1]
+        except OSError:
+            place, size = None, (0, 0)
+        column, row, width, height = window or (0, 0, *size)
+        rows.append(
+            {
+                "file": file,
+                "column": column,
+                "row": row,
+                "width": width,
+                "height": height,
+                "crs": place and place[1].to_string(),
+                "transform": place and _moved(place[0], column, row),
+                "footprint": archive.footprint(position),
+                "nodata": archive.nodata[position] if archive.nodata else np.nan,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _moved(transform: "Affine", column: int, row: int) -> tuple[float, ...]:
+    east, north = transform * (column, row)
+    return (transform.a, transform.b, east, transform.d, transform.e, north)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m rscir_lib.archive.tiles", description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="of scenes: GeoTIFF, JPEG 2000, or any large image")
+    parser.add_argument("--tile", type=int, default=256, help="side of a window in pixels")
+    parser.add_argument("--overlap", type=int, default=0, help="pixels that neighbours share")
+    parser.add_argument("--max-nodata", type=float, default=0.5, help="share of pixels without data a window may have")
+    parser.add_argument("--listing", type=Path, help="where to write it; FOLDER/tiles<TILE>.csv without it")
+    given = parser.parse_args(argv)
+    archive = read_scenes(given.folder, given.tile, given.overlap, given.max_nodata)
+    listing = given.listing or archive.root / f"tiles{given.tile}.csv"
+    write_listing(archive, listing)
+    print(f"{archive.note}\nwritten: {listing}")
+    print(f'next: make workbook DATASET_ROOT="{archive.root}" LISTING="{listing.resolve()}"')
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,5 +1,0 @@
-"""`python -m rscir_lib.bench`."""
-
-from rscir_lib.bench import main
-
-main()

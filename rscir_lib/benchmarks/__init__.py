@@ -1,0 +1,1 @@
+"""Composed queries with their relevant images, read from every format that is known, or drawn."""

@@ -1,0 +1,15 @@
+"""SynthCom: a synthetic benchmark of PatternCom's shape, drawn with Pillow and numpy.
+
+A scene is first *described* (class and attribute values, sampled from its own random stream), then *painted*.
+Benchmark and training scenes come from disjoint streams; training scenes never show a combination of ``HELD_OUT``.
+"""
+
+from rscir_lib.benchmarks.synthcom.captions import phrase, training_scene
+from rscir_lib.benchmarks.synthcom.classes import CLASSES
+from rscir_lib.benchmarks.synthcom.dataset import contact_sheet, draw_synthcom
+from rscir_lib.benchmarks.synthcom.scenes import CLASS_WORDS, HELD_OUT, describe, paint
+
+__all__ = [
+    "CLASSES", "CLASS_WORDS", "HELD_OUT", "contact_sheet", "describe", "draw_synthcom", "paint", "phrase",
+    "training_scene",
+]  # fmt: skip

@@ -1,0 +1,87 @@
+"""The methods: a query image and a query text in, one score per archive image out.
+
+A method is fitted once to an archive and then scores queries. The simplest kind, `TwoSimilarities`, sees nothing but
+the similarities of the archive to the image and to the text; adding one is one entry of `METHODS`. Any other kind is a
+class with `name`, `has_lambda` and `fit`; those of ours lie in `rscir_lib.methods`. A method need not be registered:
+`evaluate` and `search` take the object as well as a name.
+"""
+
+import torch
+
+from rscir_lib.methods.base import Method
+from rscir_lib.methods.basic import Basic
+from rscir_lib.methods.freedom import FreeDom
+from rscir_lib.methods.pairwise import TwoSimilarities
+from rscir_lib.methods.slerp import Slerp
+from rscir_lib.similarity.scales import (
+    clamped,
+    halfway,
+    minmax,
+    mix,
+    normal_cdf,
+    reciprocal_rank,
+    upper_tail,
+    zscore,
+)
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in [
+        TwoSimilarities("text", lambda image, text, lam: text, pointwise=True, formula="s_t. Protocol, Scores."),
+        TwoSimilarities("image", lambda image, text, lam: image, pointwise=True, formula="s_v. Protocol, Scores."),
+        TwoSimilarities(
+            "average", halfway, pointwise=True,
+            formula='(s_v + s_t) / 2, "Text & Image". Protocol, Scores.',
+        ),
+        TwoSimilarities(
+            "weicom", mix, upper_tail, has_lambda=True, pointwise=True,
+            formula="(1 - lambda) Phi(z_v) + lambda Phi(z_t), less 1, z = (s - mean) / std. Psomas et al., Composed "
+            "image retrieval for remote sensing, IGARSS 2024.", shown=normal_cdf,
+        ),
+        # the steps that WeiCom adds, one by one
+        TwoSimilarities(
+            "linear", mix, has_lambda=True, pointwise=True,
+            formula="(1 - lambda) s_v + lambda s_t. WeiCom without its scale.",
+        ),
+        TwoSimilarities(
+            "zscore", mix, zscore, has_lambda=True, pointwise=True,
+            formula="(1 - lambda) z_v + lambda z_t, z = (s - mean) / std. In the authors' code, unpublished.",
+        ),
+        TwoSimilarities(
+            "minmax", mix, minmax, has_lambda=True,
+            formula="(1 - lambda) m_v + lambda m_t, m = (s - min) / (max - min). Fox and Shaw, TREC-2, 1994 (CombSUM).",
+        ),
+        TwoSimilarities(
+            "rrf", mix, reciprocal_rank, has_lambda=True,
+            formula="(1 - lambda) / (60 + rank_v) + lambda / (60 + rank_t), equal similarities sharing the better "
+            "rank. Cormack et al., Reciprocal rank fusion, SIGIR 2009, where lambda is 1/2.",
+        ),
+        Slerp(),
+        FreeDom(),
+        Basic(),
+        # in the authors' code, unpublished
+        TwoSimilarities("sum", lambda image, text, lam: image + text, pointwise=True, formula="s_v + s_t."),
+        TwoSimilarities("product", lambda image, text, lam: image * text, formula="s_v s_t."),
+        TwoSimilarities(
+            "product-clamped", lambda image, text, lam: image * text, clamped, formula="max(s_v, 0) max(s_t, 0)."
+        ),
+        TwoSimilarities("minimum", lambda image, text, lam: torch.minimum(image, text), pointwise=True,
+                        formula="min(s_v, s_t)."),
+    ]
+}  # fmt: skip
+
+
+def get_method(method: str | Method) -> Method:
+    """The method of that name; an object that is one is given back.
+
+    Raises ValueError listing the names there are, or for an object that lacks something or bears another's name.
+    """
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise ValueError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
+        return METHODS[method]
+    if missing := [part for part in ("name", "has_lambda", "fit") if not hasattr(method, part)]:
+        raise ValueError(f"{method!r} is no method: it lacks {', '.join(missing)}")
+    if METHODS.get(method.name, method) is not method:
+        raise ValueError(f"there is another method named {method.name!r}: give this one a name of its own")
+    return method

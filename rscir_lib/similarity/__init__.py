@@ -1,0 +1,1 @@
+"""Similarities of queries to an archive, and the scales that they are put on."""

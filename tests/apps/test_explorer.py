@@ -1,0 +1,405 @@
+"""The explorer's Python side: its answers, its server, its files. The browser's side is in test_explorer_browser.py."""
+
+import dataclasses
+import json
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rscir_lib.apps.explorer import Explorer, Widget, marked_labels, marks_table, read_marks, session
+from rscir_lib.apps.explorer.marks import add_mark
+from rscir_lib.apps.explorer.page import write_page
+from rscir_lib.apps.explorer.server import Background, one_core_left, pack, unpack
+from rscir_lib.apps.explorer.thumbnails import END, Thumbnails
+from rscir_lib.apps.labelling import merge_journals
+from rscir_lib.archive.reading import read_image
+from rscir_lib.benchmarks.base import read_benchmark
+from rscir_lib.benchmarks.synthcom import draw_synthcom
+from rscir_lib.encoders import load_encoder
+from rscir_lib.evaluation import evaluate
+from rscir_lib.features import extract_features, read_features
+from rscir_lib.methods.registry import METHODS
+from rscir_lib.similarity.scales import best_first
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_encoder("demo", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    return read_benchmark(draw_synthcom(tmp_path_factory.mktemp("explorer") / "small", images_per_class=4, workers=1))
+
+
+@pytest.fixture(scope="module")
+def features(benchmark, encoder, tmp_path_factory):
+    folder = extract_features(benchmark.archive, encoder, tmp_path_factory.mktemp("features") / "store", workers=1)
+    return read_features(folder, benchmark.archive, encoder)
+
+
+@pytest.fixture
+def explorer(benchmark, features, encoder, tmp_path):
+    return Explorer(benchmark.archive, features.feats, encoder, tmp_path, benchmark)
+
+
+def doubles(buffer):
+    return np.frombuffer(buffer, np.float64)
+
+
+def error(explorer, **question):
+    answer, buffers = explorer.answer(question)
+    assert buffers == []
+    return answer["error"]
+
+
+def test_a_query_holds_the_similarities_that_the_library_ranks_by(explorer, features, encoder):
+    answer, buffers = explorer.answer({"ask": "query", "images": [7], "words": "red"})
+    image, text = map(doubles, buffers)
+    x = features.feats.astype(np.float64)
+    assert image == pytest.approx(x @ x[7], abs=1e-12)
+    assert text == pytest.approx(x @ encoder.encode_texts(["red"])[0].astype(np.float64), abs=1e-12)
+    assert answer["moments"][1] == pytest.approx([text.mean(), text.std(ddof=1), text.min(), text.max()])
+
+
+def test_several_pictures_are_their_mean_and_a_word_can_be_left_out(explorer, features, encoder):
+    _, buffers = explorer.answer({"ask": "query", "images": [3, 8], "words": "red", "without": "grass"})
+    mean = features.feats[[3, 8]].mean(axis=0)
+    assert doubles(buffers[0]) == pytest.approx(features.feats @ (mean / np.linalg.norm(mean)), abs=1e-6)
+    red, grass = encoder.encode_texts(["red", "grass"])
+    left = red - (red @ grass) * grass
+    assert doubles(buffers[1]) == pytest.approx(features.feats @ (left / np.linalg.norm(left)), abs=1e-6)
+    assert abs(left @ grass) < 1e-6
+
+
+def test_without_words_or_picture_there_is_no_such_side(explorer):
+    answer, buffers = explorer.answer({"ask": "query", "images": [], "words": " "})
+    assert (answer["image"], answer["text"], buffers) == (False, False, [b"", b""])
+
+
+def test_methods_offered_are_all_that_mix_and_a_strange_one_is_scored_here(explorer, monkeypatch):
+    names = [method["name"] for method in explorer.hello()[0]["methods"]]
+    assert names == [name for name in METHODS if name not in ("image", "text")]
+    odd = dataclasses.replace(METHODS["weicom"], name="odd", combine=lambda image, text, lam: image - lam * text)
+    monkeypatch.setitem(METHODS, "odd", odd)
+    assert session.browser_rule("odd") == (None, None)
+    assert session.browser_rule("weicom") == ("cdf", "mix")
+    _, (scores,) = explorer.answer({"ask": "scores", "images": [2], "words": "red", "lam": 0.25, "method": "odd"})
+    feats = explorer.feats
+    expected = odd.fit(explorer.database, None)(feats[2:3], explorer.encoder.encode_texts(["red"]), 0.25)[0]
+    assert doubles(scores) == pytest.approx(expected)
+
+
+def test_a_method_that_reads_words_is_given_them(explorer):
+    pair = explorer.feats[2:3], explorer.encoder.encode_texts(["red"])
+    expected = METHODS["freedom"].fit(explorer.database, explorer.encoder.encode_texts)(*pair, 0.5, words=["red"])[0]
+    _, (scores,) = explorer.answer({"ask": "scores", "images": [2], "words": "red", "lam": 0.5, "method": "freedom"})
+    assert doubles(scores) == pytest.approx(expected)
+
+
+def test_words_that_the_encoder_never_met_are_named(explorer):
+    answer, _ = explorer.answer({"ask": "query", "images": [2], "words": "red zebra", "without": "cars yacht"})
+    assert answer["strange"] == ["zebra", "yacht"]
+
+
+def test_a_benchmark_query_is_recognised(explorer, benchmark):
+    for row in (0, 11):
+        query = benchmark.queries.iloc[row]
+        answer, _ = explorer.answer({"ask": "query", "images": [int(query["position"])], "words": query["text"]})
+        assert answer["relevant"] == benchmark.targets[query["target"]].tolist()
+        assert answer["attribute"] == query["attribute"]
+    assert explorer.answer({"ask": "query", "images": [0], "words": "zebra"})[0]["relevant"] is None
+
+
+@pytest.mark.parametrize("lam", [0, 0.3, 1])
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_precisions_are_the_evaluators(explorer, benchmark, features, encoder, lam, exclude_self):
+    explorer.benchmark = dataclasses.replace(benchmark, exclude_self=exclude_self)
+    rows = evaluate(explorer.benchmark, features, encoder.encode_texts, ["weicom"], [lam], progress=False)
+    assert explorer.precisions(lam).to_numpy() == pytest.approx(rows["AP"].to_numpy())
+
+
+def test_best_and_worst_queries(explorer):
+    ap = explorer.precisions()
+    asked = explorer.benchmark.queries.reset_index(drop=True)
+    for which, row in (("best", ap.idxmax()), ("worst", ap.idxmin())):
+        answer, _ = explorer.answer({"ask": "benchmark", "which": which})
+        assert (answer["image"], answer["words"]) == (asked.loc[row, "position"], asked.loc[row, "text"])
+    answer, _ = explorer.answer({"ask": "benchmark", "which": "random", "attribute": "color"})
+    assert answer["attribute"] == "color"
+
+
+def test_unknown_images_take_no_rank(explorer, benchmark):
+    target = benchmark.queries["target"].iloc[0]
+    unknown = np.setdiff1d(np.arange(len(benchmark.archive)), benchmark.targets[target])
+    queries = benchmark.queries.iloc[:1].assign(unknown=0)
+    explorer.benchmark = dataclasses.replace(benchmark, queries=queries, unknowns=(unknown,))
+    assert explorer.precisions().tolist() == [1.0]
+
+
+def test_browsing(explorer):
+    archive = explorer.archive
+    answer, _ = explorer.answer({"ask": "browse", "cls": "beach"})
+    assert answer["positions"] == [i for i, cls in enumerate(archive.classes) if cls == "beach"]
+    answer, _ = explorer.answer({"ask": "browse", "name": "AIRPLANE", "page": 99})
+    assert (answer["total"], answer["page"]) == (4, 0)
+    pages = [explorer.answer({"ask": "browse", "seed": 5, "page": page})[0]["positions"] for page in range(5)]
+    assert sorted(position for page in pages for position in page) == list(range(len(archive)))
+    assert pages[0] != list(range(24))
+
+
+def test_nothing_but_images_of_the_archive(explorer):
+    for position in (-1, len(explorer.archive), "0", True, 1.5, None):
+        assert "no image" in error(explorer, ask="images", positions=[position])
+    assert "no image" in error(explorer, ask="find", files=["../../etc/passwd"])
+    assert "unknown question" in error(explorer, ask="__init__")
+    assert error(explorer, ask="images", path="/etc/passwd") == "the question is malformed"
+
+
+def test_refused_words_say_why(explorer):
+    assert "tokens" in error(explorer, ask="query", images=[0], words="red " * 60)
+    assert "nothing is left" in error(explorer, ask="query", images=[0], words="red", without="red")
+
+
+def test_upload(explorer, tmp_path):
+    image = explorer.archive.read(5)
+    image.save(tmp_path / "own.png")
+    data = (tmp_path / "own.png").read_bytes()
+    answer, (thumb,) = explorer.answer({"ask": "upload", "name": "own.png"}, [data])
+    assert thumb[:2] == b"\xff\xd8"
+    _, buffers = explorer.answer({"ask": "query", "images": [answer["key"]]})
+    assert doubles(buffers[0]).argmax() == 5
+    for broken in (b"", b"no picture", data[: len(data) // 2]):
+        answer, _ = explorer.answer({"ask": "upload", "name": "broken.png"}, [broken])
+        assert answer["error"].startswith("broken.png: not a readable image")
+    assert "upload it again" in error(explorer, ask="query", images=["own-0"])
+
+
+def test_an_upload_is_read_by_the_archives_rule(explorer, tmp_path):
+    """16 bits are stretched as they are in the archive, not cut; and what runs programs is not opened."""
+    values = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint16) * 500
+    Image.fromarray(values).save(tmp_path / "deep.tif")
+    answer, _ = explorer.answer({"ask": "upload", "name": "deep.tif"}, [(tmp_path / "deep.tif").read_bytes()])
+    picture = read_image(tmp_path / "deep.tif")
+    expected = explorer.encoder.encode_images(explorer.encoder.preprocess(picture)[None])[0]
+    np.testing.assert_array_equal(explorer.uploads[answer["key"]][0], expected)
+    answer, _ = explorer.answer(
+        {"ask": "upload", "name": "a.eps"}, [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
+    )
+    assert answer["error"].startswith("a.eps: not a readable image")
+
+
+def test_thumbnails_are_made_once_and_anew_for_a_replaced_image(tmp_path):
+    archive = read_benchmark(draw_synthcom(tmp_path / "tiny", images_per_class=2, workers=1)).archive
+    thumbnails = Thumbnails(archive, tmp_path / "thumbnails")
+    (first,) = thumbnails.of([0])
+    (kept,) = (tmp_path / "thumbnails").rglob("*.jpg")
+    assert kept.read_bytes() == first
+    kept.write_bytes(kept.read_bytes()[:-9])  # cut short, as by a power cut
+    assert thumbnails.of([0]) == [first]
+    kept.write_bytes(b"from the disk" + END)
+    assert thumbnails.of([0]) == [b"from the disk" + END]
+    Image.new("RGB", (40, 20), "red").save(archive.path(0))
+    assert thumbnails.of([0])[0] not in (first, b"from the disk" + END)
+    archive.path(1).write_bytes(b"damaged")
+    archive.path(2).unlink()
+    broken, absent = thumbnails.of([1, 2])
+    assert broken == absent
+    kept = max((tmp_path / "thumbnails").rglob("*.jpg"), key=lambda path: path.stat().st_mtime_ns)
+    whole = kept.read_bytes()
+    kept.unlink()
+    kept.mkdir()  # what can't be read is drawn again
+    assert thumbnails.of([0]) == [whole]
+    kept.rmdir()
+    kept.write_bytes(whole)
+    assert len(list((tmp_path / "thumbnails").rglob("*.jpg"))) == 2
+
+
+def test_candidates_of_a_large_archive_give_the_same_first_hits(explorer, monkeypatch):
+    """All that the browser gets of an archive over the limit is enough for `FIRST` hits at every step of the slider."""
+    whole = [doubles(buffer) for buffer in explorer.answer({"ask": "query", "images": [9], "words": "grass"})[1]]
+    monkeypatch.setattr(session, "WHOLE", 10)
+    monkeypatch.setattr(session, "FIRST", 12)
+    question = {"ask": "query", "images": [9], "words": "grass", "method": "weicom"}
+    image, _, positions, below = explorer.answer(question)[1]
+    positions = np.frombuffer(positions, np.int32)
+    assert 12 <= len(positions) < len(explorer.archive)
+    assert doubles(image) == pytest.approx(whole[0][positions], abs=1e-12)
+    assert np.frombuffer(below, np.float32)[: len(positions)].max() == pytest.approx(100 * 107 / 108)
+    feats, words = explorer.feats[9:10], explorer.encoder.encode_texts(["grass"])
+    for lam in session.STEPS:
+        scores = METHODS["weicom"].fit(explorer.database, None)(feats, words, lam)[0]
+        assert np.isin(best_first(scores, 12), positions).all()
+    assert {m["name"] for m in explorer.hello()[0]["methods"]} == {
+        "average",
+        "weicom",
+        "linear",
+        "zscore",
+        "sum",
+        "minimum",
+    }
+    one = positions_of(explorer, cls="beach")
+    assert set(np.array(explorer.archive.classes)[one]) == {"beach"}
+
+
+def positions_of(explorer, **more):
+    _, buffers = explorer.answer({"ask": "query", "images": [9], "words": "grass", "method": "weicom", **more})
+    return np.frombuffer(buffers[2], np.int32)
+
+
+def test_marks_are_kept_and_evaluated(explorer, features, encoder):
+    for answer, verdict in ((4, "right"), (9, "wrong"), (7, "right"), (7, "")):
+        assert (
+            "saved"
+            in explorer.answer({"ask": "mark", "image": 2, "words": "two, red", "answer": answer, "verdict": verdict})[
+                0
+            ]
+        )
+    facts, _ = explorer.answer({"ask": "query", "images": [2], "words": "two, red"})
+    assert facts["marks"] == {4: "right", 9: "wrong", 7: ""}
+    files = explorer.archive.files
+    table = marks_table(explorer.marks)
+    assert table.to_numpy().tolist() == [
+        [files[2], "two, red", files[4], "right"], [files[2], "two, red", files[9], "wrong"]
+    ]  # fmt: skip
+    benchmark = read_marks(explorer.marks, explorer.archive)
+    rows = evaluate(benchmark, features, encoder.encode_texts, ["image"], progress=False)
+    s = features.feats @ features.feats[2]
+    assert rows["AP"].tolist() == [1.0 if s[4] > s[9] else 0.5]
+    again = Explorer(explorer.archive, explorer.feats, encoder, explorer.marks.parent)
+    assert again.answer({"ask": "query", "images": [2], "words": "two, red"})[0]["marks"] == {4: "right", 9: "wrong"}
+    assert "verdict" in error(explorer, ask="mark", image=2, words="a", answer=1, verdict="perhaps")
+
+
+def test_marks_that_no_method_is_compared_on_are_reported(explorer):
+    for words, without in (("", ""), ("two", "red"), ("", "red")):
+        question = {"ask": "mark", "image": 2, "words": words, "without": without, "answer": 4, "verdict": "right"}
+        assert "saved" in explorer.answer(question)[0]
+        facts, _ = explorer.answer({"ask": "query", "images": [2], "words": words, "without": without})
+        assert facts["marks"] == {4: "right"}
+    assert marks_table(explorer.marks)["text"].tolist() == ["", "two - red", "- red"]
+    with pytest.raises(ValueError, match="no answer to a picture and words is marked right"):
+        read_marks(explorer.marks, explorer.archive)
+    add_mark(explorer.marks, explorer.archive.files[2], "two", explorer.archive.files[4], "right")
+    benchmark = read_marks(explorer.marks, explorer.archive)
+    assert benchmark.queries["text"].tolist() == ["two"]
+    assert sorted(benchmark.warnings["value"]) == ["", "- red", "two - red"]
+
+
+def test_marks_are_labels(explorer):
+    files, names = explorer.archive.files, [file.rsplit("/", 1)[-1] for file in explorer.archive.files]
+    for text, answer, verdict in (
+        ("two", 4, "right"), ("three", 5, "right"), ("two", 6, "wrong"), ("red", 7, "right"), ("three", 4, "right"),
+    ):  # fmt: skip
+        add_mark(explorer.marks, files[2], text, files[answer], verdict)
+    labels = marked_labels(explorer.marks, explorer.archive, ["two", "three"])
+    assert labels.to_numpy().tolist() == [[names[4], "", ""], [names[5], "three", ""]]
+    merged, left_open = merge_journals({"explorer": labels})
+    assert merged.to_numpy().tolist() == [[names[5], "three"]]
+    assert left_open["image"].tolist() == [names[4]]
+
+
+def test_damaged_marks_are_named(tmp_path, explorer):
+    path = tmp_path / "m.csv"
+    path.write_text("image,text,answer,verdict\na,b,c,maybe\n")
+    with pytest.raises(ValueError, match=r"m\.csv, line 2"):
+        marks_table(path)
+    path.write_text("a,b\n")
+    with pytest.raises(ValueError, match="line 1: expected the header"):
+        marks_table(path)
+    path.unlink()
+    add_mark(path, "no.jpg", "red", "no.jpg", "right")
+    with pytest.raises(ValueError, match=r"1 images that .* lacks \(no\.jpg\)"):
+        read_marks(path, explorer.archive)
+    assert marks_table(tmp_path / "absent.csv").empty
+
+
+@pytest.mark.parametrize("before", ["", "image,text,answer,verdict\n1.jpg,red,2.jpg,right"])
+def test_a_mark_goes_on_a_line_of_its_own(tmp_path, before):
+    path = tmp_path / "m.csv"
+    path.write_text(before)
+    add_mark(path, "1.jpg", "red", "3.jpg", "wrong")
+    assert len(marks_table(path)) == before.count("right") + 1
+
+
+def test_packing_is_its_own_inverse_and_refuses_damage():
+    head, buffers = {"ask": "λ"}, [b"", b"12345"]
+    assert unpack(pack(head, buffers)) == (head, buffers)
+    for damage in (b"", b"\xff\xff\xff\x7f", pack(head, buffers)[:-1], pack(head, [])[:-3], b"\x02\0\0\0[]"):
+        with pytest.raises(ValueError, match=r".*"):
+            unpack(damage)
+
+
+def fetch(url, data=None, **headers):
+    request = urllib.request.Request(url, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return reply.status, reply.read()
+    except urllib.error.HTTPError as problem:
+        return problem.code, b""
+
+
+def test_the_server_answers_four_addresses_and_no_other(explorer):
+    with Background(explorer) as address:
+        assert "127.0.0.1" in address
+        assert [fetch(address + path)[0] for path in ("", "explorer.js", "explorer.css")] == [200] * 3
+        for path in (
+            "../pyproject.toml", "%2e%2e/%2e%2e/etc/passwd", "static/x", "marks.csv", "session.py", "thumbnails/",
+            "explorer.js/../session.py", "//etc/passwd", "ask",
+        ):  # fmt: skip
+            assert fetch(address + path)[0] in (404, 405)
+        status, reply = fetch(address + "ask", pack({"ask": "find", "files": ["/etc/passwd"]}, []))
+        assert status == 200
+        assert "no image" in unpack(reply)[0]["error"]
+        assert fetch(address + "ask", b"nonsense")[0] == 400
+        question = pack({"ask": "hello"}, [])
+        assert fetch(address + "ask", question, Origin="http://example.org")[0] == 403
+        assert fetch(address + "ask", question, Host="example.org")[0] == 403
+        assert fetch(address, Host="localhost:1")[0] == 200
+        assert unpack(fetch(address + "ask", question)[1])[0]["n"] == len(explorer.archive)
+
+
+def test_page_escapes_names(explorer, tmp_path):
+    explorer.title = "</title><script>alert(1)</script>"
+    index = write_page(explorer, tmp_path / "page", words=["of my own"])
+    text = index.read_text()
+    assert "<script>alert" not in text
+    assert text.count("</script>") == 2
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    data = json.loads((tmp_path / "page" / "data.js").read_text().removeprefix("globalThis.RSCIR = ").rstrip(";\n"))
+    assert "of my own" in data["facts"]["words"]
+    assert len(data["queries"]) == len(explorer.benchmark.queries)
+    assert len(list((tmp_path / "page" / "thumbnails").iterdir())) == -(-len(explorer.archive) // 50)
+
+
+def test_the_widget_answers_by_messages_and_keeps_no_picture_in_its_state(explorer, monkeypatch):
+    widget, sent = Widget(explorer, 3, "red"), []
+    monkeypatch.setattr(widget, "send", lambda content, buffers: sent.append((content, buffers)))
+    widget._handle_custom_msg({"ask": "query", "images": [3], "words": "red", "id": "7"}, [])
+    ((content, buffers),) = sent
+    assert content["id"] == "7"
+    assert doubles(buffers[0]).argmax() == 3
+    state = widget.get_state()
+    assert (
+        len(json.dumps({key: value for key, value in state.items() if key not in ("_esm", "_css")}, default=str)) < 2000
+    )
+
+
+def test_servers_leave_one_core_between_them():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        one, other = one_core_left(), one_core_left()
+        for enter in (one, other):
+            enter.__enter__()
+            assert torch.get_num_threads() == 2
+        one.__exit__(None, None, None)
+        assert torch.get_num_threads() == 2
+        other.__exit__(None, None, None)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

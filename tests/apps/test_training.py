@@ -1,0 +1,327 @@
+"""The recipe, a few steps of it; and the artefacts it leaves."""
+
+import hashlib
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+from PIL import Image
+from safetensors.torch import save_file
+
+from rscir_lib.apps.commands import training
+from rscir_lib.apps.commands.results import best_and_honest, gap_and_ratio, spreads
+from rscir_lib.apps.commands.training import Cones, adapt, demo, read_captions, spell, split, train, zero_shot_accuracy
+from rscir_lib.archive import read_archive
+from rscir_lib.benchmarks.patterncom import read_patterncom
+from rscir_lib.benchmarks.synthcom import HELD_OUT, draw_synthcom, training_scene
+from rscir_lib.encoders import DEMO_FOLDER, WEIGHTS, load_encoder
+from rscir_lib.evaluation import PUBLISHED
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """Three classes that differ by colour alone, with captions for all images but one."""
+    rng, captions = np.random.default_rng(0), {}
+    for name, colour in {"redroof": (220, 30, 30), "greenfield": (30, 200, 30), "bluesea": (30, 30, 220)}.items():
+        folder = tmp_path / "archive" / "images" / name
+        folder.mkdir(parents=True)
+        for i in range(10):
+            pixels = np.clip(rng.normal(colour, 20, (40, 44, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{name}{i:03d}.jpg")
+            captions[f"{name}{i:03d}"] = [f"a {name[:-4]} {name[-4:]}".replace("blu esea", "blue sea")]
+    captions.popitem()
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps(captions))
+    return tmp_path / "archive", path
+
+
+def test_demo_recipe_leaves_an_encoder(tmp_path):
+    losses = demo(tmp_path / "out", scenes=24, steps=3, cones=Cones(steps=2))
+    assert len(losses) == 5
+    assert np.isfinite(losses).all()
+    encoder = load_encoder(tmp_path / "out", device="cpu")
+    np.testing.assert_allclose(np.linalg.norm(encoder.encode_texts(["oval", "two"]), axis=1), 1, atol=1e-5)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert encoder.provenance["weights_sha256"] in card
+    assert "synthetic" in card
+    assert all(f"* {attribute}: {name}, {value}" in card for attribute, name, value in HELD_OUT)
+    assert (tmp_path / "out" / "loss.png").stat().st_size > 0
+
+
+def test_same_seed_same_weights(tmp_path):
+    for folder in ("a", "b"):
+        demo(tmp_path / folder, scenes=8, steps=1, cones=Cones(steps=1))
+    digests = {hashlib.sha256((tmp_path / folder / WEIGHTS).read_bytes()).digest() for folder in ("a", "b")}
+    assert len(digests) == 1
+
+
+def test_words_never_seen_carry_nothing(tmp_path):
+    images = np.zeros((2, 80, 80, 3), np.uint8)
+    train(images, [["red"], ["green"]], tmp_path, steps=1, batch_size=2)
+    encoder = load_encoder(tmp_path, device="cpu")
+    np.testing.assert_array_equal(encoder.encode_texts(["giraffe"]), encoder.encode_texts(["elephant"]))
+    assert not np.array_equal(encoder.encode_texts(["red"]), encoder.encode_texts(["green"]))
+
+
+class Killed(BaseException):
+    pass
+
+
+def digest(folder):
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def pairs(monkeypatch):
+    """Twelve images with captions, and a model small enough to train some steps at once."""
+    monkeypatch.setitem(training.MODEL, "text_cfg", training.MODEL["text_cfg"] | {"width": 8, "heads": 1, "layers": 1})
+    images = np.random.default_rng(0).integers(0, 256, (12, 80, 80, 3), dtype=np.uint8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine, threads of so short a step only wait for each other
+    yield images, [["red roof", f"number {i}"] for i in range(12)]
+    torch.set_num_threads(threads)
+
+
+def killed_at(step, monkeypatch, *arguments, **options):
+    """Train, and stop as if killed in that step."""
+    real, calls = training.augment, iter(range(step))
+
+    def augment(pixels):
+        if next(calls, None) is None:
+            raise Killed
+        return real(pixels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "augment", augment)
+        with pytest.raises(Killed):
+            train(*arguments, **options)
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(pairs, tmp_path, monkeypatch):
+    options = {"steps": 12, "batch_size": 8, "cones": Cones(steps=6)}
+    whole = train(*pairs, tmp_path / "whole", **options)
+    for step in (
+        1,
+        4,
+        5,
+        5,
+    ):  # before the first checkpoint; then in sessions that save some, the last in the second stage
+        killed_at(step, monkeypatch, *pairs, tmp_path / "killed", **options)
+    assert (tmp_path / "killed" / training.CHECKPOINT).exists()
+    pd.testing.assert_series_equal(train(*pairs, tmp_path / "killed", **options), whole)
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
+    assert sorted(path.name for path in (tmp_path / "killed").glob("[!.]*")) == [
+        "README.md",
+        "loss.png",
+        "open_clip_config.json",
+        WEIGHTS,
+    ]
+
+
+def test_a_checkpoint_of_something_else_is_named(pairs, tmp_path, monkeypatch):
+    killed_at(3, monkeypatch, *pairs, tmp_path, steps=10, batch_size=8)
+    with pytest.raises(ValueError, match=r"training.pt: can't go on from here .*other images, captions or settings"):
+        train(*pairs, tmp_path, steps=11, batch_size=8)
+    path = tmp_path / training.CHECKPOINT
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"training.pt: can't go on from here .*delete it"):
+        train(*pairs, tmp_path, steps=10, batch_size=8)
+
+
+def test_two_do_not_train_in_one_folder(pairs, tmp_path):
+    with FileLock(tmp_path / training.LOCK), pytest.raises(ValueError, match="another process trains here"):
+        train(*pairs, tmp_path, steps=1)
+
+
+def test_second_stage_sets_the_modalities_apart(pairs, tmp_path):
+    train(*pairs, tmp_path / "plain", steps=3)
+    weights = digest(tmp_path / "plain")
+    losses = train(*pairs, tmp_path / "apart", steps=0, cones=Cones(steps=2), start=tmp_path / "plain")
+    assert len(losses) == 2
+    assert digest(tmp_path / "plain") == weights
+    assert weights in (tmp_path / "apart" / "README.md").read_text()
+
+    def shape(folder):
+        encoder = load_encoder(folder, device="cpu")
+        batch = torch.stack([encoder.preprocess(Image.fromarray(image)) for image in pairs[0]])
+        return spreads(encoder.encode_images(batch), encoder.encode_texts([f"number {i}" for i in range(12)]))
+
+    before, after = shape(tmp_path / "plain"), shape(tmp_path / "apart")
+    assert gap_and_ratio(after)[0] >= 0.3
+    assert after.loc["image-text", "std"] < before.loc["image-text", "std"]
+    scale = load_encoder(tmp_path / "apart", device="cpu").model.logit_scale.exp().item()
+    assert scale == pytest.approx(1 / Cones.temperature, rel=1e-2)
+
+
+def test_a_start_is_followed_by_a_second_stage_and_fits(pairs, tmp_path):
+    for options in ({"steps": 0}, {"steps": 0, "start": tmp_path}, {"steps": 1, "start": tmp_path, "cones": Cones()}):
+        with pytest.raises(ValueError, match="a first stage has steps or a start"):
+            train(*pairs, tmp_path / "out", **options)
+    save_file({"logit_scale": torch.zeros(())}, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError, match="another architecture"):
+        train(*pairs, tmp_path / "out", steps=0, cones=Cones(steps=1), start=tmp_path)
+
+
+def test_adapt_takes_names_with_spaces(colours, tmp_path):
+    root, captions = colours
+    (root / "images" / "redroof").rename(root / "images" / "red roof")
+    for path in (root / "images" / "red roof").iterdir():
+        path.rename(path.with_name(path.name.replace("redroof", "red roof ")))
+    captions.write_text(captions.read_text().replace('"redroof', '"red roof '))
+    accuracy = adapt(root, captions, tmp_path / "run", epochs=1)
+    assert accuracy["chance"] == pytest.approx(1 / 3)
+    listed = [read_archive(root, tmp_path / "run" / file).files for file in ("train.csv", "heldout.csv")]
+    assert sorted(sum(listed, ())) == sorted(read_archive(root).files)
+
+
+def test_adapt_without_classes(colours, tmp_path):
+    root, captions = colours
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, path in enumerate(sorted(root.glob("images/*/*"))):
+        path.rename(flat / f"{i:02}-{path.name}")
+    captions.write_text(json.dumps({path.name: ["a roof"] for path in flat.iterdir()}))
+    assert adapt(flat, captions, tmp_path / "run", epochs=1).empty
+    assert load_encoder(tmp_path / "run", device="cpu").dim == 128
+
+
+def test_images_and_captions_must_pair_up(tmp_path):
+    with pytest.raises(ValueError, match="2 images for 1 caption lists"):
+        train(np.zeros((2, 80, 80, 3), np.uint8), [["red"]], tmp_path, steps=1)
+    with pytest.raises(ValueError, match="each image needs a caption"):
+        train(np.zeros((2, 80, 80, 3), np.uint8), [["red"], []], tmp_path, steps=1)
+
+
+def test_adapt_learns_a_folder_of_images(colours, tmp_path):
+    root, captions = colours
+    accuracy = adapt(str(root), str(captions), tmp_path / "run", epochs=40)
+    assert accuracy["class by its training captions"] == 1
+    assert accuracy["chance"] == pytest.approx(1 / 3)
+    archive = read_archive(root)
+    train_files, held_out = (read_archive(root, tmp_path / "run" / f).files for f in ("train.csv", "heldout.csv"))
+    assert sorted(train_files + held_out) == sorted(archive.files)
+    assert len(held_out) == 6
+    assert load_encoder(tmp_path / "run", device="cpu").encode_texts(["red roof"]).shape == (1, 128)
+
+
+def test_split_is_by_class_and_by_seed(colours):
+    archive = read_archive(colours[0])
+    first, rest = split(archive)
+    assert pd.Series(archive.classes).iloc[first].value_counts().eq(8).all()
+    assert not set(first) & set(rest)
+    np.testing.assert_array_equal(first, split(archive)[0])
+    assert not np.array_equal(first, split(archive, seed=1)[0])
+
+
+def test_captions_are_checked(colours, tmp_path):
+    archive = read_archive(colours[0])
+    assert sum(not group for group in read_captions(colours[1], archive)) == 1
+    image = archive.names[0]
+    for content, message in (
+        ('["a"]', "expected JSON"),
+        ("{", "expected JSON"),
+        ("{}", "names no image"),
+        (json.dumps({image: ["sea", " "]}), f"{image} needs a list of captions"),
+        (json.dumps({image: "sea"}), "found 'sea'"),
+    ):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            read_captions(tmp_path / "bad.json", archive)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("golfcourse", "golf course"), ("freeway", "freeways"), ("mobilehomepark", "mobile homes park"), ("zoo", "zoo")],
+)
+def test_class_names_in_the_captions_words(name, words):
+    assert spell(name, {"golf", "course", "freeways", "mobile", "homes", "park", "o"}) == words
+
+
+def test_accuracy_by_hand():
+    texts = {"one": [1.0, 0.0], "two": [0.0, 1.0]}
+    features = np.array([[0.9, 0.1], [0.1, 0.9], [0.8, 0.2], [0.7, 0.3]], np.float32)
+
+    def encode_texts(prompts):
+        return np.array([texts[prompt] for prompt in prompts], np.float32)
+
+    accuracy = zero_shot_accuracy(
+        features, ["one", "two", "two", "one"], encode_texts, {"one": ["one"], "two": ["two"]}
+    )
+    assert accuracy == 0.75
+
+
+def test_bundled_demo_encoder_is_small_and_is_the_one_on_its_card():
+    assert sum(file.stat().st_size for file in DEMO_FOLDER.iterdir()) <= 12e6
+    digest = hashlib.sha256((DEMO_FOLDER / WEIGHTS).read_bytes()).hexdigest()
+    assert digest in (DEMO_FOLDER / "README.md").read_text()
+
+
+def has_clips_shape(images, texts):
+    gap, ratio = gap_and_ratio(spreads(images, texts))
+    return gap >= 0.3 and 2 <= ratio <= 4
+
+
+def test_demo_encoder_has_clips_shape_on_the_benchmark_and_on_training_scenes(tmp_path):
+    encoder = load_encoder("demo", device="cpu")
+
+    def encode(pictures):
+        return encoder.encode_images(torch.stack([encoder.preprocess(picture) for picture in pictures]))
+
+    benchmark = read_patterncom(draw_synthcom(tmp_path / "synthcom", images_per_class=6))
+    archive, values = benchmark.archive, encoder.encode_texts(sorted(set(benchmark.labels["value"])))
+    assert has_clips_shape(encode([archive.read(i) for i in range(len(archive))]), values)
+
+    scenes = [training_scene(0, i, 128) for i in range(200)]
+    features = encode([picture for picture, _ in scenes])
+    assert has_clips_shape(features, values)
+    assert has_clips_shape(features, encoder.encode_texts(sorted({text for _, texts in scenes for text in texts})))
+
+
+def test_shape_of_similarities_by_hand():
+    images, texts = np.array([[1.0, 0], [0, 1], [0.6, 0.8]]), np.array([[0.0, 1]])
+    shapes = spreads(images, texts)
+    np.testing.assert_allclose(shapes["mean"], [(0 + 0.6 + 0.8) / 3, (0 + 1 + 0.8) / 3])
+    np.testing.assert_allclose(shapes["std"], [np.std([0, 0.6, 0.8]), np.std([0, 1, 0.8])])
+    np.testing.assert_allclose(shapes["50%"], [0.6, 0.8])
+    gap, ratio = gap_and_ratio(shapes)
+    assert gap == pytest.approx(-0.4 / 3)
+    assert ratio == pytest.approx(np.std([0, 0.6, 0.8]) / np.std([0, 1, 0.8]))
+
+
+def test_shape_of_real_similarities_is_as_published(whu_root):
+    stored = pd.read_csv(PUBLISHED.with_name("whurs19_similarities.csv"))
+    for (encoder, architecture), rows in stored.groupby(["encoder", "architecture"]):
+        model = {"clip": "CLIP", "remoteclip": "RemoteCLIP"}[encoder]
+        with np.load(whu_root / f"{model}_{architecture}.npz", allow_pickle=False) as file:
+            images, texts = file["image_features"].astype(np.float32), file["text_a_satellite_image_of_a"]
+        images, texts = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts))
+        assert has_clips_shape(images, texts)
+        np.testing.assert_allclose(spreads(images, texts), rows.set_index("pairs").iloc[:, 2:], atol=6e-4)
+
+
+def test_honest_lambda_is_chosen_on_the_other_attributes():
+    ap = {"color": [0.2, 0.9, 0.4], "shape": [0.8, 0.1, 0.3], "density": [0.7, 0.2, 0.3]}  # at lambda 0.25, 0.5, 0.75
+    rows = pd.DataFrame(
+        [
+            {"method": "weicom", "lambda": lam, "attribute": attribute, "AP": value}
+            for attribute, values in ap.items()
+            for lam, value in zip((0.25, 0.5, 0.75), values, strict=True)
+        ]
+    )
+    rows.index = rows.groupby("attribute", sort=False).ngroup()  # one query an attribute
+    # without colour 0.25 is best (0.75), without shape 0.5 (0.55), without density 0.25 and 0.5 tie: the first
+    found = best_and_honest(rows).loc["weicom"]
+    assert found["lambda"] == 0.25
+    assert found["best"] == pytest.approx(100 * (0.2 + 0.8 + 0.7) / 3)
+    assert found["honest"] == pytest.approx(100 * (0.2 + 0.1 + 0.7) / 3)
+    assert found["even"] == pytest.approx(100 * (0.9 + 0.1 + 0.2) / 3)
+    assert np.isnan(best_and_honest(rows[rows["attribute"] == "color"]).loc["weicom", "honest"])
+
+
+def test_adapt_on_real_imagery(ucm_root, tmp_path):
+    accuracy = adapt(str(ucm_root), str(ucm_root / "captions.json"), tmp_path / "run", epochs=8)
+    assert len(read_archive(ucm_root, tmp_path / "run" / "heldout.csv")) == 420
+    assert accuracy["class by its training captions"] > 2 * accuracy["chance"]

@@ -1,0 +1,330 @@
+"""The command that runs the notebooks, on tiny notebooks of its own."""
+
+import shutil
+import subprocess
+import sys
+import time
+
+import nbformat
+import psutil
+import pytest
+
+from rscir_lib.apps.commands import workbook
+from rscir_lib.runs import run as runs
+
+PARAMETERS = """\
+OUTPUT_ROOT = ""  # where the run folder goes
+DATASET_ROOT = ""  # the data
+ENCODER = "demo"  # its name
+SIZE = 3  # a number
+LAMBDAS = [0.5]  # a list
+SHARE = 0.5  # a fraction"""
+WRITE = "from pathlib import Path\nrun = Path(OUTPUT_ROOT) / f'{Path(DATASET_ROOT).name}_{Path(ENCODER).name}'"
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """A project of two notebooks: the first writes SIZE to a table, the second fails when SIZE is 0."""
+    cells = {
+        "01_write.ipynb": (PARAMETERS, WRITE, "(run / 'tables' / '01.csv').write_text(str(SIZE))"),
+        "02_divide.ipynb": (PARAMETERS.replace("LAMBDAS", "WEIGHTS"), WRITE, "# fails\n1 / SIZE"),
+    }
+    for name, (parameters, *rest) in cells.items():
+        first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+        nb = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, rest)])
+        nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(nb, tmp_path / name)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "labels.csv").write_text("a")
+    monkeypatch.setattr(workbook, "NOTEBOOKS", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(notebooks):
+    """The command on these notebooks, into a folder beside them."""
+    paths = [f"OUTPUT_ROOT={notebooks / 'runs'}", f"DATASET_ROOT={notebooks / 'data'}"]
+    return lambda *words: workbook.main([*words, *paths])
+
+
+def test_run_folders_differ_where_runs_differ(tmp_path):
+    names = [
+        runs.run_folder(str(tmp_path), *rest).name
+        for rest in [
+            (),
+            ("", "demo", "RN50"),
+            ("", "/models/ours"),
+            ("/data/PatternNet", "clip"),
+            ("", "demo", "", "/x/test.csv"),
+            ("", "demo", "", "", "first-release"),
+            ("", "demo", "", "", "released", "bfloat16"),
+        ]
+    ]
+    assert names == [
+        "synthcom_demo", "synthcom_demo_RN50", "synthcom_ours", "PatternNet_clip", "synthcom_demo_test",
+        "synthcom_demo_first-release", "synthcom_demo_bfloat16",
+    ]  # fmt: skip
+    assert (tmp_path / "PatternNet_clip" / "tables").is_dir()
+
+
+def test_run_folder_is_not_shared_by_datasets_of_one_name(tmp_path):
+    runs.run_folder(str(tmp_path), "/a/PatternNet", "clip")
+    with pytest.raises(ValueError, match=r"PatternNet_clip holds another run, with another dataset; .*OUTPUT_ROOT"):
+        runs.run_folder(str(tmp_path), "/b/PatternNet", "clip")
+
+
+def test_paths_count_from_the_project(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert runs.dataset_root() == runs.ROOT / "data" / "synthcom"
+    assert runs.from_root("data/x") == runs.ROOT / "data" / "x"
+    assert runs.from_root("") is None
+
+
+def test_select_by_beginning_in_order(notebooks):
+    assert [path.stem for path in workbook.select_notebooks(["02", "01_write.ipynb"])] == ["01_write", "02_divide"]
+    with pytest.raises(ValueError, match="no notebook '03'; there are 01_write, 02_divide"):
+        workbook.select_notebooks(["03"])
+
+
+def test_parameters_go_where_they_are_declared(notebooks, monkeypatch):
+    (notebooks / "7").mkdir()
+    monkeypatch.chdir(notebooks)
+    given = {"LAMBDAS": "[0.1, 1]", "ENCODER": "7", "SHARE": 1}
+    first, second = workbook.resolve_parameters(workbook.select_notebooks([]), given).values()
+    assert first["LAMBDAS"] == [0.1, 1]
+    assert "LAMBDAS" not in second
+    assert first["ENCODER"] == second["ENCODER"] == str(notebooks / "7")  # text stays text, a folder becomes absolute
+    assert first["SIZE"] == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"LAMDAS": "[0.1]"}, "no parameter 'LAMDAS'.*they declare OUTPUT_ROOT, DATASET_ROOT, ENCODER, SIZE, LAMBDAS"),
+        ({"SIZE": "three"}, "SIZE=three: not a literal like 3"),
+        ({"SIZE": [3]}, r"SIZE=\[3\]: expected int, such as 3"),
+        ({"LAMBDAS": "0.5"}, r"LAMBDAS=0.5: expected a list without repetition, each a number from 0 to 1"),
+    ],
+)
+def test_parameters_are_checked(notebooks, given, message):
+    with pytest.raises(ValueError, match=message):
+        workbook.resolve_parameters(workbook.select_notebooks([]), given)
+
+
+def test_stops_at_the_first_failure_and_says_where(run, notebooks, capsys):
+    assert run("SIZE=0") == 1
+    out, err = capsys.readouterr()
+    assert "[2/2] 02_divide" in out
+    assert "error: 02_divide, cell [4]: ZeroDivisionError: division by zero" in err
+    assert "Traceback" not in err
+    assert (notebooks / "runs" / "data_demo" / "notebooks" / "02_divide.ipynb").exists()
+
+
+def test_what_stands_is_skipped(run, notebooks, capsys):
+    table = notebooks / "runs" / "data_demo" / "tables" / "01.csv"
+
+    def outcome(*words: str) -> str:
+        assert run("01", *words) == 0
+        return capsys.readouterr().out.split("\n")[1].split(",")[0].strip()
+
+    assert outcome() == "ran"
+    assert table.read_text() == "3"
+    assert outcome() == "stands"
+    assert outcome("--force") == "ran"
+    assert outcome("SIZE=4") == "ran"
+    assert table.read_text() == "4"
+    table.unlink()
+    assert outcome("SIZE=4") == "ran"
+    (table.parents[1] / "features" / "features.npy").write_text("made by a later notebook")
+    assert outcome("SIZE=4") == "stands"
+    (notebooks / "data" / "labels.csv").write_text("another")
+    assert outcome("SIZE=4") == "ran"
+
+
+def test_parameter_file_and_words(run, notebooks):
+    (notebooks / "small.yaml").write_text("SIZE: 5\nSHARE: 0.25\n")
+    assert run("01", "--params", str(notebooks / "small.yaml"), "SIZE=6") == 0
+    assert (notebooks / "runs" / "data_demo" / "tables" / "01.csv").read_text() == "6"
+
+
+def outcomes(out: str) -> list[str]:
+    """What the command says of each notebook."""
+    return [line.split(",")[0].strip() for line in out.splitlines() if line.startswith("      ")]
+
+
+@pytest.mark.parametrize("damage", ["", '{"fingerprint": "', "[1]", '"text"', "{}", '{"results": ["old"]}', "\x00\xff"])
+def test_a_damaged_stamp_is_reported_and_its_notebook_runs_again(run, notebooks, damage, capsys):
+    stamp = notebooks / "runs" / "data_demo" / "notebooks" / "01_write.json"
+    stamp.parent.mkdir(parents=True)
+    stamp.write_text(damage)
+    assert run("01") == 0
+    out, err = capsys.readouterr()
+    assert outcomes(out) == ["ran"]
+    assert f"{stamp} is damaged" in err
+    assert "01_write runs again" in err
+    assert run("01") == 0
+    assert outcomes(capsys.readouterr().out) == ["stands"]
+
+
+def test_results_stand_only_where_they_are_and_follow_from_what_is_there(run, notebooks, monkeypatch, capsys):
+    library = notebooks / "library"
+    for name in ("workbook.py", "explorer/widget.js", "explorer/__pycache__/old.pyc"):
+        (library / name).parent.mkdir(parents=True, exist_ok=True)
+        (library / name).write_text("one")
+    monkeypatch.setattr(workbook, "__file__", str(library / "workbook.py"))
+    folder = notebooks / "runs" / "data_demo"
+
+    def outcome() -> str:
+        assert run("01") == 0
+        return outcomes(capsys.readouterr().out)[0]
+
+    assert outcome() == "ran"
+    assert outcome() == "stands"
+    (library / "explorer" / "widget.css").write_text("new")
+    assert outcome() == "ran"
+    (library / "explorer" / "widget.js").write_text("two")
+    assert outcome() == "ran"
+    (library / "explorer" / "__pycache__" / "new.pyc").write_text("compiled")
+    assert outcome() == "stands"
+    (folder / "tables" / "01.csv").write_text("cut short")
+    assert outcome() == "ran"
+    for result in (folder / "tables" / "01.csv", folder / "notebooks" / "01_write.ipynb"):
+        result.unlink()
+    assert outcome() == "ran"
+    shutil.move(notebooks / "data", notebooks / "moved")  # the same files and times
+    shutil.move(notebooks / "moved", notebooks / "data")
+    assert outcome() == "stands"
+
+
+def test_a_changed_listing_makes_results_fall(notebooks, tmp_path):
+    (notebooks / "part.csv").write_text("images/a.jpg 0 a\n")
+    parameters = {"LISTING": str(notebooks / "part.csv"), "DATASET_ROOT": str(notebooks / "data")}
+    notebook = notebooks / "01_write.ipynb"
+    before = workbook.fingerprint(notebook, parameters, tmp_path / "runs" / "r")
+    assert workbook.fingerprint(notebook, parameters, tmp_path / "runs" / "r") == before
+    (notebooks / "part.csv").write_text("images/b.jpg 0 b!\n")
+    assert workbook.fingerprint(notebook, parameters, tmp_path / "runs" / "r") != before
+
+
+def test_results_inside_the_dataset_are_no_input(notebooks):
+    data = notebooks / "data"
+    parameters = {"DATASET_ROOT": str(data)}
+    before = workbook.fingerprint(notebooks / "01_write.ipynb", parameters, data / "runs" / "data_demo")
+    for run_name in ("data_demo", "data_clip"):
+        (data / "runs" / run_name).mkdir(parents=True)
+        (data / "runs" / run_name / "table.csv").write_text("a result")
+    assert workbook.fingerprint(notebooks / "01_write.ipynb", parameters, data / "runs" / "data_demo") == before
+    # but a dataset that lies beside the runs, as `make results` draws one, is one
+    inside = {"DATASET_ROOT": str(data / "runs" / "data_clip")}
+    before = workbook.fingerprint(notebooks / "01_write.ipynb", inside, data / "runs" / "data_demo")
+    (data / "runs" / "data_clip" / "table.csv").write_text("another")
+    assert workbook.fingerprint(notebooks / "01_write.ipynb", inside, data / "runs" / "data_demo") != before
+
+
+def test_fingerprints_know_no_place(notebooks, tmp_path):
+    """A project and its data that were moved together keep their results."""
+    marks = []
+    for place in ("here", "there"):
+        data = tmp_path / place / "data"
+        shutil.copytree(notebooks / "data", data)  # with the times
+        parameters = {"DATASET_ROOT": str(data), "OUTPUT_ROOT": str(tmp_path / place / "runs"), "ENCODER": "demo"}
+        marks.append(workbook.fingerprint(notebooks / "01_write.ipynb", parameters, tmp_path / place / "runs" / "r"))
+    assert marks[0] == marks[1]
+
+
+def test_grid_runs_every_combination_and_says_at_its_end_what_failed(run, notebooks, capsys):
+    for encoder in ("one", "two"):
+        (notebooks / encoder).mkdir()
+    given = f"ENCODER={notebooks}/one,{notebooks}/two,nope,demo"
+    assert run("01", given) == 1
+    out, err = capsys.readouterr()
+    assert outcomes(out) == ["ran", "ran", "ran"]
+    assert "(4/4) ENCODER=demo" in out  # the others went on
+    assert out.rstrip().splitlines()[-2] == "3 of 4 combinations finished"
+    assert "failed: ENCODER=nope: ENCODER='nope': expected one of demo, clip" in out.rstrip().splitlines()[-1]
+    assert "error: ENCODER='nope'" in err
+    for name in ("data_one", "data_two", "data_demo"):
+        assert (notebooks / "runs" / name / "tables" / "01.csv").read_text() == "3"
+    assert run("01", given.replace(",nope", "")) == 0  # resumed
+    assert outcomes(capsys.readouterr().out) == ["stands", "stands", "stands"]
+
+
+def test_grid_varies_what_names_a_run_and_nothing_else(tmp_path, monkeypatch):
+    both = workbook.grid({"ENCODER": "clip, remoteclip", "ARCHITECTURE": ["RN50", "ViT-L-14"], "LAMBDAS": "[0.1, 0.2]"})
+    assert list(both) == [
+        f"ENCODER={encoder} ARCHITECTURE={architecture}"
+        for encoder in ("clip", "remoteclip")
+        for architecture in ("RN50", "ViT-L-14")
+    ]
+    assert both["ENCODER=remoteclip ARCHITECTURE=RN50"] == {
+        "ENCODER": "remoteclip", "ARCHITECTURE": "RN50", "LAMBDAS": "[0.1, 0.2]",
+    }  # fmt: skip
+    (tmp_path / "mine, 2024").mkdir()
+    assert list(workbook.grid({"DATASET_ROOT": str(tmp_path / "mine, 2024")})) == [""]
+
+
+def test_ending_early_is_no_failure(run, notebooks, capsys):
+    nb = nbformat.read(notebooks / "01_write.ipynb", as_version=4)
+    nb.cells.insert(2, nbformat.v4.new_code_cell("raise SystemExit(0)"))
+    nbformat.write(nb, notebooks / "01_write.ipynb")
+    assert run("01") == 0
+    assert outcomes(capsys.readouterr().out) == ["ran as far as it goes without labels"]
+    assert not (notebooks / "runs" / "data_demo" / "tables" / "01.csv").exists()
+    assert run("01") == 0
+    assert outcomes(capsys.readouterr().out) == ["stands"]
+
+
+def test_kernels_import_the_library_of_the_command(run, notebooks, tmp_path, monkeypatch):
+    """Also where their environment has another one."""
+    (tmp_path / "other" / "rscir_lib").mkdir(parents=True)
+    (tmp_path / "other" / "rscir_lib" / "__init__.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "other"))
+    nb = nbformat.read(notebooks / "01_write.ipynb", as_version=4)
+    nb.cells[-1].source = "import rscir_lib\n(run / 'tables' / '01.csv').write_text(rscir_lib.__file__)"
+    nbformat.write(nb, notebooks / "01_write.ipynb")
+    assert run("01") == 0
+    found = (notebooks / "runs" / "data_demo" / "tables" / "01.csv").read_text()
+    assert found == str(runs.ROOT / "rscir_lib" / "__init__.py")
+
+
+def test_two_commands_at_once_take_turns(run, notebooks, capsys):
+    folder = notebooks / "runs" / "data_demo"
+    folder.mkdir(parents=True)
+    code = "import sys, time, filelock\nwith filelock.FileLock(sys.argv[1]): print(flush=True); time.sleep(3)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(folder / ".lock")], stdout=subprocess.PIPE)
+    other.stdout.readline()
+    assert run("01") == 0
+    assert "another command works in" in capsys.readouterr().out
+    assert (folder / "tables" / "01.csv").read_text() == "3"
+    other.communicate()
+
+
+def test_a_kill_inside_a_notebook_loses_and_hides_nothing(notebooks):
+    """SIGKILL of the command and its kernel while the second notebook works: it alone runs again."""
+    nb = nbformat.read(notebooks / "02_divide.ipynb", as_version=4)
+    nb.cells[-1].source = (
+        "import os, time\n(run / 'tables' / '02.csv').write_text('half')\n"
+        "time.sleep(0 if (run / 'killed').exists() else 600)\n(run / 'tables' / '02.csv').write_text('whole')"
+    )
+    nbformat.write(nb, notebooks / "02_divide.ipynb")
+    code = (
+        "import sys; from pathlib import Path; from rscir_lib import workbook; workbook.NOTEBOOKS = Path(sys.argv[1]);"
+        "sys.exit(workbook.main(sys.argv[2:]))"
+    )
+    words = [f"OUTPUT_ROOT={notebooks / 'runs'}", f"DATASET_ROOT={notebooks / 'data'}"]
+    command = [sys.executable, "-c", code, str(notebooks), *words]
+    table = notebooks / "runs" / "data_demo" / "tables" / "02.csv"
+    first = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not table.exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert table.read_text() == "half"
+    kernels = [child.pid for child in psutil.Process(first.pid).children(recursive=True)]
+    for pid in (first.pid, *kernels):
+        psutil.Process(pid).kill()
+    first.communicate()
+    (table.parents[1] / "killed").touch()
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert outcomes(again.stdout) == ["stands", "ran"]
+    assert table.read_text() == "whole"

@@ -1,0 +1,112 @@
+"""The benchmark's quick forms: that they run, and write what they promise. No time is asserted."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from bench import cost, main, patterncom_shaped, plain_loop, random_features, random_texts, scale
+from bench.measure import Report
+
+from rscir_lib.evaluation import evaluate
+from rscir_lib.features import Features, store
+
+PAGE = Path(__file__).parents[1] / "notebooks" / "book" / "scale.md"
+
+
+def test_plain_loop_is_the_same_measure():
+    """What the evaluator is timed against computes the same thing."""
+    benchmark = patterncom_shaped(380)
+    archive = benchmark.archive
+    features = Features(random_features(archive.classes, 16), archive.files, archive.classes, {})
+    rows = evaluate(benchmark, features, lambda t: random_texts(t, 16), methods=["weicom"], progress=False)
+    assert plain_loop(benchmark, features.feats) == pytest.approx(rows["AP"].tolist(), abs=1e-3)
+
+
+def test_benchmark_has_the_shape_of_patterncom():
+    composition = patterncom_shaped(3_800).composition()
+    assert composition.index.get_level_values("attribute").nunique() == 6
+    assert composition["values"].str.split(", ").str.len().between(2, 5).all()
+    assert composition["positives min"].min() >= 1
+
+
+def test_bench(tmp_path, capsys):
+    main(["--quick", "--out", str(tmp_path)])
+    table = pd.read_csv(tmp_path / "bench.csv")
+    assert set(table["section"]) == {"evaluator", "query", "extractor", "precision"}
+    assert (table["seconds"].dropna() > 0).all()
+    assert table.loc[table["what"] == "evaluate, weicom, per query", "ratio"].notna().all()
+    assert "evaluate, weicom, per query" in capsys.readouterr().out
+
+
+def test_a_store_that_is_damaged_is_made_again_and_another_one_is_left(tmp_path):
+    folder = scale.make_store(tmp_path / "store", 2_000, 8, 2**13)
+    shard = sorted(folder.glob("*[0-9a-f].npy"))[0]
+    before = shard.read_bytes()
+    shard.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    scale.make_store(folder, 2_000, 8, 2**13)
+    assert shard.read_bytes() == before
+    with pytest.raises(FileExistsError, match=r"holds another store .*2000.*; delete it, or choose another folder"):
+        scale.make_store(folder, 1_000, 8, 2**13)
+    assert shard.read_bytes() == before
+
+
+def test_scale(tmp_path, capsys, monkeypatch):
+    """A store of five shards, made, and found standing when its making was cut off; answers held to a plain scan."""
+    written, write = [], store.write_shard
+
+    def cut_off(*arguments, **options):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(write(*arguments, **options))
+        return written[-1]
+
+    monkeypatch.setattr(store, "write_shard", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        main(["scale", "--quick", "--out", str(tmp_path)])
+    monkeypatch.setattr(store, "write_shard", write)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*.npy")}
+    assert len(before) == 4
+    main(["scale", "--quick", "--queries", "4", "--out", str(tmp_path)])
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    table = pd.read_csv(tmp_path / "scale.csv")
+    assert set(table["section"]) == {"store", "limit", "scan", "core", "scaling", "check", "dask", "resident"}
+    assert table["what"].str.contains("a worker killed: equal bytes").sum() == 1
+    assert table.loc[table["section"] == "scaling", "images"].max() == 20_000
+    assert (tmp_path / "scaling.png").stat().st_size > 10_000
+    assert "equal to a plain float64 scan" in capsys.readouterr().out
+
+
+def test_the_plain_scan_sees_a_wrong_answer():
+    features = Features(random_features(["a", "b"] * 50, 16), [f"{i}.png" for i in range(100)], ["a", "b"] * 50)
+    asked = scale.Asked.of(features, 2, 5)
+    positions, found = asked.search(features)[0], asked.ranks(features)
+    scale.check(Report(), features, asked, positions, found)
+    with pytest.raises(RuntimeError, match="query 1: another top 20 or other ranks"):
+        scale.check(Report(), features, asked, np.stack([positions[0], positions[1][::-1]]), found)
+
+
+def test_cost_adds_up():
+    """Ten machines take a tenth of the time, until the scheduler is what takes it; money stays."""
+    one, ten = cost.cost(10**8, 1), cost.cost(10**8, 10)
+    assert ten["extraction h"] == pytest.approx(one["extraction h"] / 10)
+    assert ten["USD extraction"] == pytest.approx(one["USD extraction"])
+    assert one["scanned from"] == "disk"
+    assert ten["scanned from"] == "memory"
+    assert ten["alone s"] > one["alone s"] / 100
+    assert cost.report() in PAGE.read_text(), "python -m bench cost prints the page's table"
+
+
+def test_rehearsal(tmp_path, capsys):
+    main(["rehearse", "--quick", "--out", str(tmp_path)])
+    table = pd.read_csv(tmp_path / "rehearsal.csv")
+    assert list(table["what"][:4]) == [
+        "draw SynthCom (synthetic)",
+        "read the benchmark",
+        "extract, demo",
+        "evaluate, four methods, eleven lambdas",
+    ]
+    assert table["what"].str.contains("load remoteclip RN50").any()
+    loads = table["what"].str.startswith("load")  # a small step may live on what was freed before it
+    assert (table.loc[loads, "mib"] > 0).all()
+    assert "weicom" in capsys.readouterr().out

@@ -1,0 +1,131 @@
+"""The house holds its shape: layers, rooms, line budgets. Read from the syntax trees, so nothing is imported.
+
+Every budget is a ratchet: where a number falls, lower it here; no commit raises one.
+"""
+
+import ast
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(__file__).parents[1] / "rscir_lib"
+# bottom to top; what shares a row knows nothing of its neighbours
+LAYERS = (
+    ("storage",),
+    ("similarity", "encoders", "plots"),
+    ("archive", "methods"),
+    ("features", "benchmarks"),
+    ("ranking",),
+    ("search", "evaluation"),
+    ("analysis", "runs"),
+    ("apps",),
+)
+FACES = ("__init__", "patterncom", "workbook", "__main__")  # short names for what lies in a room
+LEVEL = {room: level for level, row in enumerate(LAYERS) for room in row} | dict.fromkeys(FACES, len(LAYERS))
+# what a query passes through
+SPINE = (
+    "archive/", "benchmarks/base.py", "benchmarks/patterncom.py", "similarity/", "methods/base.py",
+    "methods/pairwise.py", "features/features.py", "ranking/", "evaluation/", "search/searcher.py", "encoders/base.py",
+)  # fmt: skip
+BUDGETS = {"all": 14_800, "outside apps": 9_500, "spine": 4_500}
+LONGEST_FUNCTION = 130
+LONGEST_FILE = 990
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(LIBRARY).as_posix()
+
+
+SOURCES = sorted(
+    path for path in LIBRARY.rglob("*") if path.suffix in (".py", ".js", ".css", ".html") and "vendor" not in path.parts
+)
+MODULES = {name_of(path).removesuffix(".py"): path for path in SOURCES if path.suffix == ".py"}
+TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in MODULES.items()}
+
+
+def room_of(module: str) -> str:
+    return module.split("/")[0]
+
+
+def imported(module: str) -> Iterator[tuple[str, int]]:
+    """Modules of the library that one imports, and the line; lazy and type-only imports count too."""
+    for node in ast.walk(TREES[module]):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rscir_lib":
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            pytest.fail(f"{module}.py:{node.lineno}: write the whole name of the module instead of a relative import")
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names if alias.name.split(".")[0] == "rscir_lib"]
+        for name in names:
+            parts = name.split(".")[1:]
+            for end in (len(parts), len(parts) - 1):
+                path = "/".join(parts[:end])
+                if path in MODULES or f"{path}/__init__" in MODULES:
+                    yield (path if path in MODULES else f"{path}/__init__"), node.lineno
+                    break
+
+
+def test_every_module_has_a_room():
+    rooms = {room_of(module) for module in MODULES}
+    print(f"{len(rooms)} rooms: {', '.join(sorted(rooms))}")
+    assert rooms <= LEVEL.keys(), f"no room in LAYERS for {sorted(rooms - LEVEL.keys())}"
+    assert len(rooms) <= 20
+
+
+def test_nothing_is_imported_upward():
+    wrong = []
+    for module in MODULES:
+        for other, line in imported(module):
+            here, there = room_of(module), room_of(other)
+            if here != there and LEVEL[there] >= LEVEL[here]:
+                wrong.append(f"{module}.py:{line} imports {other}, which lies above or beside it")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_circle():
+    """Neither between modules nor between rooms."""
+    arrows = defaultdict(set)
+    for module in MODULES:
+        for other, _ in imported(module):
+            if other != module and not (module.endswith("__init__") or other.endswith("__init__")):
+                arrows[module].add(other)
+    left = {module: set(others) for module, others in arrows.items()}
+    while free := [module for module in left if not any(other in left for other in left[module])]:
+        for module in free:
+            del left[module]
+    assert not left, f"imports go in a circle through {', '.join(sorted(left))}"
+
+
+def functions() -> Iterator[tuple[int, str]]:
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield node.end_lineno - node.lineno + 1, f"{module}.py:{node.lineno} {node.name}"
+
+
+def test_functions_and_files_are_short_enough_to_read():
+    longest = sorted(functions(), reverse=True)
+    too_long = [f"{name}: {length} lines" for length, name in longest if length > LONGEST_FUNCTION]
+    too_long += [f"{name_of(path)}: {lines(path)} lines" for path in SOURCES if lines(path) > LONGEST_FILE]
+    print("longest functions:", *(f"  {length:4} {name}" for length, name in longest[:9]), sep="\n")
+    assert not too_long, "\n".join(too_long)
+
+
+def test_the_library_stays_thin():
+    by_room = defaultdict(int)
+    for path in SOURCES:
+        by_room[room_of(name_of(path).removesuffix(path.suffix))] += lines(path)
+    outside = sum(count for room, count in by_room.items() if room != "apps")
+    spine = sum(lines(path) for path in SOURCES if name_of(path).startswith(SPINE))
+    found = {"all": sum(by_room.values()), "outside apps": outside, "spine": spine}
+    for name, count in itertools.chain(sorted(by_room.items()), found.items()):
+        print(f"{count:6,} {name}")
+    assert all(found[name] <= budget for name, budget in BUDGETS.items()), f"lines {found}, at most {BUDGETS}"
