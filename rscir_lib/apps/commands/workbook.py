@@ -283,9 +283,7 @@ def run_grid(notebooks: list[Path], combinations: dict[str, dict[str, object]], 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; exit code 1 at the first failure, with a grid after the last combination."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rscir_lib.workbook", description=__doc__.split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m rscir_lib.workbook", description=__doc__.split("\n")[0])
     parser.add_argument("words", nargs="*", metavar="NOTEBOOK | KEY=value", help="which (default: all); parameters")
     parser.add_argument("--params", type=Path, help="YAML file of parameters; KEY=value wins over it")
     parser.add_argument("--force", action="store_true", help="run what stands, too")
