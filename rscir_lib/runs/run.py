@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, TypeVar
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rscir_lib.storage.project import ROOT
 from rscir_lib.archive import Archive, read_archive
 from rscir_lib.storage.atomic import write_file, write_json, write_text
+from rscir_lib.storage.project import ROOT
 
 if TYPE_CHECKING:  # each takes seconds to import, and not every caller needs them
     from rscir_lib.benchmarks.base import Benchmark
@@ -363,7 +363,7 @@ def read_rows(path: str | Path) -> pd.DataFrame:
 def check_checkout(folder: Path) -> None:
     """Raises RuntimeError where `folder` lies in another copy of this project than the library that is imported."""
     for place in (folder.resolve(), *folder.resolve().parents):
-        if (place / "rscir_lib" / "runs.py").is_file():
+        if (place / "rscir_lib" / "runs" / "__init__.py").is_file():
             if place != ROOT:
                 raise RuntimeError(
                     f"{folder} belongs to {place}, but this Python imports rscir_lib from {ROOT}: results would go "

@@ -9,8 +9,10 @@ import pytest
 
 from rscir_lib.apps.commands import workbook
 from rscir_lib.apps.teaching import course
-from rscir_lib.apps.teaching.course import BLANK, SKIPPED, Checks, compare, mistakes
-from rscir_lib.apps.teaching.exercises import EXERCISES, Truth
+from rscir_lib.apps.teaching.checks import Checks, compare, mistakes
+from rscir_lib.apps.teaching.context import Truth
+from rscir_lib.apps.teaching.course import BLANK, SKIPPED
+from rscir_lib.apps.teaching.exercises import EXERCISES
 from rscir_lib.benchmarks.synthcom import draw_synthcom
 
 PER_CENT = Truth(pd.Series({"image": 12.3, "text": 45.6}), "%")
@@ -43,13 +45,13 @@ def test_right_answers_in_any_form(truth, answer):
 @pytest.mark.parametrize(
     ("truth", "answer", "told"),
     [
-        (PER_CENT, {"text": 0.456, "image": 0.123}, "a fraction"),
+        (PER_CENT, {"text": 0.456, "image": 0.123}, "looks like a fraction"),
         (PER_CENT, {"text": 12.3, "image": 45.6}, "in another order"),
         (PER_CENT, {"text": 45.6}, "missing for image"),
         (PER_CENT, 45.6, "the wrong shape: 2 numbers are asked, not one number"),
         (PER_CENT, {"text": 46, "image": 12}, "rounded too far; one decimal is asked"),
         (PER_CENT, {"text": 45.6, "image": 13.0}, "1 of 2 numbers are right"),
-        (PER_CENT, {"text": 45.6, "image": float("nan")}, "no finite number"),
+        (PER_CENT, {"text": 45.6, "image": float("nan")}, "not every value is a finite number"),
         (RANKS, [2, 70], "off by one: the first rank is 1"),
         (RANKS, ["third", "last"], "2 numbers are asked, not 2 values that are no numbers"),
         (RANKS, 10**400, "2 numbers are asked, not one number"),
@@ -57,9 +59,9 @@ def test_right_answers_in_any_form(truth, answer):
         (NAME, "round", "that one gains least"),
         (NAME, 3, "a text is asked, not one number"),
         (Truth(4.0, "points"), -4.0, "wrong sign"),
-        (Truth(0.25, "share"), 25.0, "per cent, it seems"),
+        (Truth(0.25, "share"), 25.0, "looks like per cent"),
         (Truth(7, "count"), 8, "off by one"),
-        (Truth(7, "count"), 3, "not that"),
+        (Truth(7, "count"), 3, "this is not the right answer"),
     ],
 )
 def test_wrong_answers_are_told_apart(truth, answer, told):
@@ -137,4 +139,4 @@ def test_a_check_says_what_it_needs(tmp_path):
     with pytest.raises(ValueError, match=r"no exercise '99\.1'; there are 01\.1"):
         check("99.1", 0)
     with pytest.raises(ValueError, match=r"this exercise needs WEIGHT: Checks\(run, WEIGHT=WEIGHT\)"):
-        check["WEIGHT"]
+        check.context["WEIGHT"]

@@ -15,10 +15,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rscir_lib.runs import run as runs
-
 from rscir_lib.apps.commands import workbook
 from rscir_lib.runs import PARAMETERS, Run, check_parameters, open_run, run_folder
+from rscir_lib.runs import run as runs
 
 
 @pytest.fixture

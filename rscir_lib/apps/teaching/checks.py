@@ -1,0 +1,146 @@
+"""Checks that answer: `check = Checks(run, QUERY=QUERY)`, then `check("03.1", answer)`."""
+
+import numpy as np
+import pandas as pd
+from IPython.display import display
+
+from rscir_lib.apps.teaching.context import ExerciseContext, Truth
+from rscir_lib.apps.teaching.exercises import EXERCISES
+from rscir_lib.runs import Run
+
+# how far from the truth an answer may be: one decimal where tables have one; a relative distance for "number"
+TOLERANCES = {"%": 0.051, "points": 0.051, "share": 6e-4, "cosine": 1e-3, "number": 0.01, "lambda": 1e-9}
+TOLERANCES |= {"rank": 0, "count": 0, "name": 0}
+# a proof in an executed notebook: exercise, whether the solution is right, how many wrong answers were refused
+PROOF = "application/vnd.rscir.proof+json"
+
+
+class Checks:
+    """Says of answers to exercises whether they are right, or what is off, without giving the truth away.
+
+    The truth is worked out (`rscir_lib.apps.teaching.exercises`) when it is first asked for.
+
+    Args:
+        run: of `runs.open_run`.
+        parameters: those of the notebook that its exercises depend on.
+    """
+
+    def __init__(self, run: Run, **parameters: object) -> None:
+        self.context = ExerciseContext(run, **parameters)
+        self._truths: dict[str, Truth] = {}
+
+    def __call__(self, number: str, answer: object) -> None:
+        """Prints whether `answer` is right. Raises ValueError for a number that no exercise has."""
+        try:
+            message = compare(answer, self.truth(number))
+        except OSError as error:
+            message = f"it can't be checked yet: {error}"
+        print(f"{number}: {message or 'right'}.")
+
+    def prove(self, number: str, answer: object) -> None:
+        """Checks `answer` and then typical wrong ones, for teachers; shows the result, and records it as `PROOF`."""
+        truth = self.truth(number)
+        message = compare(answer, truth)
+        refusals = [refusal for wrong in mistakes(truth).values() if (refusal := compare(wrong, truth))]
+        lines = [f"{number}: {message or 'right'}; {len(refusals)} wrong answers refused:"]
+        text = "\n  ".join(lines + refusals)
+        proof = {"exercise": number, "right": not message, "refused": len(refusals)}
+        display({"text/plain": text, PROOF: proof}, raw=True)
+
+    def truth(self, number: str) -> Truth:
+        """What is right. Raises ValueError for a number that no exercise has."""
+        if number not in EXERCISES:
+            raise ValueError(f"no exercise {number!r}; there are {', '.join(EXERCISES)}")
+        if number not in self._truths:
+            self._truths[number] = EXERCISES[number](self.context)
+        return self._truths[number]
+
+
+def compare(answer: object, truth: Truth) -> str:
+    """What is off in an answer, without giving the right one away; "" where it is right."""
+    if answer is ... or answer is None:
+        return "no answer yet: put yours into `answer`"
+    try:
+        given = _plain(answer, truth.value)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    right = _plain(truth.value, truth.value)
+    if _near(given, right, truth.unit):
+        return ""
+    for message, wrong in mistakes(truth).items():
+        if _near(given, _plain(wrong, truth.value), truth.unit):
+            return message
+    if np.ndim(right):
+        if _near(np.sort(given), np.sort(right), truth.unit):
+            return "the right numbers in another order"
+        good = sum(_near(one, other, truth.unit) for one, other in zip(given, right, strict=True))
+        return f"{good} of {len(right)} numbers are right"
+    return "this is not the right answer; read again what the exercise asks for"
+
+
+def mistakes(truth: Truth) -> dict[str, object]:
+    """Typical wrong answers, by what is said of them: the exercise's own, and those of its unit and shape."""
+    wrong = dict(truth.mistakes)
+    if not isinstance(truth.value, str):
+        value = truth.value if isinstance(truth.value, pd.Series) else np.asarray(truth.value, float)
+        if truth.unit in ("%", "points"):
+            wrong["this looks like a fraction; per cent or points are asked"] = value / 100
+            wrong["rounded too far; one decimal is asked"] = np.round(value)
+        if truth.unit == "points":
+            wrong["the right size, but the wrong sign"] = -value
+        if truth.unit == "share":
+            wrong["this looks like per cent; a number from 0 to 1 is asked"] = 100 * value
+        if truth.unit == "rank":
+            wrong["off by one: the first rank is 1, while Python counts from 0"] = value - 1
+        if truth.unit == "count":
+            wrong["off by one"] = value + 1
+        if np.ndim(value) and len(value) > 1:
+            wrong["the right numbers in another order"] = np.roll(value, 1)
+    right = _plain(truth.value, truth.value)
+    return {
+        message: answer
+        for message, answer in wrong.items()
+        if not _near(_plain(answer, truth.value), right, truth.unit)
+    }
+
+
+def _near(given: str | np.ndarray, right: str | np.ndarray, unit: str) -> bool:
+    if isinstance(right, str):
+        return given == right
+    tolerance = TOLERANCES[unit] * (np.abs(right) if unit == "number" else 1)
+    return bool((np.abs(given - right) <= tolerance).all())
+
+
+def _plain(value: object, like: object) -> str | np.ndarray:
+    """A value as text or numbers, in the order of `like`. Raises TypeError or ValueError that say what it is not."""
+    if isinstance(like, str):
+        if not isinstance(value, str):
+            raise TypeError(f"{_asked(like)}, not {_kind(value)}")
+        return value.strip().casefold()
+    if isinstance(like, pd.Series) and isinstance(value, dict | pd.Series):
+        value = pd.Series(value)
+        if missing := [str(name) for name in like.index if name not in value.index]:
+            raise ValueError(f"a number is missing for {', '.join(missing[:3])}")
+        value = value[like.index]
+    try:
+        numbers = np.asarray(value, float)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{_asked(like)}, not {_kind(value)}") from None
+    if numbers.shape != np.shape(like):
+        raise ValueError(f"the wrong shape: {_asked(like)}, not {_kind(value)}")
+    if not np.isfinite(numbers).all():
+        raise ValueError("not every value is a finite number: was something divided by zero, or averaged over nothing?")
+    return numbers
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, str):
+        return "a text"
+    if np.ndim(value) == 0:
+        return "one number" if isinstance(value, int | float | np.number) else f"a {type(value).__name__}"
+    elements = "numbers" if np.asarray(value).dtype.kind in "biuf" else "values that are no numbers"
+    return " x ".join(map(str, np.shape(value))) + f" {elements}"
+
+
+def _asked(like: object) -> str:
+    return f"{_kind(like)} {'are' if np.ndim(like) else 'is'} asked"

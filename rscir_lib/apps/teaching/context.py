@@ -1,0 +1,110 @@
+"""What an exercise is worked out from: the run at hand, and the notebook's parameters."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from rscir_lib.benchmarks.base import Benchmark, read_benchmark
+from rscir_lib.evaluation import evaluate
+from rscir_lib.evaluation.metrics import CUTOFFS
+from rscir_lib.methods.base import Method
+from rscir_lib.runs import Run
+from rscir_lib.search import Searcher
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The right answer to an exercise.
+
+    Attributes:
+        value: a text, a number, several numbers, or a Series of numbers by name.
+        unit: a key of `checks.TOLERANCES`.
+        mistakes: typical wrong answers by what is said of them, beside those that the unit brings.
+    """
+
+    value: object
+    unit: str
+    mistakes: dict[str, object] = field(default_factory=dict)
+
+
+class ExerciseContext:
+    """A run as exercises see it. Whatever takes time is worked out when it is first asked for, and kept.
+
+    Args:
+        run: of `runs.open_run`.
+        parameters: those of the notebook that its exercises depend on: `context["QUERY"]`.
+    """
+
+    def __init__(self, run: Run, **parameters: object) -> None:
+        self.run, self.parameters = run, parameters
+        self._rows: dict[tuple, pd.DataFrame] = {}
+
+    def __getitem__(self, name: str) -> object:
+        if name not in self.parameters:
+            raise ValueError(f"this exercise needs {name}: Checks(run, {name}={name})")
+        return self.parameters[name]
+
+    @property
+    def device(self) -> str:
+        """Where to evaluate, as the run was opened."""
+        return self.run.parameters["DEVICE"]
+
+    @cached_property
+    def x(self) -> np.ndarray:
+        """The features (N, d) in float64, in archive order."""
+        return self.run.features.aligned(self.run.archive).astype(np.float64)
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        """Features (n, d) of n texts, in float32."""
+        return self.run.encoder.encode_texts(texts)
+
+    def texts(self, texts: list[str]) -> np.ndarray:
+        """Features (n, d) of n texts, in float64."""
+        return self.encode(texts).astype(np.float64)
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """The run's benchmark, over the images that have features."""
+        return self.run.benchmark
+
+    def labelled(self, protocol: str = "") -> Benchmark:
+        """The benchmark over all images, with features or without; `protocol` "" is the run's."""
+        return read_benchmark(self.run.root, self.run.listing, protocol or self.run.parameters["PROTOCOL"])
+
+    @cached_property
+    def by_hand(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Similarities (N,) to the image and to the text of the query in QUERY, and the relevant positions."""
+        query = self.benchmark.queries.loc[self["QUERY"]]
+        text = self.texts([query["text"]])[0]
+        return self.x @ self.x[query["position"]], self.x @ text, self.benchmark.targets[query["target"]]
+
+    @cached_property
+    def search(self) -> Searcher:
+        """Searches the archive."""
+        return Searcher(self.run.features, self.run.encoder, self.run.archive)
+
+    def rows(
+        self, methods: Sequence[str | Method], lambdas: Sequence[float], cutoffs: Sequence[int] = CUTOFFS
+    ) -> pd.DataFrame:
+        """`evaluate` on the run, once for the same arguments."""
+        key = (tuple(methods), tuple(lambdas), tuple(cutoffs))
+        if key not in self._rows:
+            self._rows[key] = evaluate(
+                self.benchmark, self.run.features, self.encode, methods, lambdas, self.device, False, cutoffs
+            )
+        return self._rows[key]
+
+
+def average_precision(order: np.ndarray, relevant: np.ndarray) -> float:
+    """Average precision, in [0, 1], of positions in the order of a ranking."""
+    ranks = np.flatnonzero(np.isin(order, relevant)) + 1
+    return float((np.arange(1, len(ranks) + 1) / ranks).mean()) if len(ranks) else 0.0
+
+
+def first_rank(scores: np.ndarray, relevant: np.ndarray) -> int:
+    """Rank, from 1, of the first relevant image by scores (N,)."""
+    return int(rankdata(-scores, "ordinal")[relevant].min())

@@ -1,0 +1,127 @@
+"""Truths of the exercises in notebooks 09 to 11, research."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from rscir_lib.analysis import statistics
+from rscir_lib.apps.teaching.context import ExerciseContext, Truth
+from rscir_lib.evaluation import summarize, top_lists
+from rscir_lib.methods import Basic
+from rscir_lib.methods.pairwise import TwoSimilarities
+from rscir_lib.runs import finished_runs, from_root, read_rows
+from rscir_lib.similarity.scales import zscore
+
+
+def _chosen(c: ExerciseContext) -> dict[str, pd.DataFrame]:
+    """The rows that notebook 9 saved, by method."""
+    rows = read_rows(c.run.folder / "tables" / "09_rows.csv")
+    return dict(list(rows.groupby("method", sort=False)))
+
+
+def exercise_09_1(c: ExerciseContext) -> Truth:
+    chosen = _chosen(c)
+    count = statistics.compare_methods(chosen, "average")["significant"].sum()
+    wrong = {
+        "those do not differ": len(chosen) - 1 - count,
+        "those are all that it is compared with": len(chosen) - 1,
+    }
+    return Truth(count, "count", wrong)
+
+
+def exercise_09_2(c: ExerciseContext) -> Truth:
+    one, two = (c.rows([name], (0.5,))["AP"] for name in ("product", "product-clamped"))
+    differ = ((one - two).abs() > 1e-9).sum()
+    return Truth(differ, "count", {"those are equal": len(one) - differ, "that is a share": 100 * differ / len(one)})
+
+
+def exercise_09_3(c: ExerciseContext) -> Truth:
+    rows = c.rows([c["AGAINST"]], c["LAMBDAS"])
+    half, _ = statistics.choose_lambda(rows, c["AGAINST"], statistics.folds(c.benchmark, "half"))
+    avg = summarize(rows)["Avg"]
+    wrong = {
+        "that lambda was chosen on the queries it is judged on": avg.max(),
+        "that is the worst lambda": avg.min(),
+    }
+    return Truth(100 * half.groupby("attribute")["AP"].mean().mean(), "%", wrong)
+
+
+def exercise_09_4(c: ExerciseContext) -> Truth:
+    steps = ["centre", "project", "expand", "normalise", "harris"]
+    avg = pd.Series(
+        {step: summarize(c.rows([Basic(**{step: False}, name=step)], (0.5,)))["Avg"].item() for step in steps}
+    )
+    least, middle = avg.idxmax(), avg.sort_values().index[1]
+    return Truth(avg.idxmin(), "name", {"that one costs least": least, "another costs more": middle})
+
+
+def exercise_09_5(c: ExerciseContext) -> Truth:
+    larger, smaller = (
+        (lambda image, text, lam: torch.maximum(image, text)),
+        (lambda image, text, lam: torch.minimum(image, text)),
+    )
+    methods = [
+        TwoSimilarities("of z-scores", larger, zscore),
+        TwoSimilarities("of similarities", larger),
+        TwoSimilarities("smaller", smaller, zscore),
+    ]
+    right, raw, wrong = summarize(c.rows(methods, (0.5,)))["Avg"]
+    return Truth(right, "%", {"put both on one scale first": raw, "that is the smaller of the two": wrong})
+
+
+def exercise_10_1(c: ExerciseContext) -> Truth:
+    image, text, mixed = _image_text_mixed(c)
+    found = {"needs both": [], "unsolved": []}
+    for at in (0.3, 0.7):
+        alone, both = (image["AP"] >= at) | (text["AP"] >= at), mixed["AP"] >= at
+        for name, kind in (("needs both", both & ~alone), ("unsolved", ~both & ~alone)):
+            found[name].append(100 * kind.groupby(mixed["attribute"]).mean().mean())
+    return Truth(found["needs both"], "%", {"those are solved by nobody": found["unsolved"]})
+
+
+def _image_text_mixed(c: ExerciseContext) -> list[pd.DataFrame]:
+    rows = c.rows(["image", "text", c["METHOD"]], c["LAMBDAS"])
+    return [statistics.choose_lambda(rows, m, statistics.folds(c.benchmark))[0] for m in ("image", "text", c["METHOD"])]
+
+
+def exercise_10_2(c: ExerciseContext) -> Truth:
+    lam = _image_text_mixed(c)[2]["lambda"].fillna(0.5).mode()[0]
+    args = c.benchmark, c.run.features, c.encode, c["METHOD"], lam, c["TOP"], c.device
+    own = top_lists(*args, progress=False) == c.benchmark.queries["position"].to_numpy()[:, None]
+    wrong = {
+        "that is the share of the answers, not of the queries": 100 * own.mean(),
+        "at rank 1 alone": 100 * own[:, 0].mean(),
+    }
+    return Truth(100 * own.any(axis=1).mean(), "%", wrong)
+
+
+def exercise_10_3(c: ExerciseContext) -> Truth:
+    rows = c.rows([c["METHOD"]], c["LAMBDAS"])
+    halves = (statistics.folds(c.benchmark, "half", seed) for seed in range(10))
+    chosen = [statistics.choose_lambda(rows, c["METHOD"], half)[0] for half in halves]
+    tries = [100 * part.groupby("attribute")["AP"].mean().mean() for part in chosen]
+    wrong = {"that is the worst of the lambdas": summarize(rows)["Avg"].min(), "that is their sum": sum(tries)}
+    return Truth(np.mean(tries), "%", wrong)
+
+
+def _of_runs(c: ExerciseContext, method: str) -> dict[str, pd.DataFrame]:
+    """The rows of one method in every run that notebook 11 compares."""
+    there = finished_runs(from_root(c["RUNS_FOLDER"]) or c.run.folder.parent)["rows"]
+    of = {name: statistics.one_lambda(read_rows(path), c["WEIGHT"]) for name, path in there.items()}
+    return {name: parts[method] for name, parts in of.items() if method in parts}
+
+
+def exercise_11_1(c: ExerciseContext) -> Truth:
+    def avg(method: str) -> pd.Series:
+        of = _of_runs(c, method)
+        return pd.Series(
+            {name: 100 * rows.groupby("attribute")["AP"].mean().mean() for name, rows in of.items()}, dtype=float
+        )
+
+    return Truth(avg("text"), "%", {f"that is {c['METHOD']}": avg(c["METHOD"])})
+
+
+def exercise_11_2(c: ExerciseContext) -> Truth:
+    intervals = {name: statistics.bootstrap_mean(rows) for name, rows in _of_runs(c, c["METHOD"]).items()}
+    width = pd.Series({name: of["high"] - of["low"] for name, of in intervals.items()}, dtype=float)
+    return Truth(width, "points", {"that is half of it: from the middle to an end": width / 2})

@@ -1,0 +1,283 @@
+"""Truths of the exercises in notebooks 01 to 06, the paper's walk."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr
+from scipy.stats import rankdata
+
+from rscir_lib.apps.teaching.context import ExerciseContext, Truth, average_precision, first_rank
+from rscir_lib.evaluation import BASELINES, evaluate, summarize
+from rscir_lib.runs import from_root
+from rscir_lib.search import top_k
+
+# --- 01: labels and queries. The images need no features yet
+
+
+def exercise_01_1(c: ExerciseContext) -> Truth:
+    n = c.labelled().n_relevant
+    which = "those are the queries; asked is how many relevant images they have"
+    distinct = "that is how many queries share this number; asked is the number itself"
+    counts = [(n == n.max()).sum(), (n == n.min()).sum()]
+    return Truth([n.max(), n.min()], "count", {which: [n.argmax(), n.argmin()], distinct: counts})
+
+
+def exercise_01_2(c: ExerciseContext) -> Truth:
+    benchmark = c.labelled()
+    bare = 100 * (1 - len(set(benchmark.labels["position"])) / len(benchmark.archive))
+    lines = 100 * (1 - len(benchmark.labels) / len(benchmark.archive))
+    return Truth(
+        bare, "%", {"an image may have several labels: count it once": lines, "those have a label": 100 - bare}
+    )
+
+
+def exercise_01_3(c: ExerciseContext) -> Truth:
+    def mean(protocol: str) -> pd.Series:
+        benchmark = c.labelled(protocol)
+        sizes = benchmark.queries["target"].map([len(target) for target in benchmark.targets].__getitem__)
+        return sizes.groupby(benchmark.queries["attribute"]).mean()
+
+    return Truth(
+        mean("first-release"), "number", {"that is the released protocol, with the class check": mean("released")}
+    )
+
+
+def exercise_01_4(c: ExerciseContext) -> Truth:
+    benchmark = c.labelled()
+    cls = np.array(benchmark.archive.classes)[benchmark.labels["position"]]
+    parts = [part for _, part in benchmark.labels.groupby(["attribute", cls])]
+    made = sum(len(part) * (part["value"].nunique() - 1) for part in parts)
+    same = sum(len(part) * part["value"].nunique() for part in parts)
+    wrong = {
+        "that is with the merged groups": len(benchmark.queries),
+        "an image is not asked for its own value": same,
+    }
+    return Truth(made, "count", wrong)
+
+
+# --- 02: features
+
+
+def exercise_02_1(c: ExerciseContext) -> Truth:
+    cosines = c.x @ c.texts(c["TEXTS"]).T
+    wrong = {
+        "that is the spread of the cosines": cosines.std(axis=0),
+        "that is the best image's": cosines.max(axis=0),
+    }
+    return Truth(cosines.mean(axis=0), "cosine", wrong)
+
+
+def exercise_02_2(c: ExerciseContext) -> Truth:
+    classes, nearest = np.array(c.run.archive.classes), []
+    for start in range(0, len(c.x), 1000):
+        cosines = c.x[start : start + 1000] @ c.x.T
+        cosines[np.arange(len(cosines)), start + np.arange(len(cosines))] = -np.inf
+        nearest.append(np.argsort(-cosines, axis=1, kind="stable")[:, :2])
+    first, second = 100 * (classes[np.concatenate(nearest)] == classes[:, None]).mean(axis=0)
+    wrong = {"the nearest of all is the image itself": 100.0, "off by one: that is the second neighbour": second}
+    return Truth(first, "%", wrong)
+
+
+def exercise_02_3(c: ExerciseContext) -> Truth:
+    off = np.abs(c.x - c.x.astype(np.float32).astype(np.float16))
+    wrong = {"that is the mean change, not the largest": off.mean(), "that is twice as much": 2 * off.max()}
+    return Truth(off.max(), "number", wrong)
+
+
+def exercise_02_4(c: ExerciseContext) -> Truth:
+    def unit(rows: np.ndarray) -> np.ndarray:
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    words = c.texts(c["TEXTS"])
+    centroids = [unit(rows - rows.mean(axis=0)).mean(axis=0) for rows in (c.x, words)]
+    before = np.linalg.norm(c.x.mean(axis=0) - words.mean(axis=0))
+    wrong = {"normalise again after the mean is gone": 0.0, "that is the gap before anything was subtracted": before}
+    return Truth(np.linalg.norm(centroids[0] - centroids[1]), "cosine", wrong)
+
+
+# --- 03: baselines
+
+
+def exercise_03_1(c: ExerciseContext) -> Truth:
+    s_image, s_text, relevant = c.by_hand
+    scores = {"image": s_image, "text": s_text, "average": (s_image + s_text) / 2}
+    last = {name: int(rankdata(-s, "ordinal")[relevant].max()) for name, s in scores.items()}
+    first = pd.Series({name: first_rank(s, relevant) for name, s in scores.items()})
+    return Truth(first, "rank", {"those are the last relevant images": pd.Series(last)})
+
+
+def exercise_03_2(c: ExerciseContext) -> Truth:
+    rows = c.rows(BASELINES, (0.5,), cutoffs=(1, 5)).groupby("method")[["P@1", "P@5"]].mean()
+    return Truth(100 * rows["P@1"], "%", {"that is the share among the first five": 100 * rows["P@5"]})
+
+
+def exercise_03_3(c: ExerciseContext) -> Truth:
+    alone = replace(c.benchmark, exclude_self=True)
+    before = c.rows(["image"], (0.5,))
+    after = evaluate(alone, c.run.features, c.encode, ["image"], device=c.device, progress=False)
+    avg = [summarize(rows)["Avg"].item() for rows in (before, after)]
+    wrong = {
+        "that is the new Avg, not how much it rose": avg[1],
+        "average within each attribute first": 100 * (after["AP"].mean() - before["AP"].mean()),
+    }
+    return Truth(avg[1] - avg[0], "points", wrong)
+
+
+def exercise_03_4(c: ExerciseContext) -> Truth:
+    avg = summarize(c.rows(["average", "product", "minimum"], (0.5,)))["Avg"].droplevel("lambda")
+    others = avg[["product", "minimum"]]
+    return Truth(others - avg["average"], "points", {"that is the Avg itself, not the difference": others})
+
+
+# --- 04: WeiCom
+
+
+def exercise_04_1(c: ExerciseContext) -> Truth:
+    s, of_text, _ = c.by_hand
+    z = (s.max() - s.mean()) / s.std()
+    other = (of_text.max() - of_text.mean()) / of_text.std()
+    wrong = {
+        "that is of the text": [other, ndtr(other)],
+        "that is the similarity, not its z-score": [s.max(), ndtr(s.max())],
+    }
+    return Truth([z, ndtr(z)], "number", wrong)
+
+
+def exercise_04_2(c: ExerciseContext) -> Truth:
+    image, text = (s.std() for s in c.by_hand[:2])
+    wrong = {
+        "the other way round: the text is to be multiplied": text / image,
+        "that is a share": text / (text + image),
+    }
+    return Truth(image / text, "number", wrong)
+
+
+def exercise_04_3(c: ExerciseContext) -> Truth:
+    *similarities, relevant = c.by_hand
+    lam = c["LAMBDAS"][0]
+
+    def ap(image: np.ndarray, text: np.ndarray) -> float:
+        return average_precision(np.argsort(-((1 - lam) * image + lam * text), kind="stable"), relevant)
+
+    ranks = [rankdata(s, "ordinal") for s in similarities]
+    phi = [ndtr((s - s.mean()) / s.std(ddof=1)) for s in similarities]
+    wrong = {
+        "that is WeiCom, with Phi": ap(*phi),
+        "the most similar image must have the greatest number": ap(*(-r for r in ranks)),
+        "lambda weighs the text": ap(*ranks[::-1]),
+    }
+    return Truth(ap(*ranks), "share", wrong)
+
+
+def exercise_04_4(c: ExerciseContext) -> Truth:
+    queries = c.benchmark.queries.sample(min(200, len(c.benchmark.queries)), random_state=0)
+    both = c.x[queries["position"]] @ c.x.T, c.texts(queries["text"].tolist()) @ c.x.T
+    lam = c["LAMBDAS"][0]
+
+    def mean_ap(axis: int) -> float:
+        z = [(s - s.mean(axis, keepdims=True)) / s.std(axis, keepdims=True) for s in both]
+        orders = np.argsort(-((1 - lam) * z[0] + lam * z[1]), axis=1, kind="stable")
+        aps = [
+            average_precision(order, c.benchmark.targets[t]) for order, t in zip(orders, queries["target"], strict=True)
+        ]
+        return 100 * float(np.mean(aps))
+
+    right, wrong = mean_ap(1), mean_ap(0)
+    return Truth(right - wrong, "points", {"that is the mAP with the mistake, not its cost": wrong})
+
+
+# --- 05: lambda
+
+
+def _swept(c: ExerciseContext) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of WeiCom at every lambda, and their table by lambda."""
+    rows = c.rows(["weicom"], c["LAMBDAS"])
+    return rows, summarize(rows).loc["weicom"]
+
+
+def exercise_05_1(c: ExerciseContext) -> Truth:
+    avg = _swept(c)[1]["Avg"]
+
+    near = [lam for lam, value in avg.items() if value >= avg.max() - 1]
+    low, high = min(near), max(near)
+    wrong = {
+        "lambda weighs the text, not the image": [1 - high, 1 - low],
+        "those are mAP, not lambdas": [avg[low], avg[high]],
+        "that is the whole of LAMBDAS": [min(avg.index), max(avg.index)],
+    }
+    return Truth([low, high], "lambda", wrong)
+
+
+def exercise_05_2(c: ExerciseContext) -> Truth:
+    rows, table = _swept(c)
+    by_value = 100 * rows.groupby(["attribute", "text", "lambda"])["AP"].mean().unstack()
+    best = by_value.max(axis=1)
+    gain = best - by_value[table["Avg"].idxmax()]
+    wrong = {
+        "that value does best, but gains less": best.idxmax()[1],
+        "that value gains least": gain.idxmin()[1],
+        "that is over the image alone": (best - by_value.iloc[:, 0]).idxmax()[1],
+    }
+    return Truth(gain.idxmax()[1], "name", wrong)
+
+
+def exercise_05_3(c: ExerciseContext) -> Truth:
+    rows, _ = _swept(c)
+    images = rows["image"][~rows.index.duplicated()].drop_duplicates()
+    half = rows["image"].isin(images.sample(frac=0.5, random_state=0))
+    seen, unseen = (summarize(rows[part]).loc["weicom", "Avg"] for part in (half, ~half))
+    wrong = {
+        "that is the half that lambda was chosen on": seen.max(),
+        "that lambda was chosen on the queries it is judged on": unseen.max(),
+        "the lambda is wanted only to look up the mAP": seen.idxmax(),
+    }
+    return Truth(unseen[seen.idxmax()], "%", wrong)
+
+
+def exercise_05_4(c: ExerciseContext) -> Truth:
+    avg = summarize(c.rows(["minmax", "rrf"], c["LAMBDAS"]))["Avg"].unstack("lambda")
+    return Truth(avg.max(axis=1), "%", {"that is at the first lambda, not at the best": avg.iloc[:, 0]})
+
+
+# --- 06: galleries
+
+
+def exercise_06_1(c: ExerciseContext) -> Truth:
+    question = from_root(c["QUERY_IMAGE"]) or c["POSITION"], c["QUERY_TEXT"]
+    picture, words = (set(c.search(*question, lam, top=c["TOP"]).table["file"]) for lam in (0, 1))
+    wrong = {"those are in one list or the other": len(picture | words), "those differ": len(picture - words)}
+    return Truth(len(picture & words), "count", wrong)
+
+
+def exercise_06_2(c: ExerciseContext) -> Truth:
+    ap = 100 * c.rows(["weicom"], (c["WEIGHT"],)).set_index("attribute")["AP"]
+    mean, median = (getattr(ap.groupby(level=0), of)() for of in ("mean", "median"))
+    return Truth(mean - median, "points", {"that is the mean alone": mean, "that is the median alone": median})
+
+
+def exercise_06_3(c: ExerciseContext) -> Truth:
+    rows = c.rows(["weicom"], (c["WEIGHT"],))
+    worst = rows[rows["n_relevant"] >= min(3, rows["n_relevant"].max())].groupby("attribute")["AP"].idxmin()
+    classes, labels, other, right = np.array(c.benchmark.archive.classes), c.benchmark.labels, 0, 0
+    for query in c.benchmark.queries.loc[worst].itertuples():
+        hits = c.search(query.position, query.text, c["WEIGHT"], top=6).table["position"]
+        own = labels[(labels["attribute"] == query.attribute) & (labels["group"] == query.group)]["position"]
+        other += (~np.isin(classes[hits], classes[own])).sum()
+        right += np.isin(hits, c.benchmark.targets[query.target]).sum()
+    wrong = {
+        "those are of the query's class": 6 * len(worst) - other,
+        "those are right, in the wrong class or not": right,
+    }
+    return Truth(other, "count", wrong)
+
+
+def exercise_06_4(c: ExerciseContext) -> Truth:
+    queries = c.benchmark.queries
+    answered = queries[c.benchmark.n_relevant > 0]
+    one = answered.groupby("attribute").sample(1, random_state=c["SEED"]).iloc[0]
+    asked, had = c.texts([one["text"], one["value"]])
+    texts = asked, (asked - had) / np.linalg.norm(asked - had), (had - asked) / np.linalg.norm(asked - had)
+    orders = [top_k(c.search.database, c.x[one["position"]], text, c["WEIGHT"], len(c.x))[0] for text in texts]
+    ranks = [int(np.isin(order, c.benchmark.targets[one["target"]]).argmax()) + 1 for order in orders]
+    return Truth(ranks[:2], "rank", {"subtract what the image has from what is asked": [ranks[0], ranks[2]]})
