@@ -112,7 +112,7 @@ test: $(READY) lint ## lint, the library's tests, the notebooks through papermil
 fuzz: $(READY) ## damaged files of every kind to every reader (ARGS=--quick, or a part of a reader's name)
 	$(BIN)/python tests/campaigns/fuzz.py $(ARGS)
 
-mutants: $(READY) ## change operators and numbers one by one: does a test notice? (ARGS="metrics.py" or "--sample 100")
+mutants: $(READY) ## change operators and numbers one by one: does a test notice? (ARGS=ranking or ARGS="--sample 100")
 	$(BIN)/python tests/campaigns/mutants.py $(ARGS)
 
 lint: $(READY) ## ruff on code and notebooks; notebooks committed clean

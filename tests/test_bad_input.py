@@ -34,6 +34,7 @@ from rscir_lib.methods import Basic, Expanded, FreeDom, read_vocabulary
 from rscir_lib.methods.registry import METHODS
 from rscir_lib.runs import check_parameters, open_run
 from rscir_lib.search import search, top_k
+from rscir_lib.storage.project import ROOT
 
 IMAGES = ("harbor/h0.jpg", "harbor/h1.jpg", "harbor/h2.jpg", "harbor/h3.jpg", "harbor/same.jpg", "beach/same.jpg")
 
@@ -653,6 +654,11 @@ TABLE = [
     *METHODS_OF_OURS,
     *FILES_OF_OURS,
 ]
+
+
+def test_the_table_is_as_long_as_the_page_says():
+    page = (ROOT / "notebooks" / "book" / "trust.md").read_text(encoding="utf-8")
+    assert int(re.search(r"more than (\d+) inputs", page)[1]) < len(TABLE)
 
 
 @pytest.mark.parametrize(("files", "read", "message"), TABLE)

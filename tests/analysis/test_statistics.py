@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_evaluation import make_features, text_encoder, unit, write_benchmark
 
 import oracle
+from helpers import make_features, text_encoder, unit, write_benchmark
 from rscir_lib.analysis.statistics import (
     KINDS,
     against_average,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
-from rasterio.transform import from_origin
 from rasterio.warp import transform as transform_points
 from shapely.geometry import shape
 
+from helpers import UTM, write_scene
 from rscir_lib.archive import read_archive
 from rscir_lib.archive import reading as pixels
 from rscir_lib.archive.reading import Reading
@@ -23,20 +23,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::rasterio.errors.NotGeoreferencedWarning",
     "ignore::PendingDeprecationWarning",  # affine's, of rasterio's own code
 )
-UTM = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_400_000, 10, 10)}
-
-
-def write_scene(path, width=700, height=500, bands=4, dtype=np.uint16, seed=0, **profile):
-    """A scene of smooth colours, values 0 to 4095."""
-    rng, path = np.random.default_rng(seed), path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    coarse = rng.integers(0, 256, (8, 8, bands), dtype=np.uint8)
-    layers = [Image.fromarray(coarse[..., b]).resize((width, height), Image.Resampling.BICUBIC) for b in range(bands)]
-    values = np.stack([np.asarray(layer) for layer in layers]).astype(dtype) * (16 if dtype == np.uint16 else 1)
-    size = {"width": width, "height": height, "count": bands, "dtype": dtype}
-    with rasterio.open(path, "w", **({"driver": "GTiff"} | size | profile)) as file:
-        file.write(values)
-    return values
 
 
 def picture(values):

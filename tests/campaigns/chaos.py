@@ -112,15 +112,15 @@ def drawing() -> Subject:
 
 def fetching() -> Subject:
     """From a hub and a drive on this machine, in a process of their own."""
-    import test_fetch
+    from fetch_stand_in import Server, fetch, stand_in
 
-    patch, server = pytest.MonkeyPatch(), test_fetch.Server()
-    test_fetch.stand_in(server, patch)
+    patch, server = pytest.MonkeyPatch(), Server()
+    stand_in(server, patch)
     multiprocessing.get_context("fork").Process(target=server.serve_forever, daemon=True).start()
 
     def run(folder: Path) -> None:
         sys.argv = ["fetch", str(folder)]
-        test_fetch.fetch.main()
+        fetch.main()
 
     def result(folder: Path) -> dict[str, str]:
         files = [path for path in folder.rglob("[!.]*") if path.is_file() and ".cache" not in path.parts]
@@ -476,4 +476,5 @@ def told(counts: Counter) -> str:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # what the tests share
     sys.exit(main())

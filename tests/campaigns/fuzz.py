@@ -208,7 +208,7 @@ def open_clip(root: Path) -> None:
 
 
 def hugging_face(root: Path) -> None:
-    from test_encoder_families import hugging_face_folder
+    from encoder_folders import hugging_face_folder
 
     hugging_face_folder(root / "encoder", "clip")
 
@@ -554,5 +554,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # what the tests share
     sys.exit(main())

@@ -1,7 +1,8 @@
 """A scene of 20,000 x 20,000 pixels, tiled, extracted, searched and put on a map; prints times and peak memory.
 
-`python tests/large_scene.py --out runs/scene` draws it first (4 bands, 12 bits in 16, UTM, a corner without data): a
-patchwork of SynthCom's synthetic images, so that the class of every window is known. `--side 2048` is a small one.
+`python tests/campaigns/large_scene.py --out runs/scene` draws it first (4 bands, 12 bits in 16, UTM, a corner without
+data): a patchwork of SynthCom's synthetic images, so that the class of every window is known. `--side 2048` is a small
+one.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from bench.measure import Report
 from rscir_lib.evaluation import evaluate
 from rscir_lib.features import Features, store
 
-PAGE = Path(__file__).parents[1] / "notebooks" / "book" / "scale.md"
+PAGE = Path(__file__).parents[2] / "notebooks" / "book" / "scale.md"
 
 
 def test_plain_loop_is_the_same_measure():

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import oracle
+from helpers import VALUES, make_features, text_encoder, unit, write_benchmark
 from rscir_lib.archive import Archive
 from rscir_lib.benchmarks.base import Benchmark, Report
 from rscir_lib.benchmarks.patterncom import read_patterncom
@@ -42,38 +43,9 @@ from rscir_lib.similarity.moments import Database
 evaluation = importlib.import_module("rscir_lib.evaluation.evaluate")
 
 CLASSES = ("bridge", "overpass", "harbor", "ferryterminal", "forest", "christmastreefarm", "denseresidential")
-VALUES = ("red", "two", "oval")
 METHODS = (
     *BASELINES, "weicom", "linear", "zscore", "minmax", "rrf", "sum", "product", "product-clamped", "minimum",
 )  # fmt: skip
-
-
-def unit(x):
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-
-
-def write_benchmark(root, classes, rows):
-    """A PatternNet-shaped folder without images; rows: (image number, attribute, value). Returns the file names."""
-    names = [f"{cls}{i:03d}.jpg" for i, cls in enumerate(classes)]
-    lines = [f"images/{cls}/{name} 0 {cls}\n" for cls, name in zip(classes, names, strict=True)]
-    (root / "PatternCom").mkdir(parents=True, exist_ok=True)
-    (root / "patternnet.csv").write_text("".join(lines))
-    for attribute in {attribute for _, attribute, _ in rows}:
-        listed = [f"{names[i]},{attribute},{value}\n" for i, a, value in rows if a == attribute]
-        (root / "PatternCom" / f"{attribute}.csv").write_text("".join(listed))
-    return names
-
-
-def make_features(archive, feats):
-    return Features(feats=feats, files=archive.files, classes=archive.classes, provenance={})
-
-
-def text_encoder(dim):
-    def encode_texts(texts):
-        assert len(set(texts)) == len(texts), "each distinct text is encoded once"
-        return unit(np.stack([np.random.default_rng([VALUES.index(text), 7]).normal(size=dim) for text in texts]))
-
-    return encode_texts
 
 
 @st.composite

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from shapely.geometry import box, shape
-from test_scenes import UTM, write_scene
 
+from helpers import UTM, write_scene
 from rscir_lib.archive import read_archive
 from rscir_lib.archive.tiles import read_scenes
 from rscir_lib.encoders import load_encoder

@@ -5,8 +5,8 @@
     python -m bench scale [--quick] [--out runs/scale]        # ten million rows on disk, and Dask
     python -m bench cost                                      # what 10^7 to 10^9 tiles take, on paper
 
-Features here are random around class centres, images are synthetic (`rscir_lib.benchmarks.synthcom`), weights are random except
-the demo encoder's: good for times and memory, not for retrieval quality.
+Features here are random around class centres, images are synthetic (`rscir_lib.benchmarks.synthcom`), weights are
+random except the demo encoder's: good for times and memory, not for retrieval quality.
 """
 
 import argparse
