@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # what editors and type checkers see; a test holds it to `_HOME`
     from rscir_lib.analysis.statistics import choose_lambda, intervals, write_trec
     from rscir_lib.archive import Archive, read_archive, read_image, write_listing
-    from rscir_lib.benchmarks.base import Benchmark, read_benchmark
+    from rscir_lib.benchmarks import Benchmark, read_benchmark
     from rscir_lib.benchmarks.patterncom import read_patterncom
     from rscir_lib.benchmarks.synthcom import draw_synthcom
     from rscir_lib.encoders import Encoder, load_encoder
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test holds it to `_HO
 _HOME = {
     "rscir_lib.analysis.statistics": ["choose_lambda", "intervals", "write_trec"],
     "rscir_lib.archive": ["Archive", "read_archive", "read_image", "write_listing"],
-    "rscir_lib.benchmarks.base": ["Benchmark", "read_benchmark"],
+    "rscir_lib.benchmarks": ["Benchmark", "read_benchmark"],
     "rscir_lib.benchmarks.patterncom": ["read_patterncom"],
     "rscir_lib.benchmarks.synthcom": ["draw_synthcom"],
     "rscir_lib.encoders": ["Encoder", "load_encoder"],

@@ -21,9 +21,10 @@ import torch
 from rscir_lib.apps.commands import workbook
 from rscir_lib.apps.explorer.marks import read_marks
 from rscir_lib.archive import Archive, read_archive
-from rscir_lib.benchmarks.base import Benchmark, Report, read_benchmark
+from rscir_lib.benchmarks.base import Benchmark, ValidationReport
 from rscir_lib.benchmarks.multilabels import read_multilabels
 from rscir_lib.benchmarks.patterncom import read_patterncom
+from rscir_lib.benchmarks.registry import read_benchmark
 from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.benchmarks.triplets import read_triplets
 from rscir_lib.benchmarks.ucmcom import read_ucmcom
@@ -219,7 +220,7 @@ def made(**changes):
         for name, change in changes.items():
             parts[name] = change(parts[name]) if callable(change) else change
         archive = Archive(root, tuple("abcd"), ("c",) * 4)
-        return Benchmark(archive, "test", warnings=Report().table(), **parts)
+        return Benchmark(archive, "test", warnings=ValidationReport().table(), **parts)
 
     return make
 

@@ -25,7 +25,7 @@ from rscir_lib.apps.teaching import course
 from rscir_lib.apps.teaching.course import SKIPPED
 from rscir_lib.apps.teaching.exercises import EXERCISES
 from rscir_lib.archive import read_image
-from rscir_lib.benchmarks.base import read_benchmark
+from rscir_lib.benchmarks.registry import read_benchmark
 from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import BASELINES, chance, compare_published, evaluate, summarize
@@ -216,7 +216,7 @@ def assert_equal(found: pd.DataFrame, expected: pd.DataFrame) -> None:
 def test_01_dataset_construction(given, benchmark):
     folder = prove("01", **given)
     found = pd.read_csv(folder / "tables" / "01_composition.csv")
-    expected = benchmark.composition().reset_index()
+    expected = benchmark.counts().reset_index()
     assert found["queries"].sum() == len(benchmark.queries)
     pd.testing.assert_frame_equal(found, expected, check_dtype=False)
     assert (folder / "figures" / "01_composed_queries.png").stat().st_size > 10_000

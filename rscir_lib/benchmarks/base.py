@@ -1,40 +1,46 @@
 """What is asked of an archive: composed queries, each with its relevant images, whatever format they came from."""
 
-import pkgutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
-from rscir_lib.archive import Archive, read_archive
+from rscir_lib.archive import Archive
+from rscir_lib.benchmarks.image_names import ImageNames
 
-QUERIES = ["attribute", "group", "image", "value", "text", "position", "target"]
-LABELS = ["attribute", "image", "group", "value", "position"]
-WARNINGS = ["file", "line", "value", "problem"]
+# the attributes of the published tables, in their order; tables put those of other benchmarks behind them
+ATTRIBUTES = ("color", "context", "density", "existence", "quantity", "shape")
+QUERY_COLUMNS = ["attribute", "group", "image", "value", "text", "position", "target"]
+LABEL_COLUMNS = ["attribute", "image", "group", "value", "position"]
+WARNING_COLUMNS = ["file", "line", "value", "problem"]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Composed queries over an archive of N images. What follows is checked: an object that exists is consistent.
+    """Composed queries over an archive of N images. An object that exists is consistent: all of this is checked.
 
-    queries: one row per composed query, columns attribute, group, image (as `ImageNames` names it), value (the image's
-        own), text (the value asked for), position (of the image in the archive), target (index into `targets`); where
-        needed also unknown (index into `unknowns`, -1: none) and query (position in `query_archive` of an image outside
-        the archive, whose own `position` is -1; -1 for the others). The index names each query once.
-    targets: sets of relevant images, archive positions, strictly ascending; queries share them.
-    labels: the labelled rows, columns attribute, image, group, value, position; may be empty.
-    warnings: the validation report, columns file, line, value, problem; what was tolerated, and how.
-    unknowns: as `targets`, the images of which nobody said whether they answer. They are taken out of the ranking of
-        the queries that name them (the condensed list), and none is relevant there.
-    query_archive: the images of queries that lie outside the archive.
-    exclude_self: whether a query's own image is taken out of its ranking (PatternCom leaves it in, as a negative); it
-        is then relevant to none of its queries.
+    Attributes:
+        archive: The N images that are ranked.
+        protocol: The name of the rule that says what is relevant.
+        queries: One row per composed query, columns attribute, group, image (as `ImageNames` names it), value (the
+            image's own), text (the value asked for), position (of the image in the archive), target (index into
+            `targets`). Where needed also unknown (index into `unknowns`, -1 for none) and query (position in
+            `query_archive` of an image outside the archive, whose own `position` is -1; -1 for the others). The index
+            names each query once.
+        targets: Sets of relevant images, as ascending archive positions; several queries may share one.
+        labels: The labelled rows, columns attribute, image, group, value, position; may be empty.
+        warnings: The validation report, columns file, line, value, problem: what a reader tolerated, and how.
+        unknowns: Sets of images, as `targets`, that nobody has judged. They are taken out of the ranking of the queries
+            that name them (the condensed list), and none is relevant there.
+        query_archive: The images of queries that lie outside the archive.
+        exclude_self: Whether a query's own image is taken out of its ranking (PatternCom leaves it in, as a negative);
+            it is then relevant to none of its queries.
 
-    Raises ValueError naming table, row or set, the value found and what is expected.
+    Raises:
+        ValueError: It names the table, row or set, the value in it, and what is expected.
     """
 
     archive: Archive
@@ -48,7 +54,7 @@ class Benchmark:
     exclude_self: bool = False
 
     def __post_init__(self) -> None:
-        for name, columns in (("queries", QUERIES), ("labels", LABELS), ("warnings", WARNINGS)):
+        for name, columns in (("queries", QUERY_COLUMNS), ("labels", LABEL_COLUMNS), ("warnings", WARNING_COLUMNS)):
             if missing := [column for column in columns if column not in getattr(self, name)]:
                 raise ValueError(f"{name}: no column {missing[0]!r}; it needs {', '.join(columns)}")
         if (twice := self.queries.index.duplicated()).any():
@@ -63,17 +69,17 @@ class Benchmark:
         for column, end in (("unknown", len(self.unknowns)), ("query", outside)):
             if column in self.queries:
                 _check_range("queries", self.queries, column, -1, end)
-        homeless = (self.queries["position"] < 0) == (self._index("query") < 0)
+        homeless = (self.queries["position"] < 0) == (self._optional("query") < 0)
         _refuse("queries", self.queries, "position", homeless, "either an archive position, or -1 and a `query`")
         for column in ("attribute", "text"):
             blank = [not (isinstance(value, str) and value.strip()) for value in self.queries[column]]
             _refuse("queries", self.queries, column, blank, "a word")
-        self._check_sides()
+        self._check_disjoint()
 
-    def _check_sides(self) -> None:
-        """Relevant, unknown and, where it is excluded, the query image itself: no image is two of them."""
-        sides = pd.DataFrame({"target": self.queries["target"], "unknown": self._index("unknown")})
-        for target, unknown in sides[sides["unknown"] >= 0].drop_duplicates().itertuples(index=False):
+    def _check_disjoint(self) -> None:
+        """No image is both relevant and unknown to a query, nor relevant to its own query where that is excluded."""
+        pairs = pd.DataFrame({"target": self.queries["target"], "unknown": self._optional("unknown")})
+        for target, unknown in pairs[pairs["unknown"] >= 0].drop_duplicates().itertuples(index=False):
             both = np.intersect1d(self.targets[target], self.unknowns[unknown], assume_unique=True)
             if both.size:
                 raise ValueError(
@@ -81,12 +87,11 @@ class Benchmark:
                     "an image is one or the other"
                 )
         if self.exclude_self:
-            own = _member(self.targets, self.queries["target"].to_numpy(), self.queries["position"].to_numpy())
-            _refuse(
-                "queries", self.queries, "image", own, "an image that is not its own answer, as exclude_self is set"
-            )
+            own = _is_member(self.targets, self.queries["target"].to_numpy(), self.queries["position"].to_numpy())
+            expected = "an image that is not its own answer, as exclude_self is set"
+            _refuse("queries", self.queries, "image", own, expected)
 
-    def _index(self, column: str) -> np.ndarray:
+    def _optional(self, column: str) -> np.ndarray:
         """A column of `queries` that may be left out: (Q,) integers, -1 where it is."""
         return self.queries[column].to_numpy() if column in self.queries else np.full(len(self.queries), -1)
 
@@ -98,46 +103,47 @@ class Benchmark:
     @cached_property
     def n_unknown(self) -> np.ndarray:
         """(Q,) how many images are taken out of each query's ranking because nobody judged them."""
-        return _sizes(self.unknowns, self._index("unknown"))
+        return _sizes(self.unknowns, self._optional("unknown"))
 
     @cached_property
     def n_ranked(self) -> np.ndarray:
-        """(Q,) how many images each query ranks: the archive, less the unknown, less the image itself if excluded."""
+        """(Q,) how many images each query ranks: the archive without the unknown, and the image itself if excluded."""
         ranked = len(self.archive) - self.n_unknown
         if self.exclude_self:
             position = self.queries["position"].to_numpy()
-            ranked = ranked - ((position >= 0) & ~_member(self.unknowns, self._index("unknown"), position))
+            ranked = ranked - ((position >= 0) & ~_is_member(self.unknowns, self._optional("unknown"), position))
         return ranked
 
     def read_query(self, query: int) -> Image.Image:
-        """The RGB picture of the query whose index in `queries` is `query`, wherever it lies."""
+        """The RGB picture of the query whose index in `queries` is `query`, inside the archive or outside."""
         row = self.queries.loc[query]
         return self.archive.read(row["position"]) if row["position"] >= 0 else self.query_archive.read(row["query"])
 
-    def sides(self, query: int) -> pd.Series:
-        """(N,) on which side each image is for the query whose index in `queries` is `query`, and why."""
+    def judgements(self, query: int) -> pd.Series:
+        """(N,) for the query of this index in `queries`: is each image relevant, negative or unknown, and why."""
         row, classes = self.queries.loc[query], pd.Series(self.archive.classes)
         group = self.labels.query("attribute == @row.attribute and group == @row.group")
-        sides = pd.Series("elsewhere: negative", index=range(len(self.archive)), name="side")
-        sides[classes.isin(classes[group["position"]])] = "same class, no label: negative"
-        sides[group["position"]] = "same group, another value: negative"
-        sides[self.targets[row["target"]]] = "has the value asked for: RELEVANT"
+        judged = pd.Series("elsewhere: negative", index=range(len(self.archive)), name="side")
+        judged[classes.isin(classes[group["position"]])] = "same class, no label: negative"
+        judged[group["position"]] = "same group, another value: negative"
+        judged[self.targets[row["target"]]] = "has the value asked for: RELEVANT"
         if row.get("unknown", -1) >= 0:
-            sides[self.unknowns[row["unknown"]]] = "nobody said: unknown, left out of the ranking"
+            judged[self.unknowns[row["unknown"]]] = "nobody judged it: unknown, left out of the ranking"
         own = "left out of its own ranking" if self.exclude_self else "negative"
-        if row["position"] >= 0 and "RELEVANT" not in sides[row["position"]]:
-            sides[row["position"]] = f"the query image itself: {own}"
-        return sides
+        if row["position"] >= 0 and "RELEVANT" not in judged[row["position"]]:
+            judged[row["position"]] = f"the query image itself: {own}"
+        return judged
 
     def without(self, files: Iterable[str]) -> "Benchmark":
-        """The benchmark over the archive less these files (those that can't be read, say).
+        """The benchmark over the archive without these files, such as those that can't be read.
 
-        Queries whose image is gone, and queries all of whose answers are gone, go too; the report says how many.
-        Raises ValueError for a file that is in neither archive.
+        Queries that lose their image, or all their relevant images, go too; `warnings` counts them.
+
+        Raises:
+            ValueError: A file is in neither archive.
         """
-        gone = set(files)
-        queries_of = self.query_archive
-        if strange := gone - set(self.archive.files) - set(queries_of.files if queries_of is not None else ()):
+        gone, asking = set(files), self.query_archive
+        if strange := gone - set(self.archive.files) - set(asking.files if asking is not None else ()):
             raise ValueError(f"{sorted(strange)[0]!r} is no image of {self.archive.root}; files lists them")
         kept, moved = _without(self.archive, gone)
         targets, unknowns = (
@@ -145,38 +151,44 @@ class Benchmark:
         )
         labels = self.labels.assign(position=moved[self.labels["position"]])
         position, target = (self.queries[column].to_numpy() for column in ("position", "target"))
-        there = (position < 0) | (moved[position] >= 0)
+        has_image = (position < 0) | (moved[position] >= 0)
         queries = self.queries.assign(position=np.where(position < 0, -1, moved[position]))
-        if queries_of is not None:
-            queries_of, moved_query = _without(queries_of, gone)
-            query = self._index("query")
-            there &= (query < 0) | (moved_query[query] >= 0)
+        if asking is not None:
+            asking, moved_query = _without(asking, gone)
+            query = self._optional("query")
+            has_image &= (query < 0) | (moved_query[query] >= 0)
             queries["query"] = np.where(query < 0, -1, moved_query[query])
-        answered = (_sizes(targets, target) > 0) | (self.n_relevant == 0)
-        report = Report()
-        for left_out, why in ((~there, "their image is left out"), (there & ~answered, "every answer is left out")):
-            if left_out.any():
-                report.add("archive", None, f"{left_out.sum()} queries", f"dropped: {why}")
+        has_answer = (_sizes(targets, target) > 0) | (self.n_relevant == 0)
+        report = ValidationReport()
+        for dropped, why in (
+            (~has_image, "their image is left out"),
+            (has_image & ~has_answer, "every answer is left out"),
+        ):
+            if dropped.any():
+                report.add("archive", None, f"{dropped.sum()} queries", f"dropped: {why}")
         return replace(
             self,
             archive=kept,
-            queries=queries[there & answered],
+            queries=queries[has_image & has_answer],
             targets=targets,
             labels=labels[labels["position"] >= 0],
             warnings=pd.concat([self.warnings, report.table()], ignore_index=True),
             unknowns=unknowns,
-            query_archive=queries_of,
+            query_archive=asking,
         )
 
-    def composition(self, by: Sequence[str] = ("attribute", "group")) -> pd.DataFrame:
-        """Per attribute and group: labelled rows, values, composed queries, positives a query (min, median, max).
+    def counts(self, by: Sequence[str] = ("attribute", "group")) -> pd.DataFrame:
+        """Labelled rows, their values, queries, and relevant images per query (min, median, max), for each group.
 
-        And, where a benchmark has unknown images, how many of them a query leaves out (median). by: the columns that
-        the queries are counted by, such as ("attribute",) alone.
+        Args:
+            by: The columns that queries are counted by, such as ("attribute",) alone.
+
+        Returns:
+            A row per combination of `by`; where there are unknown images, also their median number per query.
         """
         keys = list(by)
-        counts = self.queries[keys].assign(positives=self.n_relevant, unknown=self.n_unknown)
-        queries, labels = counts.groupby(keys, sort=False), self.labels.groupby(keys, sort=False)
+        frame = self.queries[keys].assign(positives=self.n_relevant, unknown=self.n_unknown)
+        queries, labels = frame.groupby(keys, sort=False), self.labels.groupby(keys, sort=False)
         columns = {
             "queries": queries.size(),
             "positives min": queries["positives"].min(),
@@ -185,14 +197,14 @@ class Benchmark:
         }
         if self.unknowns:
             columns["unknown median"] = queries["unknown"].median()
-        told = {"labelled": labels.size(), "values": labels["value"].unique().map(", ".join)}
         if self.labels.empty:  # queries that came without labels
-            told = {"labelled": 0, "values": ""}
-        return pd.DataFrame(told | columns).reindex((queries if self.labels.empty else labels).size().index)
+            return pd.DataFrame({"labelled": 0, "values": ""} | columns).reindex(queries.size().index)
+        labelled = {"labelled": labels.size(), "values": labels["value"].unique().map(", ".join)}
+        return pd.DataFrame(labelled | columns).reindex(labels.size().index)
 
 
 def check_positions(name: str, positions: np.ndarray, size: int) -> None:
-    """Raises ValueError, beginning with `name`, unless they are archive positions (n,), strictly ascending."""
+    """Raises ValueError, beginning with `name`, unless these are archive positions (n,), strictly ascending."""
     if not (isinstance(positions, np.ndarray) and positions.ndim == 1 and np.issubdtype(positions.dtype, np.integer)):
         raise ValueError(f"{name}: expected a one-dimensional array of integers, found {positions!r}")
     if len(positions) and not 0 <= positions.min() <= positions.max() < size:
@@ -210,81 +222,39 @@ def _check_range(name: str, table: pd.DataFrame, column: str, start: int, end: i
     _refuse(name, table, column, (values < start) | (values >= end), f"an integer from {start} to {end - 1}")
 
 
-def _refuse(name: str, table: pd.DataFrame, column: str, wrong: Sequence[bool], expected: str) -> None:
+def _refuse(
+    name: str, table: pd.DataFrame, column: str, wrong: Sequence[bool] | np.ndarray | pd.Series, expected: str
+) -> None:
     wrong = np.asarray(wrong, dtype=bool)
     if wrong.any():
         row, value = table.index[wrong].tolist()[0], table[column][wrong].tolist()[0]
         raise ValueError(f"{name}, row {row!r}: {column} is {value!r}; expected {expected}")
 
 
-def _sizes(sets: Sequence[np.ndarray], of: np.ndarray) -> np.ndarray:
-    """The size of each set that `of` (Q,) names, 0 for -1."""
-    return np.array([len(positions) for positions in sets] + [0])[of]
+def _sizes(sets: Sequence[np.ndarray], index: np.ndarray) -> np.ndarray:
+    """(Q,) the size of sets[index[i]], 0 where the index is -1."""
+    return np.array([len(positions) for positions in sets] + [0])[index]
 
 
-def _member(sets: Sequence[np.ndarray], of: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """(Q,) whether positions[i] is in the set that of[i] names; set -1 is empty."""
-    result = np.zeros(len(of), bool)
-    for i, rows in pd.Series(of).groupby(of).indices.items():
+def _is_member(sets: Sequence[np.ndarray], index: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """(Q,) whether positions[i] is in sets[index[i]]; never where the index is -1."""
+    result = np.zeros(len(index), bool)
+    for i, rows in pd.Series(index).groupby(index).indices.items():
         if i >= 0:
             result[rows] = np.isin(positions[rows], sets[i])
     return result
 
 
 def _without(archive: Archive, gone: set[str]) -> tuple[Archive, np.ndarray]:
-    """The archive less these files; for each old position the new one, -1 for those that are gone."""
+    """The archive without these files; for each old position the new one, -1 for those that are gone."""
     kept = [i for i, file in enumerate(archive.files) if file not in gone]
     moved = np.full(len(archive), -1)
     moved[kept] = np.arange(len(kept))
     return archive.subset(kept), moved
 
 
-class ImageNames:
-    """What label files may call an image: the end of its path, as much of it as tells it from all others.
-
-    `a.jpg`, `class/a.jpg` and `images/class/a.jpg` are the same image while no other ends so; `./a.jpg` is the one in
-    the root itself; without suffix (`a`, `class/a`) where `suffixless`. Names are told apart in the whole archive under
-    the root, also when `listing` restricts it.
-    """
-
-    def __init__(self, archive: Archive, listing: str | Path | None = None, suffixless: bool = False) -> None:
-        self._root, self._ends = archive.root, {}
-        self._position = {file: position for position, file in enumerate(archive.files)}
-        self.whole = read_archive(archive.root) if listing else archive
-        for file in dict.fromkeys((*self.whole.files, *archive.files)):
-            for form in {file, str(Path(file).with_suffix(""))} if suffixless else {file}:
-                self._ends["./" + form] = [file]
-                parts = form.split("/")
-                for start in range(len(parts)):
-                    self._ends.setdefault("/".join(parts[start:]), []).append(file)
-
-    def __contains__(self, said: str) -> bool:
-        return said in self._ends
-
-    def find(self, said: str, where: str, hint: str = "") -> str:
-        """The file of the image called so. Raises ValueError, which says `where`, when there is none or several."""
-        found = self._ends.get(said, [])
-        if not found:
-            raise ValueError(
-                f"{where}: image {said!r} is not in the archive{hint}; correct the name, or add it to {self._root}"
-            )
-        if len(found) > 1:
-            paths = " or ".join(repr(file if "/" in file else "./" + file) for file in found[:3])
-            raise ValueError(f"{where}: the archive holds several images named {said!r}; say which: {paths}")
-        return found[0]
-
-    def position(self, file: str) -> int:
-        """The archive position of a file that `find` gave; -1 where the listing leaves it out."""
-        return self._position.get(file, -1)
-
-    def name(self, file: str) -> str:
-        """What the tables call a file: its name, or its path where another image has that name too."""
-        name = file.rsplit("/", 1)[-1]
-        return name if len(self._ends[name]) == 1 else file
-
-
-class Report:
-    """Collects what a reader tolerates."""
+class ValidationReport:
+    """Collects what a reader tolerates, and how."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, int | None, str, str]] = []
@@ -293,83 +263,72 @@ class Report:
         self.rows.append((file, line, value, problem))
 
     def table(self) -> pd.DataFrame:
-        return pd.DataFrame(self.rows, columns=WARNINGS).astype({"line": "Int64"})
+        """The rows as `Benchmark.warnings` has them."""
+        return pd.DataFrame(self.rows, columns=WARNING_COLUMNS).astype({"line": "Int64"})
 
 
-class Questions:
-    """Collects queries by PatternCom's rule: a labelled image with every other value of its group."""
+def label_rows(names: ImageNames, attribute: str, group: str, values: pd.Series, unknown: int = -1) -> pd.DataFrame:
+    """Rows for `benchmark_of_labels`.
 
-    def __init__(self, archive: Archive) -> None:
-        self._archive, self._names = archive, ImageNames(archive)
-        self.queries: list[tuple] = []
-        self.labels: list[tuple] = []
-        self.targets: list[np.ndarray] = []
+    Args:
+        names: The names of the archive's images.
+        attribute: What the labels say, such as "shape".
+        group: The name of the images that are compared with each other.
+        values: The value of each labelled image of the group, by its archive position.
+        unknown: Index of the set of images that are unknown to the group's queries, -1 for none.
+    """
+    positions = values.index.to_numpy()
+    images = [names.name(names.archive.files[position]) for position in positions]
+    columns = {"attribute": attribute, "image": images, "group": group, "value": values.to_numpy()}
+    return pd.DataFrame(columns | {"position": positions, "unknown": unknown, "shared": group})
 
-    def __bool__(self) -> bool:
-        return bool(self.queries)
 
-    def ask(self, attribute: str, group: str, values: pd.Series, texts: Sequence[str], unknown: int = -1) -> None:
-        """Pairs images with those of `texts` that aren't their value; relevant to a text are the images that have it.
+def benchmark_of_labels(
+    archive: Archive,
+    protocol: str,
+    rows: pd.DataFrame,
+    report: ValidationReport,
+    texts: Sequence[tuple[str, str, str]] | None = None,
+    unknowns: Sequence[np.ndarray] = (),
+) -> Benchmark:
+    """The benchmark of labels by PatternCom's rule: each row asks for every other value of its group.
 
-        values: the value of each labelled image of the group, the index its archive position, ascending. unknown: index
-        of the images that are unknown to these queries.
-        """
-        target = {text: len(self.targets) + i for i, text in enumerate(texts)}
-        self.targets.extend(values.index[values == text].to_numpy() for text in texts)
-        for position, value in values.items():
-            image = self._names.name(self._archive.files[position])
-            self.labels.append((attribute, image, group, value, position))
-            for text in texts:
-                if text != value:
-                    self.queries.append((attribute, group, image, value, text, position, target[text], unknown))
-
-    def benchmark(self, protocol: str, report: Report, unknowns: Sequence[np.ndarray] = ()) -> Benchmark:
-        """What was asked."""
-        return Benchmark(
-            self._archive,
-            protocol,
-            pd.DataFrame(self.queries, columns=[*QUERIES, "unknown"]).drop(columns=[] if unknowns else "unknown"),
-            tuple(self.targets),
-            pd.DataFrame(self.labels, columns=LABELS),
-            report.table(),
-            tuple(unknowns),
-        )
+    Args:
+        archive: The images.
+        protocol: The name of the rule.
+        rows: Columns attribute, image, group, value, position; unknown where there are `unknowns`; and shared, the
+            class that a relevant image must have in common with the query. Of an image listed twice for an attribute,
+            each row asks, and the last decides what the image is relevant to.
+        report: What the reader tolerated.
+        texts: The (attribute, group, text) that are asked for; None for every value that a row has.
+        unknowns: Sets of images that nobody judged.
+    """
+    asked = rows[["attribute", "group", "value"]].drop_duplicates().to_numpy() if texts is None else texts
+    queries = rows.merge(pd.DataFrame(asked, columns=["attribute", "group", "text"]), on=["attribute", "group"])
+    queries = queries[queries["value"] != queries["text"]].reset_index(drop=True)  # in the order of the rows
+    last = rows.drop_duplicates(["attribute", "group", "image"], keep="last")
+    relevant = dict(list(last.groupby(["attribute", "shared", "value"])["position"]))
+    keys = list(zip(queries["attribute"], queries["shared"], queries["text"], strict=True))
+    index = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    queries["target"] = np.array([index[key] for key in keys], np.int64)
+    return Benchmark(
+        archive,
+        protocol,
+        queries[[*QUERY_COLUMNS, "unknown"] if unknowns else QUERY_COLUMNS],
+        # nothing is relevant where all who had the value are listed again with another
+        tuple(np.sort(relevant.get(key, pd.Series(dtype=np.int64)).to_numpy()) for key in index),
+        rows[LABEL_COLUMNS],
+        report.table(),
+        tuple(unknowns),
+    )
 
 
 def group_of(cls: str) -> str:
-    """The group of images that a class is; one of all where an archive has no classes."""
+    """The name of the group that a class forms; "all" in an archive without classes."""
     return cls or "all"
 
 
 def check_protocol(protocol: str, own: str) -> None:
-    """Raises ValueError unless `protocol` is the default or this benchmark's one."""
+    """Raises ValueError unless `protocol` is the default or this benchmark's own."""
     if protocol not in ("released", own):
         raise ValueError(f"protocol {protocol!r}: this benchmark knows {own!r} only; leave PROTOCOL at its default")
-
-
-# what lies under a dataset root -> its reader, by name: a format imports what it needs, not the other way round
-READERS: dict[tuple[str, ...], str] = {
-    ("PatternCom",): "rscir_lib.benchmarks.patterncom.read_patterncom",
-    ("triplets.csv",): "rscir_lib.benchmarks.triplets.read_triplets",
-    ("triplets.json",): "rscir_lib.benchmarks.triplets.read_triplets",
-    ("xview2_cir.csv",): "rscir_lib.benchmarks.triplets.read_triplets",
-    ("multilabels.tsv", "captions.json"): "rscir_lib.benchmarks.ucmcom.read_ucmcom",
-    ("multilabels.tsv",): "rscir_lib.benchmarks.multilabels.read_multilabels",
-}
-
-
-def read_benchmark(root: str | Path, listing: str | Path | None = None, protocol: str = "released") -> Benchmark:
-    """The benchmark that a dataset root holds: that of the first of `READERS` whose files and folders are all there.
-
-    A benchmark of another format is one more reader `(root, listing, protocol) -> Benchmark`, and one more line there.
-    Raises FileNotFoundError when there is none.
-    """
-    folder = Path(root).expanduser()
-    for files, reader in READERS.items():
-        if all((folder / file).exists() for file in files):
-            return pkgutil.resolve_name(reader)(root, listing=listing, protocol=protocol)
-    known = "; ".join(" and ".join(files) for files in READERS)
-    raise FileNotFoundError(
-        f"{root}: no benchmark here. Expected one of: {known}; `make fetch DATASET_ROOT=...` gets PatternCom, and "
-        "lines of `image,attribute,value` in PatternCom/<attribute>.csv make one of your own"
-    )

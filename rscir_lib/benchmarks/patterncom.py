@@ -1,15 +1,15 @@
-"""The benchmark: attribute labels become composed queries, each with its relevant images (protocol, PatternCom)."""
+"""PatternCom: attribute labels become composed queries, each with its relevant images (protocol, PatternCom)."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from rscir_lib.archive import class_of, read_archive, read_lines
-from rscir_lib.benchmarks.base import LABELS, QUERIES, Benchmark, ImageNames, Report, group_of
-
-ATTRIBUTES = ("color", "context", "density", "existence", "quantity", "shape")
+from rscir_lib.archive import Archive, class_of, read_archive, read_lines
+from rscir_lib.benchmarks.base import ATTRIBUTES, Benchmark, ValidationReport, benchmark_of_labels, group_of
+from rscir_lib.benchmarks.image_names import ImageNames
 
 # PatternNet's 38 classes; the merges below speak of these
 CLASSES = frozenset(
@@ -19,7 +19,7 @@ CLASSES = frozenset(
     "runway runwaymarking shippingyard solarpanel sparseresidential storagetank swimmingpool tenniscourt "
     "transformerstation wastewatertreatmentplant".split()
 )
-# Two classes that ask the same question: one group of queries in that attribute ...
+# Classes that form one group of queries in that attribute ...
 MERGES = {
     "density": {"denseresidential": "residential", "sparseresidential": "residential"},
     "shape": {"closedroad": "road", "intersection": "road"},
@@ -31,7 +31,7 @@ MERGES = {
         "parkinglot": "parking",
     },
 }
-# ... and one class when relevance is judged, whatever the attribute
+# ... and count as one class when relevance is judged, whatever the attribute
 RELEVANCE_MERGE = {cls: group for merge in MERGES.values() for cls, group in merge.items()}
 FIRST_RELEASE_MERGES = MERGES | {
     "density": MERGES["density"] | {"christmastreefarm": "treecover", "forest": "treecover"}
@@ -45,78 +45,86 @@ def read_patterncom(
     protocol: str = "released",
     listing: str | Path | None = None,
 ) -> Benchmark:
-    """PatternCom's composed queries over the archive under `root` (protocol, Composed queries and Relevance).
+    """PatternCom's composed queries over the archive under `root` (protocol, PatternCom). No image is opened.
 
-    attributes: which of the files `PatternCom/<attribute>.csv` to read, whatever their names; where None, all that are
-    there, PatternCom's own six first. protocol: `released`, or `first-release` (value equality alone decides
-    relevance). listing: a part of the archive, see `read_archive`; labels of images outside it are left out and
-    counted in the report. An image is named by its file name, or by as much of its path as tells it from others; in an
-    archive without classes all images are one group. No image is opened.
+    Tolerated, and listed in `Benchmark.warnings`: a row that is listed twice, alike or with another value (the last
+    decides relevance); a group with a single value, which makes no query; a class that is not PatternNet's, or that its
+    file name contradicts; one of PatternCom's six files missing beside others of them; what else lies in the folder.
 
-    Raises FileNotFoundError for a missing file, ValueError (file, line, value) for a row that can't be used as it
-    stands: wrong column count, another attribute, an image that the archive does not hold, a header, not UTF-8.
-    Listed as warnings instead: a row listed twice, alike or with another value (the last decides relevance), a group
-    with a single value (no query comes of it), a class that is not PatternNet's, one that its file name contradicts,
-    one of PatternCom's six files missing beside others of them, and what else lies in the folder.
+    Args:
+        root: The folder of images, with `PatternCom/<attribute>.csv`. In an archive without classes all images are one
+            group.
+        attributes: The files to read; None for all that are there, PatternCom's own six first.
+        protocol: "released", or "first-release", in which the value alone decides relevance.
+        listing: A part of the archive, see `read_archive`; labels of images outside it are counted and left out.
+
+    Raises:
+        FileNotFoundError: There is no attribute file, or not the one asked for.
+        ValueError: File, line and value of a row that can't be used as it stands: wrong number of columns, another
+            attribute, an image that the archive doesn't hold (`ImageNames`), a header, text that is not UTF-8.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
-    report = Report()
+    report = ValidationReport()
     archive = read_archive(root, listing)
     folder = archive.root / "PatternCom"
-    there = _attribute_files(folder, report)
-    if attributes is None:
-        if set(there) & set(ATTRIBUTES):
-            for attribute in sorted(set(ATTRIBUTES) - set(there)):
-                report.add(f"{attribute}.csv", None, attribute, "no such file; the attribute is left out")
-    else:
-        _check_attributes(attributes, there, folder)
-    foreign = sorted(set(archive.classes) - CLASSES - {""})
-    if foreign and CLASSES.isdisjoint(archive.classes):
-        report.add("archive", None, f"{len(foreign)} classes", "none is PatternNet's; no merge applies to them")
-    else:
-        for cls in foreign:
-            report.add("archive", None, cls, "not one of PatternNet's 38 classes; no merge applies to it")
+    chosen = _choose_attributes(attributes, folder, report)
+    _report_classes(archive, report)
     names = ImageNames(archive, listing)
 
-    queries, targets, labels = [], [], []
-    for attribute in there if attributes is None else attributes:
+    parts = []
+    for attribute in chosen:
         path = folder / f"{attribute}.csv"
         rows = _read_labels(path, attribute, names, report)
         rows = rows.assign(attribute=attribute, cls=[archive.classes[i] for i in rows["position"]])
         merges = (FIRST_RELEASE_MERGES if protocol == "first-release" else MERGES).get(attribute, {})
         rows["group"] = rows["cls"].replace(merges).map(group_of)
         _check_rows(rows, path.name, report)
-        judged = rows["cls"].replace(RELEVANCE_MERGE) if protocol == "released" else ""
-        rows["judged"] = judged  # the class that a relevant image must share; none in the first release
-        queries.append(_compose(rows, targets))
-        labels.append(rows[LABELS])
-    if not labels:
+        # the class that a relevant image must share with the query; the first release had no such rule
+        rows["shared"] = rows["cls"].replace(RELEVANCE_MERGE) if protocol == "released" else ""
+        parts.append(rows)
+    return benchmark_of_labels(archive, protocol, pd.concat(parts, ignore_index=True), report)
+
+
+def _choose_attributes(
+    attributes: tuple[str, ...] | list[str] | None, folder: Path, report: ValidationReport
+) -> Sequence[str]:
+    """The attributes to read, each of which has a file; what is amiss is reported or raised."""
+    there = _attribute_files(folder, report)
+    if attributes is not None:
+        _check_attributes(attributes, there, folder)
+        return attributes
+    if not there:
         raise FileNotFoundError(
             f"{folder}: no attribute file here; `make fetch` gets PatternCom, and lines of `image,attribute,value` in "
             "<attribute>.csv make one of your own"
         )
-    return Benchmark(
-        archive,
-        protocol,
-        pd.concat(queries, ignore_index=True),
-        tuple(targets),
-        pd.concat(labels, ignore_index=True),
-        report.table(),
-    )
+    if set(there) & set(ATTRIBUTES):
+        for attribute in sorted(set(ATTRIBUTES) - set(there)):
+            report.add(f"{attribute}.csv", None, attribute, "no such file; the attribute is left out")
+    return there
 
 
-def _attribute_files(folder: Path, report: Report) -> list[str]:
-    """The attributes that have a file, PatternCom's six first; what is no attribute file is reported."""
-    found = {}
+def _report_classes(archive: Archive, report: ValidationReport) -> None:
+    foreign = sorted(set(archive.classes) - CLASSES - {""})
+    if foreign and CLASSES.isdisjoint(archive.classes):
+        report.add("archive", None, f"{len(foreign)} classes", "none is PatternNet's; no merge applies to them")
+    else:
+        for cls in foreign:
+            report.add("archive", None, cls, "not one of PatternNet's 38 classes; no merge applies to it")
+
+
+def _attribute_files(folder: Path, report: ValidationReport) -> list[str]:
+    """The attributes that have a file, PatternCom's six first; any other file is reported."""
+    stems: dict[str, str] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.suffix == ".csv" and path.is_file() and not path.name.startswith("."):
-            other = found.setdefault(path.stem.casefold(), path.stem)
+            other = stems.setdefault(path.stem.casefold(), path.stem)
             if other != path.stem:
                 raise ValueError(f"{folder}: {other}.csv and {path.name} differ in case alone; rename one")
         else:
             report.add(path.name, None, path.name, "not read: an attribute file is called <attribute>.csv")
-    return sorted(found.values(), key=lambda name: (name not in ATTRIBUTES, name))
+    return sorted(stems.values(), key=lambda name: (name not in ATTRIBUTES, name))
 
 
 def _check_attributes(attributes: tuple[str, ...] | list[str], there: list[str], folder: Path) -> None:
@@ -136,8 +144,8 @@ def _check_attributes(attributes: tuple[str, ...] | list[str], there: list[str],
             )
 
 
-def _read_labels(path: Path, attribute: str, names: ImageNames, report: Report) -> pd.DataFrame:
-    """The rows of one attribute file: line, image, value, position."""
+def _read_labels(path: Path, attribute: str, names: ImageNames, report: ValidationReport) -> pd.DataFrame:
+    """The rows of one attribute file, columns line, image, value, position."""
     rows, outside = [], 0
     for number, line in read_lines(path):
         fields = [field.strip() for field in next(csv.reader([line]))]  # quotes hold a name with commas together
@@ -156,10 +164,10 @@ def _read_labels(path: Path, attribute: str, names: ImageNames, report: Report) 
             rows.append((number, names.name(file), value, names.position(file)))
     if outside:
         report.add(path.name, None, str(outside), "labelled images outside the listing are left out")
-    return pd.DataFrame(rows, columns=["line", "image", "value", "position"])
+    return pd.DataFrame(rows, columns=["line", "image", "value", "position"]).astype({"position": np.int64})
 
 
-def _check_rows(rows: pd.DataFrame, file: str, report: Report) -> None:
+def _check_rows(rows: pd.DataFrame, file: str, report: ValidationReport) -> None:
     for row in rows[rows["image"].duplicated()].itertuples():
         values = rows.loc[rows["image"] == row.image, "value"].unique()
         problem = (
@@ -175,21 +183,3 @@ def _check_rows(rows: pd.DataFrame, file: str, report: Report) -> None:
     for group, values in rows.groupby("group")["value"]:
         if values.nunique() == 1:
             report.add(file, None, values.iloc[0], f"the only value of {group!r}: no query comes of it")
-
-
-def _compose(rows: pd.DataFrame, targets: list[np.ndarray]) -> pd.DataFrame:
-    """Each row with every other value of its group; appends the sets of relevant images to `targets`."""
-    relevant = rows.drop_duplicates("image", keep="last").groupby(["judged", "value"])["position"]
-    index = {key: len(targets) + i for i, (key, _) in enumerate(relevant)}
-    targets.extend(np.sort(positions.to_numpy()) for _, positions in relevant)
-
-    texts = rows[["group", "value"]].drop_duplicates().rename(columns={"value": "text"})
-    queries = rows.merge(texts, on="group")  # which keeps the order of the rows
-    queries = queries[queries["value"] != queries["text"]]
-    # a value that only overwritten rows have is asked for, yet nothing is relevant to it
-    nothing = len(targets)
-    keys = zip(queries["judged"], queries["text"], strict=True)
-    queries["target"] = np.fromiter((index.get(key, nothing) for key in keys), np.int64, len(queries))
-    if (queries["target"] == nothing).any():
-        targets.append(np.empty(0, dtype=np.int64))
-    return queries[QUERIES]

@@ -1,8 +1,8 @@
 """UCMCom: composed queries from the public labels of UC Merced (its multi-labels, captions and class names).
 
-The labels are not alike. Multi-labels are complete: they say of every image what is there and what is not. Classes are
-complete too. Captions are positive only: one that gives no number says nothing about the number. So a query has three
-sets: relevant, negative, and unknown, which is taken out of its ranking (see `Benchmark.unknowns`).
+The labels differ in kind. Multi-labels and classes are complete: they say of every image what is there and what is not.
+Captions are positive only: one without a number says nothing about the number. So a query has three sets of images:
+relevant, negative, and unknown, which is taken out of its ranking (see `Benchmark.unknowns`).
 """
 
 import re
@@ -13,8 +13,15 @@ import numpy as np
 import pandas as pd
 
 from rscir_lib.archive import read_archive
-from rscir_lib.benchmarks.base import Benchmark, Questions, Report, check_protocol
+from rscir_lib.benchmarks.base import (
+    Benchmark,
+    ValidationReport,
+    benchmark_of_labels,
+    check_protocol,
+    label_rows,
+)
 from rscir_lib.benchmarks.captions import read_captions
+from rscir_lib.benchmarks.image_names import ImageNames
 from rscir_lib.benchmarks.multilabels import MIN_LABELLED, read_table, varying
 
 # the classes whose captions count a thing, and the words for it
@@ -26,60 +33,69 @@ COUNTED = {
     "tenniscourt": "tennis court",
 }
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-AGREE = 2  # so many captions of an image must give its number, and no other one
+# So many of an image's five captions must give its number, and none another. One alone may be a slip; with more, fewer
+# images have a number.
+AGREE = 2
 DENSITY = {"denseresidential": "dense", "mediumresidential": "medium", "sparseresidential": "sparse"}
 
 
 def read_ucmcom(root: str | Path, listing: str | Path | None = None, protocol: str = "ucmcom") -> Benchmark:
-    """Composed queries over an archive with `multilabels.tsv` and `captions.json`, as UC Merced's are.
+    """Composed queries over an archive with `multilabels.tsv` and `captions.json`, as UC Merced has them.
 
-    Three attributes; in each, as in PatternCom, a labelled image is paired with every other value of its group, the
-    text being that bare value, and relevant are the images of the group that have it.
+    There are three attributes. In each, as in PatternCom, a labelled image is paired with every other value of its
+    group; the text is that bare value, and relevant are the images of the group that have it.
 
-    existence: "cars" or "no cars", for each class and multi-label that is there, and not there, in at least
-        `MIN_LABELLED` images of the class. No image is unknown.
-    quantity: "one", "two" ... for the classes in `COUNTED`, where at least `AGREE` captions of an image give a number
-        (see `number_of`) and all of them the same. A number is asked for where `MIN_LABELLED` images have it. Images
-        of the class without an agreed number are unknown.
-    density: "dense", "medium", "sparse", the three residential classes being one group. No image is unknown.
+    * existence: "cars" or "no cars", for each class and multi-label that at least `MIN_LABELLED` images of the class
+      have, and as many lack. No image is unknown.
+    * quantity: "one", "two" ... for the classes in `COUNTED`, where at least `AGREE` captions of an image give a number
+      (see `number_of`) and all of them the same. A number is asked for where `MIN_LABELLED` images have it. Images of
+      the class without an agreed number are unknown.
+    * density: "dense", "medium", "sparse", over the three residential classes as one group. No image is unknown.
 
-    listing: a part of the archive, see `read_archive`. Raises what `read_table` and `read_captions` do, and ValueError
-    where nothing can be asked, or for another protocol.
+    Raises:
+        ValueError: As `read_table` and `read_captions`; or nothing can be asked; or `protocol` is another.
     """
     check_protocol(protocol, "ucmcom")
-    archive, report = read_archive(root, listing), Report()
+    archive, report = read_archive(root, listing), ValidationReport()
     table = read_table(archive, listing, report)
     captions = read_captions(archive.root / "captions.json", archive, listing, report)
-    classes, unknowns, questions = np.array(archive.classes), [], Questions(archive)
+    names, classes = ImageNames(archive), np.array(archive.classes)
+    rows: list[pd.DataFrame] = []
+    texts: list[tuple[str, str, str]] = []
+    unknowns: list[np.ndarray] = []
+
+    def ask(attribute: str, group: str, values: pd.Series, wanted: Sequence[str], unknown: int = -1) -> None:
+        rows.append(label_rows(names, attribute, group, values, unknown))
+        texts.extend((attribute, group, text) for text in wanted)
 
     for group, word, values in varying(archive, table):
-        questions.ask("existence", group, values, [word, f"no {word}"])
+        ask("existence", group, values, [word, f"no {word}"])
     for cls in dict.fromkeys(cls for cls in archive.classes if cls in COUNTED):
         members = np.flatnonzero(classes == cls)
         numbers = pd.Series([agreed_number(captions[i], COUNTED[cls]) for i in members], index=members, dtype=object)
         often = numbers.value_counts()
-        asked = [number for number in NUMBERS if often.get(number, 0) >= MIN_LABELLED]
-        if len(asked) < 2:
+        wanted = [number for number in NUMBERS if often.get(number, 0) >= MIN_LABELLED]
+        if len(wanted) < 2:
             continue
         unknowns.append(members[numbers.isna()])
-        questions.ask("quantity", cls, numbers.dropna(), asked, len(unknowns) - 1)
+        ask("quantity", cls, numbers.dropna(), wanted, len(unknowns) - 1)
         if len(unknowns[-1]):
             problem = "no number that their captions agree on: unknown, left out of the rankings of this group"
             report.add("captions.json", None, f"{len(unknowns[-1])} images of {cls}", problem)
     family = np.flatnonzero(np.isin(classes, list(DENSITY)))
     densities = pd.Series([DENSITY[classes[i]] for i in family], index=family, dtype=object)
     if densities.nunique() > 1:
-        questions.ask("density", "residential", densities, list(dict.fromkeys(densities)))
-    if not questions:
+        ask("density", "residential", densities, list(dict.fromkeys(densities)))
+    if not rows:
         raise ValueError(f"{archive.root}: no label varies within a class: there is nothing to ask; label more images")
-    return questions.benchmark("ucmcom", report, unknowns)
+    return benchmark_of_labels(archive, "ucmcom", pd.concat(rows, ignore_index=True), report, texts, unknowns)
 
 
 def number_of(caption: str, thing: str) -> str | None:
-    """How many things a caption counts, as a number word; None where it doesn't say so plainly.
+    """The number of things in a caption, as a number word; None where the caption doesn't give it plainly.
 
-    It does where it counts the thing once ("two white airplanes", "an airplane"), with no other number word in it
-    ("one big and two small airplanes"), no "another", and no kinds or sizes instead ("four kinds of airplanes").
+    It does where it counts the thing once ("two white airplanes", "an airplane"), without another number word ("one big
+    and two small airplanes"), without "another", and without kinds or sizes in between ("four kinds of airplanes").
     """
     words = caption.lower()
     number = "|".join(NUMBERS)
@@ -87,8 +103,8 @@ def number_of(caption: str, thing: str) -> str | None:
     others = len(re.findall(rf"\b(?:{number}|another)\b", words))
     if len(counted) != 1 or re.search(r"\b(?:an?|and|of|kinds?|sizes?|with|in|on)\b", counted[0][1]):
         return None
-    found = counted[0][0]
-    return {"a": "one", "an": "one"}.get(found, found) if others == (found in NUMBERS) else None
+    first = counted[0][0]
+    return {"a": "one", "an": "one"}.get(first, first) if others == (first in NUMBERS) else None
 
 
 def agreed_number(captions: Sequence[str], thing: str) -> str | None:

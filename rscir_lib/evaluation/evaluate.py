@@ -9,8 +9,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from rscir_lib.benchmarks.base import Benchmark
-from rscir_lib.benchmarks.patterncom import ATTRIBUTES
+from rscir_lib.benchmarks.base import ATTRIBUTES, Benchmark
 from rscir_lib.evaluation.metrics import CUTOFFS, METRICS, chance_ap, metric_names, retrieval_metrics
 from rscir_lib.features import Features
 from rscir_lib.methods.base import EncodeTexts, Method

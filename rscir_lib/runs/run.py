@@ -436,14 +436,14 @@ class Run:
     @cached_property
     def has_benchmark(self) -> bool:
         """Whether the dataset has labels to make queries from."""
-        from rscir_lib.benchmarks.base import READERS
+        from rscir_lib.benchmarks.registry import find_reader
 
-        return any(all((self.root / file).exists() for file in files) for files in READERS)
+        return find_reader(self.root) is not None
 
     @cached_property
     def benchmark(self) -> "Benchmark":
         """The queries over `archive`. Raises FileNotFoundError where there are no labels."""
-        from rscir_lib.benchmarks.base import read_benchmark
+        from rscir_lib.benchmarks.registry import read_benchmark
 
         benchmark = read_benchmark(self.root, self.listing, self.parameters["PROTOCOL"])
         gone = set(self.images.files) - set(self.archive.files)

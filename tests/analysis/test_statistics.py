@@ -38,7 +38,7 @@ from rscir_lib.analysis.statistics import (
     write_trec,
 )
 from rscir_lib.archive import Archive
-from rscir_lib.benchmarks.base import Benchmark, Report
+from rscir_lib.benchmarks.base import Benchmark, ValidationReport
 from rscir_lib.benchmarks.patterncom import read_patterncom
 from rscir_lib.evaluation import evaluate, summarize, top_lists
 from rscir_lib.evaluation.metrics import METRICS, r_precision
@@ -355,7 +355,7 @@ def tiny(tmp_path):
     benchmark = read_patterncom(tmp_path)
     asked = benchmark.queries[(benchmark.queries["image"] == "bridge000.jpg") & (benchmark.queries["text"] == "two")]
     return Benchmark(
-        benchmark.archive, benchmark.protocol, asked, benchmark.targets, benchmark.labels, Report().table()
+        benchmark.archive, benchmark.protocol, asked, benchmark.targets, benchmark.labels, ValidationReport().table()
     )
 
 
@@ -381,7 +381,7 @@ def test_several_labels_an_image():
         [("existence", "port", "a.png", "no cars", "cars", 0, 0)],
         columns=["attribute", "group", "image", "value", "text", "position", "target"],
     )
-    benchmark = Benchmark(archive, "mine", queries, (np.array([1]),), labels, Report().table())
+    benchmark = Benchmark(archive, "mine", queries, (np.array([1]),), labels, ValidationReport().table())
     found = failure_kinds(benchmark, np.array([[1, 2, 0]])).loc["existence"]
     assert found[found > 0].to_dict() == pytest.approx(
         {"relevant": 1 / 3, "right value, wrong class": 1 / 3, "the query image": 1 / 3}
@@ -459,7 +459,7 @@ def test_ranx_agrees_on_the_same_files(case, tmp_path):
     names = tuple(f"a folder/100% {file.rpartition('/')[2]}" for file in benchmark.archive.files)
     renamed = Archive(benchmark.archive.root, names, benchmark.archive.classes)
     benchmark = Benchmark(
-        renamed, benchmark.protocol, benchmark.queries, benchmark.targets, benchmark.labels, Report().table()
+        renamed, benchmark.protocol, benchmark.queries, benchmark.targets, benchmark.labels, ValidationReport().table()
     )
     features = Features(features.feats, names, features.classes, {})
     encode = text_encoder(8)

@@ -17,7 +17,7 @@ from rscir_lib.apps.explorer.server import Background, one_core_left, pack, unpa
 from rscir_lib.apps.explorer.thumbnails import END, Thumbnails
 from rscir_lib.apps.labelling import merge_journals
 from rscir_lib.archive.reading import read_image
-from rscir_lib.benchmarks.base import read_benchmark
+from rscir_lib.benchmarks.registry import read_benchmark
 from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import evaluate

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from rscir_lib.archive import Archive, read_archive, read_lines
-from rscir_lib.benchmarks import base as registry
-from rscir_lib.benchmarks.base import LABELS, QUERIES, Benchmark, ImageNames, Report, read_benchmark
+from rscir_lib.benchmarks import registry
+from rscir_lib.benchmarks.base import LABEL_COLUMNS, QUERY_COLUMNS, Benchmark, ValidationReport
+from rscir_lib.benchmarks.image_names import ImageNames
+from rscir_lib.benchmarks.registry import read_benchmark
 
 
 def made(tmp_path, **changes):
@@ -26,7 +28,7 @@ def made(tmp_path, **changes):
         "queries": pd.DataFrame(queries, columns=columns),
         "targets": (np.array([2, 3]), np.array([0, 1])),
         "labels": pd.DataFrame(labels, columns=["attribute", "image", "group", "value", "position"]),
-        "warnings": Report().table(),
+        "warnings": ValidationReport().table(),
         "unknowns": (np.array([1, 5]),),
     }
     return Benchmark(**benchmark | changes)
@@ -38,7 +40,7 @@ def test_counts(tmp_path):
     assert list(benchmark.n_unknown) == [2, 0]
     assert list(benchmark.n_ranked) == [4, 6]
     assert list(replace(benchmark, exclude_self=True).n_ranked) == [3, 5]
-    assert benchmark.composition().loc[("shape", "c"), "unknown median"] == 1
+    assert benchmark.counts().loc[("shape", "c"), "unknown median"] == 1
 
 
 def test_without_moves_every_position(tmp_path):
@@ -57,23 +59,25 @@ def test_without_moves_every_position(tmp_path):
         made(tmp_path).without(["images/c/z.jpg"])
 
 
-def test_sides_are_told_apart(tmp_path):
+def test_judgements_and_their_reasons(tmp_path):
     """What the text asks for, another value, no label, not known, and the query image itself."""
     labelled = [("a", "oval", 0), ("c", "round", 2), ("f", "oval", 5)]
     labels = pd.DataFrame([("shape", image, "c", value, i) for image, value, i in labelled])
     labels.columns = ["attribute", "image", "group", "value", "position"]
     queries = made(tmp_path).queries.assign(unknown=[0, -1])
     benchmark = made(tmp_path, queries=queries, labels=labels, unknowns=(np.array([1]),))
-    sides = [side.rpartition(": ")[::2] for side in benchmark.sides(0)]
-    assert sides == [
+    judged = [side.rpartition(": ")[::2] for side in benchmark.judgements(0)]
+    assert judged == [
         ("the query image itself", "negative"),
-        ("nobody said", "unknown, left out of the ranking"),
+        ("nobody judged it", "unknown, left out of the ranking"),
         ("has the value asked for", "RELEVANT"),
         ("has the value asked for", "RELEVANT"),
         ("same class, no label", "negative"),
         ("same group, another value", "negative"),
     ]
-    assert replace(benchmark, exclude_self=True).sides(0)[0] == "the query image itself: left out of its own ranking"
+    assert (
+        replace(benchmark, exclude_self=True).judgements(0)[0] == "the query image itself: left out of its own ranking"
+    )
 
 
 def test_query_outside_the_archive(tmp_path):
@@ -102,7 +106,7 @@ def test_a_benchmark_of_another_format_is_one_function_and_one_line(tmp_path, mo
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).touch()
     (tmp_path / "pairs.txt").write_text("a.jpg wetter b.jpg\n")
-    monkeypatch.setitem(registry.READERS, ("pairs.txt",), f"{__name__}.read_pairs")
+    monkeypatch.setitem(registry.READERS, ("pairs.txt",), read_pairs)
     benchmark = read_benchmark(tmp_path)
     assert [benchmark.archive.names[i] for i in benchmark.targets[0]] == ["b.jpg"]
 
@@ -114,5 +118,7 @@ def read_pairs(root, listing=None, protocol="released"):
         image, text, _ = line.split()
         asked.append(("pairs", "all", image, "", text, archive.names.index(image), number))
     targets = tuple(np.array([archive.names.index(line.split()[2])]) for _, line in lines)
-    labels = pd.DataFrame(columns=LABELS).astype({"position": int})
-    return Benchmark(archive, "pairs", pd.DataFrame(asked, columns=QUERIES), targets, labels, Report().table())
+    labels = pd.DataFrame(columns=LABEL_COLUMNS).astype({"position": int})
+    return Benchmark(
+        archive, "pairs", pd.DataFrame(asked, columns=QUERY_COLUMNS), targets, labels, ValidationReport().table()
+    )

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from rscir_lib.archive import read_archive
-from rscir_lib.benchmarks.base import Report, read_benchmark
+from rscir_lib.benchmarks.base import ValidationReport
 from rscir_lib.benchmarks.captions import read_captions
 from rscir_lib.benchmarks.multilabels import read_multilabels
+from rscir_lib.benchmarks.registry import read_benchmark
 from rscir_lib.benchmarks.ucmcom import agreed_number, number_of, read_ucmcom
 from rscir_lib.evaluation import chance
 from rscir_lib.evaluation.metrics import chance_ap
@@ -47,7 +48,7 @@ def test_an_image_without_a_thing_is_asked_to_have_it(harbors):
     benchmark = read_benchmark(harbors)
     ships = {f"harbor{j}.jpg" for j in range(4)}
     assert asked(benchmark) == {(f"harbor{i}.jpg", "ship"): (ships, set()) for i in (4, 5)}
-    assert benchmark.composition().loc[("existence", "harbor: ship"), "queries"] == 2
+    assert benchmark.counts().loc[("existence", "harbor: ship"), "queries"] == 2
 
 
 def test_multilabels_by_path_suffix_twice_alike_and_of_a_part(harbors, tmp_path):
@@ -144,7 +145,7 @@ def test_ucmcom_of_a_part(ucm, tmp_path):
 
 
 def test_captions_by_name_path_and_part(ucm, tmp_path):
-    path, report = tmp_path / "named.json", Report()
+    path, report = tmp_path / "named.json", ValidationReport()
     named = {"airplane0": ["a"], "airplane/airplane1.jpg": ["b"], "images/airplane/airplane2": ["c"], "moon1": ["d"]}
     path.write_text(json.dumps(named))
     archive = read_archive(ucm)
@@ -172,7 +173,7 @@ def test_real_multilabels(ucm_root):
 def test_real_ucmcom(ucm_root):
     """Its size as the README has it, and what a few images show, counted by eye."""
     benchmark = read_benchmark(ucm_root)
-    table = benchmark.composition(["attribute"])
+    table = benchmark.counts(["attribute"])
     assert table["queries"].to_dict() == {"existence": 9200, "quantity": 1276, "density": 600}
     numbers = benchmark.labels.query("attribute == 'quantity'").set_index("image")["value"]
     by_eye = {

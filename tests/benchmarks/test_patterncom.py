@@ -6,8 +6,8 @@ import pytest
 
 import oracle
 from rscir_lib.archive import class_of, read_archive, read_image
-from rscir_lib.benchmarks.base import read_benchmark
 from rscir_lib.benchmarks.patterncom import read_patterncom
+from rscir_lib.benchmarks.registry import read_benchmark
 
 
 def write(root, images, **attributes):
@@ -41,7 +41,7 @@ def test_each_image_with_every_other_value(pools):
     assert len(benchmark.targets) == 3
     assert (POOLS[2], "oval", {POOLS[0], POOLS[1]}) in queries_of(benchmark)
     assert POOLS[5] not in set().union(*(relevant for _, _, relevant in queries_of(benchmark)))
-    row = benchmark.composition().loc[("shape", "swimmingpool")]
+    row = benchmark.counts().loc[("shape", "swimmingpool")]
     assert row["values"] == "oval, kidney, rectangular"
     assert list(row[["labelled", "queries", "positives min", "median", "max"]]) == [5, 10, 1, 2, 2]
     assert benchmark.warnings.empty

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rscir_lib.benchmarks.base import read_benchmark
+from rscir_lib.benchmarks.registry import read_benchmark
 from rscir_lib.benchmarks.triplets import read_triplets
 from rscir_lib.evaluation import evaluate, summarize
 from rscir_lib.features import Features
@@ -47,7 +47,7 @@ def test_three_wordings_are_three_queries(root):
     assert len(benchmark.targets) == 2  # shared by the wordings
     assert benchmark.exclude_self
     assert list(benchmark.n_ranked) == [4] * 6
-    assert list(benchmark.composition(["attribute"])["queries"]) == [2, 2, 2]
+    assert list(benchmark.counts(["attribute"])["queries"]) == [2, 2, 2]
 
 
 def test_query_images_from_outside_the_listing(root, tmp_path):

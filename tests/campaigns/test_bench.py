@@ -24,7 +24,7 @@ def test_plain_loop_is_the_same_measure():
 
 
 def test_benchmark_has_the_shape_of_patterncom():
-    composition = patterncom_shaped(3_800).composition()
+    composition = patterncom_shaped(3_800).counts()
     assert composition.index.get_level_values("attribute").nunique() == 6
     assert composition["values"].str.split(", ").str.len().between(2, 5).all()
     assert composition["positives min"].min() >= 1

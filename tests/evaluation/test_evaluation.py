@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import oracle
 from helpers import VALUES, make_features, text_encoder, unit, write_benchmark
 from rscir_lib.archive import Archive
-from rscir_lib.benchmarks.base import Benchmark, Report
+from rscir_lib.benchmarks.base import Benchmark, ValidationReport
 from rscir_lib.benchmarks.patterncom import read_patterncom
 from rscir_lib.evaluation import (
     BASELINES,
@@ -387,7 +387,15 @@ def open_benchmark(rng, images=40, queries=30, outside=5):
     )
     labels = pd.DataFrame(columns=["attribute", "image", "group", "value", "position"]).astype({"position": int})
     benchmark = Benchmark(
-        archive, "open", table, tuple(targets), labels, Report().table(), tuple(unknowns), strangers, exclude_self=True
+        archive,
+        "open",
+        table,
+        tuple(targets),
+        labels,
+        ValidationReport().table(),
+        tuple(unknowns),
+        strangers,
+        exclude_self=True,
     )
     feats = unit(rng.normal(size=(images + outside, 6)))
     feats[images - 3 : images] = feats[0]
@@ -612,7 +620,7 @@ def test_many_texts_take_little_memory():
 import resource, numpy as np, pandas as pd
 from pathlib import Path
 from rscir_lib.archive import Archive
-from rscir_lib.benchmarks.base import Benchmark, Report
+from rscir_lib.benchmarks.base import Benchmark, ValidationReport
 from rscir_lib.evaluation import evaluate
 from rscir_lib.features import Features
 
@@ -624,7 +632,7 @@ archive = Archive(Path("/nowhere"), tuple(f"{i}.jpg" for i in range(n)), ("",) *
 queries = pd.DataFrame({"attribute": "any", "group": "", "image": "", "value": "", "position": np.arange(texts),
                         "text": [f"t{i}" for i in range(texts)], "target": 0})
 labels = pd.DataFrame(columns=["attribute", "image", "group", "value", "position"]).astype({"position": int})
-benchmark = Benchmark(archive, "", queries, (np.arange(3),), labels, Report().table())
+benchmark = Benchmark(archive, "", queries, (np.arange(3),), labels, ValidationReport().table())
 features = Features(unit(rng.normal(size=(n, d))), archive.files, archive.classes, {})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 rows = evaluate(benchmark, features, lambda t: unit(rng.normal(size=(len(t), d))), ["linear"], [0.5], "cpu", False)

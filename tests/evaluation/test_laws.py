@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rscir_lib.archive import Archive, read_archive
-from rscir_lib.benchmarks.base import Benchmark, Report
+from rscir_lib.benchmarks.base import Benchmark, ValidationReport
 from rscir_lib.encoders import load_encoder
 from rscir_lib.encoders.base import normalised
 from rscir_lib.evaluation import evaluate
@@ -69,7 +69,7 @@ def benchmark_of(features, seed):
     targets = tuple(np.sort(rng.choice(size, rng.integers(1, size), replace=False)) for _ in range(3))
     labels = pd.DataFrame(columns=["attribute", "image", "group", "value", "position"]).astype({"position": int})
     archive = Archive(".", features.files, features.classes)
-    return Benchmark(archive, "made up", queries, targets, labels, Report().table())
+    return Benchmark(archive, "made up", queries, targets, labels, ValidationReport().table())
 
 
 def scored(features, method, lam, query):

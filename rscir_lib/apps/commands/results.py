@@ -23,7 +23,8 @@ from rscir_lib.analysis.statistics import (
     summarize_chosen,
 )
 from rscir_lib.apps.commands.training import zero_shot_accuracy
-from rscir_lib.benchmarks.base import Benchmark, read_benchmark
+from rscir_lib.benchmarks.base import Benchmark
+from rscir_lib.benchmarks.registry import read_benchmark
 from rscir_lib.benchmarks.synthcom import CLASS_WORDS, HELD_OUT, draw_synthcom
 from rscir_lib.encoders import Encoder, load_encoder
 from rscir_lib.evaluation import BASELINES, evaluate, summarize, with_chance

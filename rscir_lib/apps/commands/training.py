@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save
 from tqdm.auto import tqdm, trange
 
 from rscir_lib.archive import Archive, read_archive, write_listing
-from rscir_lib.benchmarks.base import Report
+from rscir_lib.benchmarks.base import ValidationReport
 from rscir_lib.benchmarks.captions import read_captions
 from rscir_lib.benchmarks.synthcom import HELD_OUT, training_scene
 from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
@@ -387,7 +387,7 @@ def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int
     Writes to `folder` the encoder and `train.csv`, `heldout.csv` in patternnet.csv's format.
     """
     archive, folder = read_archive(root), Path(folder)
-    report = Report()
+    report = ValidationReport()
     captions = read_captions(captions_file, archive, report=report)
     for _, _, what, problem in report.rows:
         tqdm.write(f"{captions_file}: {what}: {problem}")

@@ -14,7 +14,8 @@ from filelock import FileLock
 
 from rscir_lib.apps.labelling.journal import HEADER as LABELS
 from rscir_lib.archive import Archive
-from rscir_lib.benchmarks.base import Benchmark, ImageNames, Report
+from rscir_lib.benchmarks.base import Benchmark, ValidationReport
+from rscir_lib.benchmarks.image_names import ImageNames
 from rscir_lib.storage.atomic import write_text
 
 HEADER = ["image", "text", "answer", "verdict"]
@@ -74,7 +75,7 @@ def read_marks(path: str | Path, archive: Archive) -> Benchmark:
     alone, or words with others left out ("oval - cars"), is no question to compare methods on: the report names it.
     Raises ValueError naming files that the archive lacks, and where no answer is marked right.
     """
-    table, report = _checked(path, archive), Report()
+    table, report = _checked(path, archive), ValidationReport()
     row = {file: position for position, file in enumerate(archive.files)}
     queries, targets, unknowns = [], [], []
     for (image, text), marks in table.groupby(["image", "text"], sort=False):

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from rscir_lib.apps.labelling.journal import HEADER, check_words, read_journal, write_journal
 from rscir_lib.archive import Archive
-from rscir_lib.benchmarks.base import ImageNames
+from rscir_lib.benchmarks.image_names import ImageNames
 
 
 def propose(

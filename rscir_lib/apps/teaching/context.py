@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from rscir_lib.benchmarks.base import Benchmark, read_benchmark
+from rscir_lib.benchmarks import Benchmark, read_benchmark
 from rscir_lib.evaluation import evaluate
 from rscir_lib.evaluation.metrics import CUTOFFS
 from rscir_lib.methods.base import Method

@@ -1,11 +1,15 @@
 """A canvas with the palette and textures of a place seen from above."""
 
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 
-SIZE = 256  # pixels
+SIZE = 256  # pixels a side
+Color = tuple[int, ...]  # RGB, or RGB and opacity, 0 to 255
 
 COLORS = {
     "white": (224, 224, 219),
@@ -37,7 +41,7 @@ NATURAL = ("grass", "meadow", "soil", "concrete")
 
 @cache
 def _tile(kind: str, side: int) -> Image.Image:
-    """A square grey-level texture, the same on every machine: ``canopy`` or one of ``OCTAVES``."""
+    """A square grey-level texture, the same on every machine: `canopy` or one of `OCTAVES`."""
     if side < 1024:
         return _tile(kind, 1024).resize((side, side), Image.Resampling.BOX)
     rng = np.random.default_rng(7)
@@ -62,7 +66,7 @@ class Canvas:
     What is drawn gets turned, scaled and shifted by the scene's own amounts; heights cast shadows away from the sun.
     """
 
-    def __init__(self, rng: np.random.Generator, size: int, ground: str):
+    def __init__(self, rng: np.random.Generator, size: int, ground: str) -> None:
         self.rng, self.side = rng, 2 * size
         self.unit = self.side / SIZE
         angle, zoom, sun = rng.uniform((0, 0.84, 0), (2 * np.pi, 1.14, 2 * np.pi))
@@ -77,15 +81,15 @@ class Canvas:
         for x, y, w, h, angle in patches if ground != "trees" else ():
             self.rect(x, y, w, h, (*self.tone(self.pick(MATERIALS[self.pick(NATURAL)][:2])), 70), angle)
 
-    def pick(self, options):
+    def pick(self, options: Sequence[Any]) -> Any:
         return options[self.rng.integers(len(options))]
 
-    def tone(self, color, spread: float = 8) -> tuple[int, ...]:
+    def tone(self, color: Color, spread: float = 8) -> Color:
         """The colour, a little lighter or darker and off its hue."""
         shift, *hue = (spread * self.rng.standard_normal(4)).tolist()
         return tuple(min(255, max(0, int(v + shift + h / 4))) for v, h in zip(color, hue, strict=True))
 
-    def sees(self, x, y, r=30) -> bool:
+    def sees(self, x: float, y: float, r: float = 30) -> bool:
         """Whether a thing of radius r at (x, y) can show."""
         px, py = self.place((x, y)).tolist()
         margin = r * self.zoom
@@ -102,10 +106,10 @@ class Canvas:
         tones = [Image.new("RGB", (self.side,) * 2, self.tone(tone, 9)) for tone in (high, low)]
         return Image.composite(*tones, self.crop(kind, self.side))
 
-    def place(self, points) -> np.ndarray:
+    def place(self, points: ArrayLike) -> np.ndarray:
         return np.asarray(points, float) @ self.matrix + self.origin
 
-    def poly(self, points, color, height: float = 0, material: str | None = None):
+    def poly(self, points: ArrayLike, color: Color | None, height: float = 0, material: str | None = None) -> None:
         points = self.place(points)
         if height:
             self.draw.polygon((points + self.sun * height).ravel().tolist(), self.shadow)
@@ -117,29 +121,35 @@ class Canvas:
         else:
             self.draw.polygon(outline, color)
 
-    def rect(self, x, y, w, h, color, angle: float = 0, height: float = 0, **options):
+    def rect(
+        self, x: float, y: float, w: float, h: float, color: Color | None,
+        angle: float = 0, height: float = 0, material: str | None = None,
+    ) -> None:  # fmt: skip
         corners = np.array([[-w, -h], [w, -h], [w, h], [-w, h]]) / 2
-        self.poly(corners @ turned(angle) + (x, y), color, height, **options)
+        self.poly(corners @ turned(angle) + (x, y), color, height, material)
 
-    def oval(self, x, y, rx, ry, color, angle: float = 0, height: float = 0, power: float = 1, **options):
+    def oval(
+        self, x: float, y: float, rx: float, ry: float, color: Color | None,
+        angle: float = 0, height: float = 0, power: float = 1, material: str | None = None,
+    ) -> None:  # fmt: skip
         t = np.linspace(0, 2 * np.pi, 28, endpoint=False)
         c, s = np.cos(t), np.sin(t)
         ring = np.stack([rx * np.sign(c) * abs(c) ** power, ry * np.sign(s) * abs(s) ** power], 1)
-        self.poly(ring @ turned(angle) + (x, y), color, height, **options)
+        self.poly(ring @ turned(angle) + (x, y), color, height, material)
 
-    def band(self, points: np.ndarray, reach, material: str):
-        """The strip within ``reach`` (dx, dy) of a path."""
+    def band(self, points: np.ndarray, reach: tuple[float, float], material: str) -> None:
+        """The strip within `reach` (dx, dy) of a path."""
         self.poly(np.r_[points - np.array(reach), points[::-1] + np.array(reach)], None, material=material)
 
-    def strip(self, y, width: float, color):
+    def strip(self, y: float, width: float, color: Color) -> None:
         """A straight line right across."""
         self.line([(-200, y), (200, y)], width, color)
 
-    def line(self, points, width: float, color):
+    def line(self, points: ArrayLike, width: float, color: Color) -> None:
         points = self.place(points).ravel().tolist()
         self.draw.line(points, color, max(1, round(width * self.zoom)), joint="curve")
 
-    def blot(self, x, y, r, color):
+    def blot(self, x: float, y: float, r: float, color: Color) -> None:
         """A disc in pixels of the drawing."""
         self.draw.ellipse((x - r, y - r, x + r, y + r), color)
 

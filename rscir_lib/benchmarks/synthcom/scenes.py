@@ -1,39 +1,43 @@
-"""What is told of a scene, and then painted."""
+"""Scenes: described first, then painted; and the captions of those for training."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from rscir_lib.benchmarks.synthcom.canvas import SIZE, Canvas
-from rscir_lib.benchmarks.synthcom.classes import (
-    CLASSES,
-)
+from rscir_lib.benchmarks.synthcom import objects, places  # noqa: F401 (their painters fill CLASSES)
+from rscir_lib.benchmarks.synthcom.canvas import SIZE
+from rscir_lib.benchmarks.synthcom.registry import CLASSES
+from rscir_lib.benchmarks.synthcom.things import Scenery
 
-UNLABELLED = 0.27  # share of scenes of the labelled classes that no attribute file lists
-
-HELD_OUT = frozenset(
-    {
-        ("color", "airplane", "blue"),
-        ("color", "nursinghome", "grey"),
-        ("color", "tenniscourt", "red"),
-        ("context", "airplane", "grass"),
-        ("context", "swimmingpool", "sand"),
-        ("density", "mobilehomepark", "moderate"),
-        ("existence", "freeway", "trucks"),
-        ("existence", "harbor", "cars"),
-        ("quantity", "storagetank", "three"),
-        ("quantity", "swimmingpool", "two"),
-        ("shape", "swimmingpool", "round"),
-    }
-)
-
+# Share of the scenes of labelled classes that no attribute file lists, so that rankings hold unlabelled images, as
+# PatternCom's do.
+UNLABELLED = 0.27
+# attribute, class, value: never seen in training, so that a benchmark asks for combinations that are new to the encoder
+HELD_OUT = frozenset({
+    ("color", "airplane", "blue"), ("color", "nursinghome", "grey"), ("color", "tenniscourt", "red"),
+    ("context", "airplane", "grass"), ("context", "swimmingpool", "sand"),
+    ("density", "mobilehomepark", "moderate"),
+    ("existence", "freeway", "trucks"), ("existence", "harbor", "cars"),
+    ("quantity", "storagetank", "three"), ("quantity", "swimmingpool", "two"),
+    ("shape", "swimmingpool", "round"),
+})  # fmt: skip
 CLASS_WORDS = {name: kind.words for name, kind in CLASSES.items()}
+TEMPLATES = (
+    "{}",
+    "an aerial image of {}",
+    "a satellite photo of {}",
+    "an overhead view of {}",
+    "{} seen from above",
+    "a remote sensing image showing {}",
+    "there is {} in this aerial photo",
+)
+PLACES = {"trees": "surrounded by trees"}
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A described scene: all its attribute values, and the random stream that goes on to paint it."""
+    """A described scene: its class and all values, whether labels list it, and the random stream that paints it."""
 
     name: str
     values: dict[str, str]
@@ -42,7 +46,7 @@ class Scene:
 
 
 def describe(seed: int, number: int, name: str | None = None) -> Scene:
-    """Scene ``number`` of a class of the benchmark; without a class, training scene ``number`` of any class."""
+    """Scene `number` of the class `name` in the benchmark; without a name, training scene `number`, of any class."""
     training = name is None
     entropy = [1, seed, number] if training else [0, seed, sorted(CLASSES).index(name), number]
     rng = np.random.default_rng(np.random.SeedSequence(entropy))
@@ -56,10 +60,44 @@ def describe(seed: int, number: int, name: str | None = None) -> Scene:
 
 
 def paint(scene: Scene, size: int = SIZE) -> Image.Image:
-    """The scene as an RGB image of ``size`` x ``size`` pixels; call it once per described scene."""
+    """The scene as an RGB image of `size` x `size` pixels. Call it once per scene: it goes on in its random stream."""
     kind, ground = CLASSES[scene.name], scene.values.get("context")
     if ground not in kind.grounds:
         ground = kind.grounds[scene.rng.integers(len(kind.grounds))]
-    canvas = Canvas(scene.rng, size, ground)
+    canvas = Scenery(scene.rng, size, ground)
     kind.paint(canvas, scene.values)
     return canvas.finish()
+
+
+def phrase(name: str, values: dict[str, str]) -> str:
+    """The class in words with some of its values: "two red airplanes on grass"."""
+    count, context, presence = (values.get(key) for key in ("quantity", "context", "existence"))
+    noun = CLASSES[name].words + ("" if count in (None, "one") else "s")
+    if "density" in values:
+        noun = noun.removeprefix("dense ").removeprefix("sparse ")
+    adjectives = [values[key] for key in ("density", "shape", "color") if key in values]
+    words = [*adjectives, *(["empty"] if presence == "empty" else []), noun]
+    words.insert(0, count or ("an" if words[0][0] in "aeiou" else "a"))
+    if context:
+        words.append(f"over {context}" if name in ("bridge", "overpass") else PLACES.get(context, f"on {context}"))
+    if presence not in (None, "empty"):
+        words.append(f"with {presence}")
+    return " ".join(words)
+
+
+def training_scene(seed: int, index: int, size: int = SIZE) -> tuple[Image.Image, list[str]]:
+    """A scene for training and its captions, from a random stream that no benchmark uses; never one of `HELD_OUT`.
+
+    Returns:
+        The RGB image, `size` x `size` pixels, and at least three captions in varied wording: bare values, bare class
+        words and whole sentences among them.
+    """
+    scene = describe(seed, index)
+    image, rng, values = paint(scene, size), scene.rng, scene.values
+    captions = [CLASS_WORDS[scene.name], *values.values()]
+    captions += [phrase(scene.name, {attribute: value}) for attribute, value in values.items()]
+    captions += [f"{CLASS_WORDS[scene.name]}, {value}" for value in values.values()]
+    for share in (0, 0.6, 1):
+        shown = {attribute: value for attribute, value in values.items() if rng.random() < share}
+        captions.append(TEMPLATES[rng.integers(len(TEMPLATES))].format(phrase(scene.name, shown)))
+    return image, captions

@@ -1,0 +1,55 @@
+"""Which reader suits a folder."""
+
+from pathlib import Path
+from typing import Protocol
+
+from rscir_lib.benchmarks.base import Benchmark
+from rscir_lib.benchmarks.multilabels import read_multilabels
+from rscir_lib.benchmarks.patterncom import read_patterncom
+from rscir_lib.benchmarks.triplets import read_triplets
+from rscir_lib.benchmarks.ucmcom import read_ucmcom
+
+
+class Reader(Protocol):
+    """What makes a benchmark of a folder."""
+
+    def __call__(self, root: str | Path, *, listing: str | Path | None, protocol: str) -> Benchmark: ...
+
+
+# the files and folders under a dataset root -> their reader; the first whose files are all there is taken
+READERS: dict[tuple[str, ...], Reader] = {
+    ("PatternCom",): read_patterncom,
+    ("triplets.csv",): read_triplets,
+    ("triplets.json",): read_triplets,
+    ("xview2_cir.csv",): read_triplets,
+    ("multilabels.tsv", "captions.json"): read_ucmcom,
+    ("multilabels.tsv",): read_multilabels,
+}
+
+
+def find_reader(root: str | Path) -> Reader | None:
+    """The first of `READERS` whose files and folders are all under `root`; None where there is none."""
+    folder = Path(root).expanduser()
+    return next((reader for files, reader in READERS.items() if all((folder / f).exists() for f in files)), None)
+
+
+def read_benchmark(root: str | Path, listing: str | Path | None = None, protocol: str = "released") -> Benchmark:
+    """The benchmark that a dataset root holds, in whichever of the known formats.
+
+    Args:
+        root: The folder of images and labels.
+        listing: A part of the archive, see `read_archive`.
+        protocol: "released", or "first-release" where the benchmark is PatternCom.
+
+    Raises:
+        FileNotFoundError: No file of a known format is there.
+        ValueError: The files can't be used as they stand; see the format's own reader.
+    """
+    reader = find_reader(root)
+    if reader is None:
+        known = "; ".join(" and ".join(files) for files in READERS)
+        raise FileNotFoundError(
+            f"{root}: no benchmark here. Expected one of: {known}; `make fetch DATASET_ROOT=...` gets PatternCom, and "
+            "lines of `image,attribute,value` in PatternCom/<attribute>.csv make one of your own"
+        )
+    return reader(root, listing=listing, protocol=protocol)
