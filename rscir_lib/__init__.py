@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what editors and type checkers see; a test holds it to `_HOME`
-    from rscir_lib.analysis.statistics import choose_lambda, intervals, write_trec
+    from rscir_lib.analysis import choose_lambda, intervals, write_trec
     from rscir_lib.archive import Archive, read_archive, read_image, write_listing
     from rscir_lib.benchmarks import Benchmark, read_benchmark
     from rscir_lib.benchmarks.patterncom import read_patterncom
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; a test holds it to `_HO
     from rscir_lib.search import Hits, Searcher, search
 
 _HOME = {
-    "rscir_lib.analysis.statistics": ["choose_lambda", "intervals", "write_trec"],
+    "rscir_lib.analysis": ["choose_lambda", "intervals", "write_trec"],
     "rscir_lib.archive": ["Archive", "read_archive", "read_image", "write_listing"],
     "rscir_lib.benchmarks": ["Benchmark", "read_benchmark"],
     "rscir_lib.benchmarks.patterncom": ["read_patterncom"],

@@ -255,7 +255,7 @@ def attribute_bars(
 ) -> Figure:
     """mAP per column of a summary table, one bar a method; a short line marks chance.
 
-    intervals: of `statistics.intervals`, the ends of the line on each bar; none where they are NaN.
+    intervals: of `analysis.intervals`, the ends of the line on each bar; none where they are NaN.
     """
     names = [method if pd.isna(lam) else f"{method} {lam:g}" for method, lam in table.index]
     long = table.set_axis(names).rename_axis("method").melt(ignore_index=False, var_name="attribute", value_name="mAP")

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from rasterio.transform import from_origin
 
-from rscir_lib.analysis import statistics
+from rscir_lib import analysis
 from rscir_lib.apps.commands import workbook
 from rscir_lib.apps.commands.results import methods_of
 from rscir_lib.apps.teaching import course
@@ -315,8 +315,8 @@ def test_09_beyond_weicom(given, extracted, benchmark, features, encoder):
     found = pd.read_csv(folder / "tables" / "09_map.csv", index_col="method")
     methods = [*kept, Expanded(METHODS["weicom"])]
     rows = evaluate(benchmark, features, encoder.encode_texts, methods, LAMBDAS, "cpu", progress=False)
-    chosen, _ = statistics.choose_lambdas(rows, statistics.folds(benchmark, "attribute"))
-    assert_equal(found.drop(columns="lambda").loc[list(chosen)], statistics.summarize_chosen(chosen))
+    chosen, _ = analysis.choose_lambdas(rows, analysis.folds(benchmark, "attribute"))
+    assert_equal(found.drop(columns="lambda").loc[list(chosen)], analysis.summarize_chosen(chosen))
     sure = pd.read_csv(folder / "tables" / "09_how_sure.csv", index_col="method")
     expected = found["Avg"] - found.loc["weicom", "Avg"]
     assert sure["difference"].dropna().to_dict() == pytest.approx(expected.drop("weicom").to_dict())

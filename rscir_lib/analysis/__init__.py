@@ -1,1 +1,16 @@
-"""How sure a difference is, how to choose lambda, what a method gets wrong."""
+"""How sure a difference is, how to choose lambda, what stands behind a mean, and files for other evaluators."""
+# ruff: noqa: F401, I001 (names for users, a line a module)
+
+from rscir_lib.analysis.cost import cost
+from rscir_lib.analysis.diagnostics import (
+    KINDS, failure_kinds, judged_alone, judged_share, precision_ceiling, shortcut_audit, wordings,
+)  # fmt: skip
+from rscir_lib.analysis.lambda_selection import (
+    balanced_lambda, choose_lambda, choose_lambdas, folds, lambda_choices, lambdas_in_words, one_lambda,
+    summarize_chosen,
+)  # fmt: skip
+from rscir_lib.analysis.significance import (
+    OVER, against_average, bootstrap_difference, bootstrap_mean, compare_methods, compare_runs, holm, intervals,
+    methods_table, randomisation_test, rows_of,
+)  # fmt: skip
+from rscir_lib.analysis.trec import write_trec

@@ -550,7 +550,7 @@ def chance(benchmark: Benchmark) -> pd.Series:
 
 
 def with_chance(table: pd.DataFrame, benchmark: Benchmark) -> pd.DataFrame:
-    """A table of `summarize` or `statistics.summarize_chosen` with chance as its last row."""
+    """A table of `summarize` or `analysis.summarize_chosen` with chance as its last row."""
     name = ("chance", np.nan) if table.index.nlevels > 1 else "chance"
     return pd.concat([table, chance(benchmark).to_frame(name).T.rename_axis(table.index.names)])
 

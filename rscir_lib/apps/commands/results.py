@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rscir_lib.analysis.statistics import (
+from rscir_lib.analysis import (
     against_average,
     choose_lambda,
     choose_lambdas,
     folds,
-    lambdas_told,
+    lambdas_in_words,
     methods_table,
     summarize_chosen,
 )
@@ -62,7 +62,7 @@ def report(
         if split.nunique() > 1:
             honest, lambdas = choose_lambda(rows, "weicom", split)
             avg = summarize_chosen({"weicom": honest})["Avg"].item()
-            echo(f"weicom, lambda chosen on other {others} ({lambdas_told(lambdas)}): Avg {avg:.1f}")
+            echo(f"weicom, lambda chosen on other {others} ({lambdas_in_words(lambdas)}): Avg {avg:.1f}")
     if (archive.root / "synthcom.json").exists():
         asked = zip(
             benchmark.queries["attribute"],

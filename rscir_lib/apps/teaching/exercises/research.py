@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from rscir_lib.analysis import statistics
+from rscir_lib import analysis
 from rscir_lib.apps.teaching.context import ExerciseContext, Truth
 from rscir_lib.evaluation import summarize, top_lists
 from rscir_lib.methods import Basic
@@ -21,7 +21,7 @@ def _chosen(c: ExerciseContext) -> dict[str, pd.DataFrame]:
 
 def exercise_09_1(c: ExerciseContext) -> Truth:
     chosen = _chosen(c)
-    count = statistics.compare_methods(chosen, "average")["significant"].sum()
+    count = analysis.compare_methods(chosen, "average")["significant"].sum()
     wrong = {
         "those do not differ": len(chosen) - 1 - count,
         "those are all that it is compared with": len(chosen) - 1,
@@ -37,7 +37,7 @@ def exercise_09_2(c: ExerciseContext) -> Truth:
 
 def exercise_09_3(c: ExerciseContext) -> Truth:
     rows = c.rows([c["AGAINST"]], c["LAMBDAS"])
-    half, _ = statistics.choose_lambda(rows, c["AGAINST"], statistics.folds(c.benchmark, "half"))
+    half, _ = analysis.choose_lambda(rows, c["AGAINST"], analysis.folds(c.benchmark, "half"))
     avg = summarize(rows)["Avg"]
     wrong = {
         "that lambda was chosen on the queries it is judged on": avg.max(),
@@ -81,7 +81,7 @@ def exercise_10_1(c: ExerciseContext) -> Truth:
 
 def _image_text_mixed(c: ExerciseContext) -> list[pd.DataFrame]:
     rows = c.rows(["image", "text", c["METHOD"]], c["LAMBDAS"])
-    return [statistics.choose_lambda(rows, m, statistics.folds(c.benchmark))[0] for m in ("image", "text", c["METHOD"])]
+    return [analysis.choose_lambda(rows, m, analysis.folds(c.benchmark))[0] for m in ("image", "text", c["METHOD"])]
 
 
 def exercise_10_2(c: ExerciseContext) -> Truth:
@@ -97,8 +97,8 @@ def exercise_10_2(c: ExerciseContext) -> Truth:
 
 def exercise_10_3(c: ExerciseContext) -> Truth:
     rows = c.rows([c["METHOD"]], c["LAMBDAS"])
-    halves = (statistics.folds(c.benchmark, "half", seed) for seed in range(10))
-    chosen = [statistics.choose_lambda(rows, c["METHOD"], half)[0] for half in halves]
+    halves = (analysis.folds(c.benchmark, "half", seed) for seed in range(10))
+    chosen = [analysis.choose_lambda(rows, c["METHOD"], half)[0] for half in halves]
     tries = [100 * part.groupby("attribute")["AP"].mean().mean() for part in chosen]
     wrong = {"that is the worst of the lambdas": summarize(rows)["Avg"].min(), "that is their sum": sum(tries)}
     return Truth(np.mean(tries), "%", wrong)
@@ -107,7 +107,7 @@ def exercise_10_3(c: ExerciseContext) -> Truth:
 def _of_runs(c: ExerciseContext, method: str) -> dict[str, pd.DataFrame]:
     """The rows of one method in every run that notebook 11 compares."""
     there = finished_runs(from_root(c["RUNS_FOLDER"]) or c.run.folder.parent)["rows"]
-    of = {name: statistics.one_lambda(read_rows(path), c["WEIGHT"]) for name, path in there.items()}
+    of = {name: analysis.one_lambda(read_rows(path), c["WEIGHT"]) for name, path in there.items()}
     return {name: parts[method] for name, parts in of.items() if method in parts}
 
 
@@ -122,6 +122,6 @@ def exercise_11_1(c: ExerciseContext) -> Truth:
 
 
 def exercise_11_2(c: ExerciseContext) -> Truth:
-    intervals = {name: statistics.bootstrap_mean(rows) for name, rows in _of_runs(c, c["METHOD"]).items()}
+    intervals = {name: analysis.bootstrap_mean(rows) for name, rows in _of_runs(c, c["METHOD"]).items()}
     width = pd.Series({name: of["high"] - of["low"] for name, of in intervals.items()}, dtype=float)
     return Truth(width, "points", {"that is half of it: from the middle to an end": width / 2})

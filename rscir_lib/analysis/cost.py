@@ -1,0 +1,64 @@
+"""What a method costs: seconds to fit it, milliseconds and memory of a query."""
+
+import ctypes
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rscir_lib.benchmarks.base import Benchmark
+from rscir_lib.features import Features
+from rscir_lib.methods.base import EncodeTexts, Method
+from rscir_lib.methods.registry import get_method
+from rscir_lib.similarity.moments import Database
+
+
+def cost(
+    benchmark: Benchmark,
+    features: Features,
+    encode_texts: EncodeTexts,
+    methods: Sequence[str | Method],
+    lam: float = 0.5,
+    asked: int = 20,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Fits each method to the archive, then asks it one query at a time; a query's own text is encoded beforehand.
+
+    Returns:
+        A row per method: "fit s"; "ms a query", the least of the `asked` queries, since other processes can only add to
+        it; and "MiB a query", the most memory it took, in pages, NaN where the system isn't Linux.
+    """
+    database = Database(features.aligned(benchmark.archive))
+    inside = benchmark.queries[benchmark.queries["position"] >= 0]
+    queries = inside.sample(min(asked, len(inside)), random_state=seed)
+    images = database.feats[queries["position"]].astype(np.float64)
+    texts = np.asarray(encode_texts(queries["text"].tolist()), np.float64)
+    lines = {}
+    for method in map(get_method, methods):
+        start = time.perf_counter()
+        scorer = method.fit(database, encode_texts)
+        fitted, took = time.perf_counter() - start, []
+        words = queries["text"].tolist() if getattr(method, "reads_words", False) else None
+        scorer(images[:1], texts[:1], lam, *([words[:1]] if words else []))  # what is only done once
+        before = _peak_memory(start=True)
+        for i in range(len(queries)):
+            start = time.perf_counter()
+            scorer(images[i : i + 1], texts[i : i + 1], lam, *([words[i : i + 1]] if words else []))
+            took.append(time.perf_counter() - start)
+        lines[method.name] = {"fit s": fitted, "ms a query": 1000 * min(took), "MiB a query": _peak_memory() - before}
+    return pd.DataFrame(lines).T
+
+
+def _peak_memory(start: bool = False) -> float:
+    """The most MiB that this process has held since the last `start`; NaN where the kernel doesn't say."""
+    try:
+        if start:
+            ctypes.CDLL(None).malloc_trim(0)  # memory freed before would be taken again unseen
+            Path("/proc/self/clear_refs").write_text("5")
+        (peak,) = re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+        return int(peak) / 1024
+    except (OSError, AttributeError, ValueError):
+        return float("nan")

@@ -1,0 +1,144 @@
+"""What stands behind a mean: who solves the queries, what wrong answers are, what was judged, what words change."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from rscir_lib.analysis.significance import paired
+from rscir_lib.benchmarks.base import Benchmark
+
+# of an answer: the first of these that holds, but for "relevant", which always wins
+KINDS = ("relevant", "the query image", "right class, wrong value", "right value, wrong class", "unlabelled", "other")
+# other forms of a query's text, from its value and its class
+WORDINGS = {
+    "value": "{value}",
+    "value, class": "{value}, {cls}",
+    "class, value": "{cls}, {value}",
+    "an aerial image, value": "an aerial image, {value}",
+    "a satellite photo of something value": "a satellite photo of something {value}",
+}
+
+
+def _with_avg(table: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([table, table.mean().to_frame("Avg").T]).rename_axis("attribute")
+
+
+def shortcut_audit(
+    image: pd.DataFrame, text: pd.DataFrame, mixed: pd.DataFrame, solved: float = 0.5
+) -> tuple[pd.DataFrame, pd.Series]:
+    """How much of a benchmark one modality solves alone.
+
+    Args:
+        image, text, mixed: Rows of one method each, over the same queries.
+        solved: A query is solved where its AP is at least this.
+
+    Returns:
+        Per attribute and for Avg, their mean: the share of queries that either modality solves alone, text alone, image
+        alone, only the mix ("needs both"), or nobody ("unsolved"), and the gain of the mix over the *better* single
+        modality, in points of mAP. And the label of each query.
+    """
+    paired(image, mixed), paired(text, mixed)
+    by_image, by_text, by_mix = (part["AP"] >= solved for part in (image, text, mixed))
+    label = pd.Series("unsolved", mixed.index, name="label")
+    label[by_mix] = "needs both"
+    label[by_image] = "image alone"
+    label[by_text] = "text alone"
+    label[by_image & by_text] = "either alone"
+    names = ["either alone", "text alone", "image alone", "needs both", "unsolved"]
+    attribute = mixed["attribute"]
+    shares = pd.crosstab(attribute, label, normalize="index").reindex(columns=names, fill_value=0.0)
+    by_image, by_text, by_mix = (100 * part["AP"].groupby(attribute).mean() for part in (image, text, mixed))
+    shares["gain"] = by_mix - np.maximum(by_image, by_text)
+    shares.columns.name = None
+    return _with_avg(shares.reindex(attribute.unique())), label
+
+
+def failure_kinds(benchmark: Benchmark, lists: np.ndarray) -> pd.DataFrame:
+    """The first k answers by kind, as shares of them: a row per attribute, and Avg; columns `KINDS`.
+
+    Class and value are those of the attribute's labels, and a class is the query's group where classes were merged.
+    *unlabelled* is an image of the query's class that nobody labelled for this attribute, *other* one of another class
+    without the value.
+
+    Args:
+        benchmark: The queries.
+        lists: (Q, k) archive positions of `top_lists`, -1 for none.
+    """
+    queries, labels = benchmark.queries.reset_index(drop=True), benchmark.labels
+    classes = np.array(benchmark.archive.classes, dtype=object)
+    code = {kind: i for i, kind in enumerate(KINDS)}
+    counts = {attribute: np.zeros(len(KINDS)) for attribute in queries["attribute"].unique()}
+    alike = queries.groupby(["attribute", "group", "text", "target"]).groups
+    for (attribute, group, text, target), rows in alike.items():
+        labelled = labels[labels["attribute"] == attribute]
+        own = labelled.loc[labelled["group"] == group, "position"]
+        kind = np.full(len(classes), code["other"])
+        kind[np.isin(classes, classes[own])] = code["unlabelled"]
+        kind[labelled.loc[labelled["value"] == text, "position"]] = code["right value, wrong class"]
+        kind[own] = code["right class, wrong value"]
+        kind[benchmark.targets[target]] = code["relevant"]
+        answers = lists[rows]
+        kinds = kind[answers]
+        itself = answers == queries.loc[rows, "position"].to_numpy()[:, None]
+        kinds[itself & (kinds != code["relevant"])] = code["the query image"]
+        counts[attribute] += np.bincount(kinds[answers >= 0], minlength=len(KINDS))
+    table = pd.DataFrame(counts, list(KINDS)).T
+    return _with_avg(table.div(table.sum(axis=1), axis=0))
+
+
+def judged_share(benchmark: Benchmark, lists: np.ndarray) -> pd.Series:
+    """judged@k: the share of the first k answers that have a label of the query's attribute, per attribute and Avg.
+
+    `lists` are the (Q, k) archive positions of `top_lists`, -1 for none.
+    """
+    attribute, shares = benchmark.queries["attribute"].to_numpy(), {}
+    for name in dict.fromkeys(attribute):
+        judged = np.zeros(len(benchmark.archive), bool)
+        judged[benchmark.labels.loc[benchmark.labels["attribute"] == name, "position"]] = True
+        answers = lists[attribute == name]
+        shares[name] = judged[answers[answers >= 0]].mean()
+    return pd.Series(shares | {"Avg": np.mean(list(shares.values()))}, name="judged").rename_axis("attribute")
+
+
+def judged_alone(benchmark: Benchmark) -> Benchmark:
+    """The same queries on condensed lists: an image without a label of the query's attribute is unknown, not negative.
+
+    `evaluate` then gives the condensed-list AP (Sakai 2007), an upper bound where the protocol's is a lower one.
+
+    Raises:
+        ValueError: The benchmark has unknown images already, or no labels that say who was judged.
+    """
+    if benchmark.unknowns:
+        raise ValueError(f"{benchmark.protocol}: this benchmark tells unknown from negative already")
+    if benchmark.labels.empty:
+        raise ValueError(
+            f"{benchmark.protocol}: this benchmark has answers and no labels: nothing tells who was judged"
+        )
+    attributes, labels = list(benchmark.queries["attribute"].unique()), benchmark.labels
+    everything = np.arange(len(benchmark.archive))
+    unlabelled = [np.setdiff1d(everything, labels.loc[labels["attribute"] == a, "position"]) for a in attributes]
+    queries = benchmark.queries.assign(unknown=benchmark.queries["attribute"].map(attributes.index))
+    return replace(benchmark, queries=queries, unknowns=tuple(unlabelled))
+
+
+def precision_ceiling(benchmark: Benchmark, cutoffs: Sequence[int] = (5, 10, 15, 20)) -> pd.DataFrame:
+    """The P@k, in [0, 1], of a perfect ranking: a query with three answers can't pass 3 / k. Per attribute and Avg."""
+    best = pd.DataFrame({f"P@{k}": np.minimum(benchmark.n_relevant, k) / k for k in cutoffs}, benchmark.queries.index)
+    return _with_avg(best.groupby(benchmark.queries["attribute"], sort=False).mean())
+
+
+def wordings(benchmark: Benchmark, synonyms: Mapping[str, str] | None = None) -> dict[str, Benchmark]:
+    """The same questions in other words, by the name of their form: `WORDINGS`, and "synonym".
+
+    `synonyms` has another word for some values; without any of these the form is left out.
+    """
+    queries = benchmark.queries
+    texts = {
+        name: [form.format(value=text, cls=cls) for text, cls in zip(queries["text"], queries["group"], strict=True)]
+        for name, form in WORDINGS.items()
+    }
+    if set(synonyms or {}) & set(queries["text"]):
+        texts["synonym"] = queries["text"].replace(dict(synonyms)).tolist()
+    return {name: replace(benchmark, queries=queries.assign(text=words)) for name, words in texts.items()}

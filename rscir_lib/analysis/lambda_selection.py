@@ -1,0 +1,131 @@
+"""How to choose lambda honestly, and what a choice is worth. mAP in per cent."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from rscir_lib.analysis.significance import bootstrap_mean, rows_of
+from rscir_lib.benchmarks.base import Benchmark
+from rscir_lib.evaluation import summarize
+
+
+def folds(benchmark: Benchmark, by: str = "", seed: int = 0) -> pd.Series:
+    """The fold of each query, for choosing on the other folds. The index is that of `benchmark.queries`.
+
+    Args:
+        benchmark: The queries.
+        by: "attribute", "group" (class), or "half" of the query images, drawn at random; "" is the attribute where
+            there are several, else the half.
+        seed: Of the drawing.
+    """
+    by = by or ("attribute" if benchmark.queries["attribute"].nunique() > 1 else "half")
+    if by in ("attribute", "group"):
+        return benchmark.queries[by]
+    if by != "half":
+        raise ValueError(f"by {by!r} is unknown; choose attribute, group or half")
+    images = benchmark.queries["image"].drop_duplicates().sample(frac=1, random_state=seed)
+    half = pd.Series(np.arange(len(images)) % 2, images.to_numpy())
+    return benchmark.queries["image"].map(half)
+
+
+def choose_lambda(rows: pd.DataFrame, method: str, folds: pd.Series) -> tuple[pd.DataFrame, pd.Series]:
+    """Rows of `method` in which each fold has the lambda with the best Avg on all other folds.
+
+    Returns:
+        The rows, one per query, in the order of `rows`; and the lambda of each fold, NaN for a method without one.
+
+    Raises:
+        ValueError: All queries are in one fold, so that there is nothing else to choose on.
+    """
+    rows = rows[rows["method"] == method]
+    fold = folds.reindex(rows.index)
+    if rows.empty or fold.nunique() < 2:
+        raise ValueError(f"{method}: choosing lambda needs its rows and two folds or more, found {fold.nunique()}")
+    chosen, parts = {}, []
+    for name in fold.unique():
+        inside = (fold == name).to_numpy()
+        chosen[name] = summarize(rows[~inside]).loc[method]["Avg"].idxmax()
+        parts.append(rows[inside & np.isclose(rows["lambda"], chosen[name], equal_nan=True)])
+    return pd.concat(parts).loc[rows.index.unique()], pd.Series(chosen, name="lambda").rename_axis("fold")
+
+
+def choose_lambdas(rows: pd.DataFrame, folds: pd.Series) -> tuple[dict[str, pd.DataFrame], pd.Series]:
+    """`choose_lambda` for every method in `rows`: its rows by name, and by name the lambdas in words ("0.4, 0.6")."""
+    choices = {name: choose_lambda(rows, name, folds) for name in rows["method"].unique()}
+    words = {name: lambdas_in_words(lambdas) for name, (_, lambdas) in choices.items()}
+    return {name: part for name, (part, _) in choices.items()}, pd.Series(words, name="lambda")
+
+
+def summarize_chosen(chosen: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """mAP of rows by name, whatever lambda each query has: one row per name, one column per attribute, and Avg."""
+    tables = {name: summarize(part.assign(**{"lambda": np.nan})).iloc[0] for name, part in chosen.items()}
+    return pd.DataFrame(tables).T
+
+
+def one_lambda(rows: pd.DataFrame, lam: float) -> dict[str, pd.DataFrame]:
+    """One row per query for each method, by name: all it has where a lambda was chosen, else the nearest to `lam`."""
+    parts = {}
+    for name, part in rows.groupby("method", sort=False):
+        if part.index.duplicated().any():
+            nearest = part["lambda"].iloc[(part["lambda"] - lam).abs().argmin()]
+            part = rows_of(part, name, nearest)
+        parts[name] = part
+    return parts
+
+
+def lambdas_in_words(lambdas: Iterable[float]) -> str:
+    """Distinct lambdas, ascending: "0.4, 0.6"; "" for a method that has none."""
+    return ", ".join(f"{lam:g}" for lam in sorted(set(lambdas)) if lam == lam)
+
+
+def balanced_lambda(feats: np.ndarray, text_feats: np.ndarray, method: str, sample: int = 1000, seed: int = 0) -> float:
+    """The lambda at which image and text weigh the same, from the archive alone, without labels.
+
+    Each modality weighs its coefficient times the spread of its scale. Phi and z-scores have one spread for both, which
+    gives 0.5. For `linear` it is s_v / (s_v + s_t), with the mean standard deviations of the similarities to archive
+    images and to texts.
+
+    Args:
+        feats: (N, d) features of the archive, of unit length.
+        text_feats: (T, d) features of the texts, of unit length.
+        method: The name of the method.
+        sample: How many archive images stand for all as queries.
+        seed: Of the sample.
+    """
+    if method != "linear":
+        return 0.5
+    rng = np.random.default_rng(seed)
+    queries = feats[rng.choice(len(feats), min(sample, len(feats)), replace=False)]
+    image, text = (float(np.std(feats @ side.T, axis=0, ddof=1).mean()) for side in (queries, text_feats))
+    return image / (image + text)
+
+
+def lambda_choices(
+    rows: pd.DataFrame, benchmark: Benchmark, method: str, without_labels: float, seed: int = 0, samples: int = 2000
+) -> pd.DataFrame:
+    """The mAP of `method` by how its lambda was chosen, a row per way, with the 95 % interval of Avg.
+
+    The ways are: the best of each query, which nobody can know (the ceiling); the best on the very queries that are
+    judged, which flatters; chosen on other halves, classes and attributes; and `without_labels`, or the nearest to it
+    in `rows`. `samples` are those of the bootstrap.
+    """
+    own = rows[rows["method"] == method]
+    lambdas = own["lambda"].unique()
+    ceiling = own.sort_values("AP", kind="stable").groupby(level=0).tail(1).loc[own.index.unique()]
+    best = summarize(own).loc[method]["Avg"].idxmax()
+    near = lambdas[np.abs(lambdas - without_labels).argmin()]
+    ways = {
+        "each query's best (ceiling)": (ceiling, "any"),
+        "best on these queries (flatters)": (rows_of(rows, method, best), f"{best:g}"),
+    }
+    for by, name in (("half", "images"), ("group", "classes"), ("attribute", "attributes")):
+        split = folds(benchmark, by, seed)
+        if split.nunique() > 1:
+            part, chosen = choose_lambda(rows, method, split)
+            ways[f"chosen on other {name}"] = (part, lambdas_in_words(chosen))
+    ways["without labels"] = (rows_of(rows, method, near), f"{near:g}")
+    table = summarize_chosen({name: part for name, (part, _) in ways.items()})
+    ends = {name: bootstrap_mean(part, samples=samples, seed=seed) for name, (part, _) in ways.items()}
+    words = {"lambda": [lam for _, lam in ways.values()]}
+    return table.join(pd.DataFrame(ends).T[["low", "high"]]).assign(**words).rename_axis("chosen")

@@ -1,0 +1,208 @@
+"""How sure a difference between methods is: bootstrap intervals, randomisation tests, correction for many tests.
+
+All functions take rows of `evaluate`. Differences are in points of mAP, mAP in per cent.
+"""
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from rscir_lib.evaluation import summarize
+
+OVER = ("images", "texts", "both")  # what a bootstrap can resample
+# Sign vectors of the randomisation test that are held at once: 500 times the number of query images, as float64.
+SWAPS_AT_A_TIME = 500
+
+
+def rows_of(rows: pd.DataFrame, method: str, lam: float | None = None) -> pd.DataFrame:
+    """The rows of one method, and of one lambda where it has several.
+
+    Raises:
+        ValueError: There is not one row per query.
+    """
+    part = rows[rows["method"] == method]
+    if lam is not None:
+        part = part[np.isclose(part["lambda"], lam)]
+    if part.empty or part.index.duplicated().any():
+        there = ", ".join(f"{m} {x:g}" for m, x in rows[["method", "lambda"]].drop_duplicates().to_numpy())
+        raise ValueError(f"method {method!r}, lambda {lam}: expected one row a query; there are {there}")
+    return part
+
+
+def paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Columns attribute, image, text, and `difference`: AP of `a` minus AP of `b`, in points. Raises ValueError unless
+    both hold the same queries in the same order."""
+    if not a.index.equals(b.index):
+        raise ValueError("a and b must hold the same queries in the same order, one method and lambda each")
+    return a[["attribute", "image", "text"]].assign(difference=100 * (a["AP"] - b["AP"]))
+
+
+def bootstrap_difference(
+    a: pd.DataFrame, b: pd.DataFrame, over: str = "both", samples: int = 2000, seed: int = 0
+) -> pd.Series:
+    """Avg mAP of `a` minus that of `b`, with the 95 % interval of a paired bootstrap.
+
+    Within each attribute a resample draws query images with all their texts, texts with all their images, or both; then
+    a query counts as often as its image times its text was drawn (Owen 2007, the pigeonhole bootstrap, which is
+    conservative).
+
+    Args:
+        a: Rows of one method and lambda.
+        b: Rows of another one over the same queries.
+        over: "images" (would other pictures say the same?), "texts" (would other words?) or "both".
+        samples: How many resamples are drawn.
+        seed: Of the drawing.
+
+    Returns:
+        difference, low, high, in points. Where an attribute has a single image (or text) to draw from, low and high are
+        NaN: one case has no interval, not one of width zero.
+
+    Raises:
+        ValueError: The queries differ, or `over` is unknown.
+    """
+    if over not in OVER:
+        raise ValueError(f"over {over!r} is unknown; choose {', '.join(OVER)}")
+    table = paired(a, b)
+    mean = float(table.groupby("attribute", sort=False)["difference"].mean().mean())
+    low, high = _interval(np.mean(list(_resampled(table, over, samples, seed).values()), axis=0))
+    return pd.Series({"difference": mean, "low": low, "high": high})
+
+
+def _resampled(table: pd.DataFrame, over: str, samples: int, seed: int) -> dict[str, np.ndarray]:
+    """By attribute, means (samples,) of `difference` in resamples; all NaN where there is one case to draw."""
+    rng, means = np.random.default_rng(seed), {}
+    for attribute, part in table.groupby("attribute", sort=False):
+        cells = part.pivot_table(index="image", columns="text", values="difference", aggfunc=["sum", "size"])
+        total, size = (cells[name].fillna(0).to_numpy() for name in ("sum", "size"))  # images x texts
+        counts, single = [], False
+        for name, cases in zip(("images", "texts"), size.shape, strict=True):
+            resample = over in (name, "both")
+            single |= resample and cases < 2
+            chances = np.full(cases, 1 / cases)
+            counts.append(rng.multinomial(cases, chances, samples) if resample else np.ones((samples, cases)))
+        total, size = (((counts[0] @ cell) * counts[1]).sum(axis=1) for cell in (total, size))
+        # a resample can hold no query, where no query has both its image and its text drawn
+        usable = np.zeros_like(size, bool) if single else size > 0
+        means[attribute] = np.divide(total, size, out=np.full(samples, np.nan), where=usable)
+    return means
+
+
+def _interval(means: np.ndarray) -> tuple[float, float]:
+    """The 2.5 and 97.5 % quantiles of the numbers among `means`; NaN where there is none."""
+    means = means[~np.isnan(means)]
+    low, high = np.percentile(means, [2.5, 97.5]) if len(means) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def bootstrap_mean(rows: pd.DataFrame, over: str = "both", samples: int = 2000, seed: int = 0) -> pd.Series:
+    """Avg, low, high: the Avg mAP of one method with its 95 % interval, drawn as in `bootstrap_difference`."""
+    return bootstrap_difference(rows, rows.assign(AP=0.0), over, samples, seed).rename({"difference": "Avg"})
+
+
+def intervals(rows: pd.DataFrame, over: str = "both", samples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """The 95 % interval of every cell of `summarize(rows)`: tables of its shape under the keys "low" and "high"."""
+    table = summarize(rows)
+    low, high = table.copy(), table.copy()
+    for row, (_, part) in enumerate(rows.groupby(["method", "lambda"], dropna=False, sort=False)):
+        resampled = _resampled(paired(part, part.assign(AP=0.0)), over, samples, seed)
+        means = {name.capitalize(): values for name, values in resampled.items()}
+        for name, values in (means | {"Avg": np.mean(list(means.values()), axis=0)}).items():
+            cell = row, table.columns.get_loc(name)
+            low.iloc[cell], high.iloc[cell] = _interval(values)
+    return pd.concat({"low": low, "high": high})
+
+
+def against_average(rows: pd.DataFrame, method: str = "weicom", lam: float | None = None) -> pd.DataFrame:
+    """A method minus Text & Image, in points of Avg, with the intervals over images, texts and both as rows.
+
+    Without `lam` it is the method's best in `rows`; the table has it as a column.
+    """
+    if lam is None:
+        lam = summarize(rows).loc[method]["Avg"].idxmax()
+    a, b = rows_of(rows, method, lam), rows_of(rows, "average")
+    differences = {over: bootstrap_difference(a, b, over) for over in OVER}
+    return pd.DataFrame(differences).T.assign(**{"lambda": lam}).rename_axis("resampled")
+
+
+def randomisation_test(a: pd.DataFrame, b: pd.DataFrame, samples: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p-value of `a` and `b` having the same Avg mAP: the paired randomisation test (Smucker et al. 2007).
+
+    If both methods were alike, each query image might as well have swapped their scores, for all its texts at once,
+    since those are not independent. The p-value is the share of such swaps that differ at least as much, with the
+    observed difference counted in.
+    """
+    table, rng = paired(a, b), np.random.default_rng(seed)
+    weight = 1 / table.groupby("attribute")["difference"].transform("size")  # every attribute counts the same
+    images = (table["difference"] * weight).groupby(table["image"], sort=False).sum().to_numpy()
+    as_far = 0
+    for start in range(0, samples, SWAPS_AT_A_TIME):
+        signs = rng.choice([-1.0, 1.0], (min(SWAPS_AT_A_TIME, samples - start), len(images)))
+        as_far += int((np.abs(signs @ images) >= abs(images.sum()) - 1e-9).sum())  # in points: a tie despite rounding
+    return (1 + as_far) / (samples + 1)
+
+
+def holm(p_values: Mapping[str, float]) -> pd.Series:
+    """p-values corrected for their number (Holm 1979): among all that are below 0.05, any is wrong in 5 % at most."""
+    p = pd.Series(p_values, dtype=float).sort_values()
+    return (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1).reindex(list(p_values))
+
+
+def compare_methods(
+    chosen: Mapping[str, pd.DataFrame], against: str, over: str = "both", samples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """Each method minus `against`: points of Avg, 95 % interval, p-value after Holm, and whether it is below 0.05.
+
+    `chosen` has rows of one method each by name, over the same queries.
+    """
+    others = [name for name in chosen if name != against]
+    differences = {name: bootstrap_difference(chosen[name], chosen[against], over, samples, seed) for name in others}
+    p = holm({name: randomisation_test(chosen[name], chosen[against], seed=seed) for name in others})
+    return pd.DataFrame(differences).T.assign(p=p, significant=p < 0.05)
+
+
+def compare_runs(runs: Mapping[str, pd.DataFrame], over: str = "both", samples: int = 2000) -> pd.DataFrame:
+    """Every run minus every run before it with the same queries: points of Avg, 95 % interval, p-value after Holm.
+
+    `runs` has rows of one method each by name. Queries are the same where attribute, image and text are. The index of
+    the table is (run, less), the second being the one that is subtracted.
+    """
+    keys = ["attribute", "image", "text"]
+    tables = {
+        name: rows.set_index(keys, drop=False).rename_axis([None] * 3).sort_index() for name, rows in runs.items()
+    }
+    pairs = [(b, a) for a, b in itertools.combinations(tables, 2) if tables[a].index.equals(tables[b].index)]
+    differences = [bootstrap_difference(tables[b], tables[a], over, samples) for b, a in pairs]
+    index = pd.MultiIndex.from_tuples(pairs, names=["run", "less"]) if pairs else None
+    p = holm({pair: randomisation_test(tables[pair[0]], tables[pair[1]]) for pair in pairs})
+    return pd.DataFrame(differences, index, ["difference", "low", "high"]).assign(p=p.to_numpy())
+
+
+def methods_table(means: pd.DataFrame, sure: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
+    """Methods x attributes in words, the best first, as they are printed. A star marks a p below 0.05.
+
+    Args:
+        means: mAP in per cent, a column per attribute, `Avg`, and `lambda` in words.
+        sure: `low` and `high` of Avg; the `difference` from one of the methods (NaN for that one), its `low of
+            difference`, `high of difference` and `p`.
+        costs: `ms a query`. The index of all three is the method.
+    """
+
+    def in_words(value: float, low: float, high: float, form: str) -> str:
+        interval = "no interval" if np.isnan(low) else f"{low:{form}} to {high:{form}}"
+        return f"{value:{form}} ({interval})"
+
+    (against,) = sure.index[sure["difference"].isna()]
+    lines = {}
+    for name, row in means.sort_values("Avg", ascending=False).iterrows():
+        values = sure.loc[name]
+        difference = in_words(*values[["difference", "low of difference", "high of difference"]], form="+.1f")
+        lines[name] = {
+            "lambda": row["lambda"],
+            **{attribute: f"{mean:.1f}" for attribute, mean in row.drop(["lambda", "Avg"]).items()},
+            "Avg (95 % interval)": in_words(*values[["Avg", "low", "high"]], form=".1f"),
+            f"less {against}": "" if name == against else difference + " *" * int(values["p"] < 0.05),
+            "ms a query": f"{costs.loc[name, 'ms a query']:.2f}",
+        }
+    return pd.DataFrame(lines).T.rename_axis("method")
