@@ -8,6 +8,7 @@ from rscir_lib.benchmarks.multilabels import read_multilabels
 from rscir_lib.benchmarks.patterncom import read_patterncom
 from rscir_lib.benchmarks.triplets import read_triplets
 from rscir_lib.benchmarks.ucmcom import read_ucmcom
+from rscir_lib.benchmarks.whucom import MARKER, read_whucom
 
 
 class Reader(Protocol):
@@ -18,6 +19,7 @@ class Reader(Protocol):
 
 # the files and folders under a dataset root -> their reader; the first whose files are all there is taken
 READERS: dict[tuple[str, ...], Reader] = {
+    (MARKER,): read_whucom,
     ("PatternCom",): read_patterncom,
     ("triplets.csv",): read_triplets,
     ("triplets.json",): read_triplets,

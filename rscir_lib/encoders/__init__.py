@@ -6,7 +6,7 @@ One's own is an object with the attributes of `Encoder` and a line `ENCODERS["mi
 from collections.abc import Callable
 from pathlib import Path
 
-from rscir_lib.encoders import openclip, transformers
+from rscir_lib.encoders import openclip, stored, transformers
 from rscir_lib.encoders.base import PRECISIONS, Encoder, one_of, pick_device, unknown_words
 from rscir_lib.encoders.openclip import CONFIG, DEMO_FOLDER, WEIGHTS, Entry, compile_tower
 
@@ -28,8 +28,12 @@ __all__ = [
 Loader = Callable[[str, str | None, object, str, Path], Encoder]
 ENCODERS: dict[str, Loader] = dict(openclip.ENTRIES)
 
-# a folder is known by its config: open_clip's and transformers' own formats, as the hub hands them out
-FOLDERS = {CONFIG: openclip.load_folder, transformers.CONFIG: transformers.load_folder}
+# a folder is known by its config: open_clip's and transformers' own formats, as the hub hands them out; or by a table
+FOLDERS = {
+    CONFIG: openclip.load_folder,
+    transformers.CONFIG: transformers.load_folder,
+    stored.TABLE: stored.load_stored,
+}
 
 
 def load_encoder(

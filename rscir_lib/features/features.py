@@ -607,6 +607,10 @@ def read_features(path: str | Path, archive: Archive | None = None, encoder: "En
     if path.suffix == ".pkl":
         provenance = {"encoder": "not recorded", "archive": "not recorded", "source": path.name}
         return Features(*read_pickle(path), provenance, where=path)
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as held:
+            rows = [held[name] for name in ("feats", "files", "classes")]
+        return Features(rows[0], rows[1].tolist(), rows[2].tolist(), {"source": path.name}, where=path)
     expected = dict(encoder.provenance) if encoder else {}
     if (path / store.MANIFEST).exists():
         features = Features._stored(path)

@@ -1,0 +1,166 @@
+"""WHUCom: composed queries over real features of CLIP and RemoteCLIP, without a picture. Both tasks are constructions.
+
+The features are those of the 1,005 scenes and 19 classes of WHU-RS19, stored with RS-TransCLIP (Elkhoury et al., MIT);
+`data/whucom` holds those of the ViT-L-14 of both. Ten scenes of each class ask, each other class being the text of
+four of them, and take no part in any ranking. What answers them is made:
+
+collages: the archive holds the other scenes and, for each pair of classes {A, B}, six normalised sums of a scene of A
+    and one of B. A scene of A with the text B asks for those of {A, B}: a picture that shows both.
+lookalikes: the archive holds the other scenes. A scene of A with the text B asks for the fifth of B's scenes that are
+    most like A, by their similarity to the mean of A's features in *another* encoder, the judge.
+
+    python -m rscir_lib.benchmarks.whucom              # draws them below data/whucom, each with a card for an image
+    python -m rscir_lib.benchmarks.whucom SOURCE.npz FOLDER    # how a bundle was made from RS-TransCLIP's features
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from rscir_lib.archive import read_archive
+from rscir_lib.benchmarks.base import LABEL_COLUMNS, QUERY_COLUMNS, Benchmark, ValidationReport, check_protocol
+from rscir_lib.benchmarks.image_names import ImageNames
+from rscir_lib.encoders.stored import TABLE
+from rscir_lib.storage.atomic import write_file, write_json, write_text
+from rscir_lib.storage.project import DATA
+
+MARKER = "whucom.json"
+BUNDLES = {name: DATA / "whucom" / name / TABLE for name in ("clip", "remoteclip")}
+CLASSES = (
+    "airport", "beach", "bridge", "commercial", "desert", "farmland", "football field", "forest", "industrial",
+    "meadow", "mountain", "park", "parking", "pond", "port", "railway station", "residential", "river", "viaduct",
+)  # fmt: skip
+ASKING = 10  # scenes of a class that ask: 40 or more stay to be found
+ASKED = 4  # of them, in turn, ask for a class: 1,368 queries, whose intervals hardly widen and which take a few seconds
+SUMS = 6  # collages of a pair of classes
+SHARE = 5  # a fifth of a class looks like another
+
+
+def bundle(source: Path, folder: Path) -> None:
+    """Writes the table of a `StoredEncoder` from a file of RS-TransCLIP's: its images and all phrases, in float16."""
+    with np.load(source, allow_pickle=False) as stored:
+        classes = [CLASSES[i] for i in stored["class_index"]]
+        count = itertools.count(1)
+        files = [f"{cls.replace(' ', '')}/{cls.replace(' ', '')}{next(count):04d}.png" for cls in classes]
+        templates = [name for name in stored.files if name.startswith("text_") and name != "text_averageprompt"]
+        phrases = [f"{t.removeprefix('text_').replace('_', ' ')} {cls}" for t in templates for cls in CLASSES]
+        texts = np.concatenate([stored["text_a_satellite_image_of_a"], *(stored[t] for t in templates)])
+        arrays = {"images": stored["image_features"].astype(np.float16), "texts": texts.astype(np.float16)}
+    arrays |= {"files": np.array(files), "classes": np.array(classes), "phrases": np.array([*CLASSES, *phrases])}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / TABLE, lambda file: np.savez(file, **arrays, made_by=np.array(source.stem.split("_", 1)[1])))
+
+
+def draw_whucom(root: Path, task: str, tables: dict[str, Path], judge: Path | None = None, seed: int = 0) -> Path:
+    """Writes a task under `root`: listing, labels, cards that bear the images' names, and the archive's features.
+
+    Args:
+        task: "collages" or "lookalikes".
+        tables: name -> table (see `bundle`) whose features are written, as `<name>.npz`.
+        judge: the table that says what is alike, for "lookalikes".
+        seed: decides by digests, not by a random generator, so that every machine draws the same.
+    """
+    _, files, classes = _read(next(iter(tables.values())))
+
+    def shuffled(cls: str, purpose: str) -> list[int]:
+        members = np.flatnonzero(classes == cls).tolist()
+        return sorted(members, key=lambda i: hashlib.sha256(f"{seed} {purpose} {files[i]}".encode()).digest())
+
+    asking = {i for cls in CLASSES for i in shuffled(cls, "asks")[:ASKING]}
+    labels = [(files[i], cls, "alone") for cls in CLASSES for i in sorted(asking) if classes[i] == cls]
+    names, kinds, parts = files.tolist(), classes.tolist(), []
+    if task == "collages":
+        for a, b in itertools.combinations(CLASSES, 2):
+            sides = [[i for i in shuffled(cls, f"{a}+{b}") if i not in asking][:SUMS] for cls in (a, b)]
+            for number, pair in enumerate(zip(*sides, strict=True), 1):
+                parts.append(pair)
+                names.append(f"collages/{a}+{b}{number}.png".replace(" ", ""))
+                kinds.append("collage")
+                labels += [(names[-1], a, b), (names[-1], b, a)]
+    else:
+        likeness, *_ = _read(judge)
+        for a, b in itertools.permutations(CLASSES, 2):
+            mean = likeness[[i for i in shuffled(a, "") if i not in asking]].mean(axis=0)
+            there = np.array([i for i in np.flatnonzero(classes == b) if i not in asking])
+            # rounded: no processor's last digit decides
+            best = there[np.argsort(-np.round(likeness[there] @ mean, 9), kind="stable")[: len(there) // SHARE]]
+            labels += [(files[i], a, b) for i in best]
+    root.mkdir(parents=True, exist_ok=True)
+    index = {cls: i for i, cls in enumerate(dict.fromkeys(kinds))}
+    lines = (f"{file} {index[cls]} {cls.replace(' ', '')}\n" for file, cls in zip(names, kinds, strict=True))
+    write_text(root / "patternnet.csv", "".join(lines))
+    write_text(root / "labels.csv", pd.DataFrame(labels).to_csv(index=False, header=["image", "group", "value"]))
+    for name, table in tables.items():
+        rows, *_ = _read(table)
+        sums = np.array([rows[i] + rows[j] for i, j in parts]).reshape(-1, rows.shape[1])
+        feats = np.concatenate([rows, sums / np.linalg.norm(sums, axis=1, keepdims=True)]).astype(np.float32)
+        arrays = {"feats": feats, "files": np.array(names), "classes": np.array(kinds)}
+        write_file(root / f"{name}.npz", lambda file, arrays=arrays: np.savez(file, **arrays))
+    font = ImageFont.load_default_imagefont()
+    for name in names:
+        (root / name).parent.mkdir(exist_ok=True)
+        card = Image.new("L", (96, 96), 255)
+        ImageDraw.Draw(card).multiline_text((4, 30), Path(name).stem.replace("+", "\n+ "), font=font)
+        card.save(root / name, compress_level=1)
+    write_json(root / MARKER, {"construction": task, "seed": seed, "queries": ASKING})
+    return root
+
+
+def _read(table: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images (N, d) float64 of unit length, their files (N,) and classes (N,)."""
+    with np.load(table, allow_pickle=False) as stored:
+        images = stored["images"].astype(np.float64)
+        return images / np.linalg.norm(images, axis=1, keepdims=True), stored["files"], stored["classes"]
+
+
+def read_whucom(root: str | Path, listing: str | Path | None = None, protocol: str = "whucom") -> Benchmark:
+    """The task that `draw_whucom` wrote: the scenes labelled "alone" ask for each other class beside their own.
+
+    A group is the query image's class A, a value the other class B. The scenes that ask are unknown in every ranking.
+    Raises ValueError for a damaged file or another protocol.
+    """
+    check_protocol(protocol, "whucom")
+    archive = read_archive(root, listing)
+    names = ImageNames(archive, listing)
+    attribute = json.loads((archive.root / MARKER).read_bytes())["construction"]
+    read = pd.read_csv(archive.root / "labels.csv")
+    labels = read.assign(attribute=attribute, position=[names.position(file) for file in read["image"]])
+    labels = labels[labels["position"] >= 0].assign(image=[names.name(f) for f in labels["image"]])[LABEL_COLUMNS]
+    alone = labels["value"] == "alone"
+    targets = {key: np.sort(of["position"].to_numpy()) for key, of in labels[~alone].groupby(["group", "value"])}
+    number = {key: i for i, key in enumerate(targets)}
+    queries = [
+        (attribute, group, image, "alone", text, position, number[group, text], 0)
+        for scene, (_, image, group, _, position) in enumerate(labels[alone].itertuples(index=False))
+        for column, text in enumerate(CLASSES)
+        if (group, text) in number and (scene + column) % ASKING < ASKED
+    ]
+    return Benchmark(
+        archive, "whucom", pd.DataFrame(queries, columns=[*QUERY_COLUMNS, "unknown"]), tuple(targets.values()), labels,
+        ValidationReport().table(), (np.sort(labels.loc[alone, "position"].to_numpy()),),
+    )  # fmt: skip
+
+
+def main() -> None:
+    """The command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m rscir_lib.benchmarks.whucom", description=__doc__.split("\n")[0])
+    parser.add_argument("source", nargs="?", type=Path, help="a file of RS-TransCLIP's features")
+    parser.add_argument("folder", nargs="?", type=Path, help="where its table goes")
+    arguments = parser.parse_args()
+    if arguments.source:
+        bundle(arguments.source, arguments.folder)
+        return
+    root = DATA / "whucom"
+    draw_whucom(root / "collages", "collages", BUNDLES)
+    for name, judge in zip(BUNDLES, reversed(BUNDLES.values()), strict=True):
+        draw_whucom(root / f"lookalikes_{name}", "lookalikes", {name: BUNDLES[name]}, judge)
+
+
+if __name__ == "__main__":
+    main()

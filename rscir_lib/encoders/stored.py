@@ -1,0 +1,69 @@
+"""An encoder that is a table: features that somebody else's encoder gave, of some images and of some texts."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rscir_lib.encoders.base import normalised, one_of
+
+TABLE = "features.npz"  # images (N, d), files (N,), classes (N,), texts (T, d), phrases (T,); no pickled objects
+
+
+class StoredEncoder:
+    """Knows the texts of its table, and no image.
+
+    A text that is stored gives its own feature; the start of stored phrases ("a dark satellite image of a") the mean of
+    theirs; any other text the mean of the stored phrases that stand in it ("airport, dense": airport), or of all where
+    none does. `unknown_words` says what was passed over.
+    """
+
+    precision, device = "float32", torch.device("cpu")
+    preprocess = None  # nothing goes in
+
+    def __init__(self, name: str, architecture: str, phrases: list[str], texts: np.ndarray, sha256: str) -> None:
+        self.name, self.architecture, self.dim = name, architecture, texts.shape[1]
+        self._rows = dict(zip(phrases, texts.astype(np.float64), strict=True))
+        self._all = np.mean(list(self._rows.values()), axis=0)
+        self.provenance = {"encoder": name, "architecture": architecture, "weights_sha256": sha256}
+
+    def _inside(self, text: str) -> list[str]:
+        """The stored phrases in a text, the longest first, none inside another."""
+        kept: list[str] = []
+        for phrase in sorted(self._rows, key=len, reverse=True):
+            if re.search(rf"\b{re.escape(phrase)}\b", text) and not any(phrase in longer for longer in kept):
+                kept.append(phrase)
+        return kept
+
+    def _feature(self, text: str) -> np.ndarray:
+        if text in self._rows:
+            return self._rows[text]
+        rows = [row for phrase, row in self._rows.items() if phrase.startswith(text + " ")]
+        rows = rows or [self._rows[phrase] for phrase in self._inside(text)]
+        return np.mean(rows, axis=0) if rows else self._all
+
+    def encode_texts(self, texts: list[str]) -> np.ndarray:
+        """(len(texts), dim) float32 of unit length, from the table."""
+        return normalised(torch.from_numpy(np.stack([self._feature(text) for text in texts])).double())
+
+    def unknown_words(self, text: str) -> list[str]:
+        """The words of a text that stand in none of the stored phrases in it."""
+        known = set(" ".join(self._inside(text)).split())
+        return [] if any(p.startswith(text + " ") for p in self._rows) else [w for w in text.split() if w not in known]
+
+    def encode_images(self, batch: torch.Tensor) -> np.ndarray:
+        """Raises ValueError: no image can be encoded."""
+        raise ValueError(f"{self.name} is a table of features and encodes no image; FEATURES names those there are")
+
+
+def load_stored(
+    name: str, architecture: str | None, device: torch.device, precision: str, folder: Path
+) -> StoredEncoder:
+    """That of a folder with `TABLE`. Raises ValueError for another precision or a damaged table."""
+    one_of(["float32"], precision, f"precision of {name}")
+    path = folder / TABLE
+    with np.load(path, allow_pickle=False) as table:
+        texts, phrases, made_by = table["texts"], table["phrases"].tolist(), str(table["made_by"])
+    return StoredEncoder(name, made_by, phrases, texts, hashlib.sha256(path.read_bytes()).hexdigest())
