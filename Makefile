@@ -29,7 +29,7 @@ export $(NAMED) IMAGES CAPTIONS OUT
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test fuzz mutants lint format lab explore page book course bench scale chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test fuzz mutants lint lint-js format lab explore page book course bench scale chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,10 +115,15 @@ fuzz: $(READY) ## damaged files of every kind to every reader (ARGS=--quick, or 
 mutants: $(READY) ## change operators and numbers one by one: does a test notice? (ARGS=ranking or ARGS="--sample 100")
 	$(BIN)/python tests/campaigns/mutants.py $(ARGS)
 
-lint: $(READY) ## ruff on code and notebooks; notebooks committed clean
+lint: $(READY) lint-js ## ruff on code and notebooks; notebooks committed clean; JavaScript where npm is there
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) $(NBSTRIPOUT) --verify
+
+lint-js: ## the explorer's and the labeller's JavaScript: format, lint, types (needs npm; a few seconds)
+	@if ! command -v npm > /dev/null; then echo "lint-js: skipped, there is no npm on this machine (nodejs.org)"; else \
+	cd tests/javascript && { test node_modules/.package-lock.json -nt package-lock.json || npm ci --silent; } \
+	|| { echo "lint-js: skipped, npm can't reach its registry"; exit 0; } && npx biome check . ../../rscir_lib && npx tsc --project .; fi
 
 format: $(READY) ## put code and notebooks in shape
 	$(RUN) ruff check --fix
@@ -132,7 +137,7 @@ figures: workbook ## put the README's figures into figures/ (scaling.png after m
 	$(BIN)/python -c "from rscir_lib.benchmarks.synthcom import contact_sheet; contact_sheet('data/synthcom').savefig('figures/synthcom.png', dpi=80)"
 	cp runs/synthcom_demo/figures/06_gallery_color.png figures/gallery.png
 	cp runs/synthcom_demo/figures/05_lambda_curves.png figures/lambda.png
-	$(RUN) rscir_lib.apps.explorer picture --out figures/explorer.png
+	$(BIN)/python tests/campaigns/browser.py figures/explorer.png
 	test ! -f runs/scale/scaling.png || cp runs/scale/scaling.png figures/scaling.png
 	$(BIN)/python -c "import glob; from PIL import Image; [Image.open(p).convert('RGB').quantize(256).save(p, optimize=True) for p in glob.glob('figures/*.png')]"
 

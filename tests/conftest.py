@@ -15,9 +15,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import papermill
 import pytest
+from browser import browser, find_browser
 
 from rscir_lib.apps.commands import workbook
-from rscir_lib.apps.explorer.browser import browser, find_browser
 from rscir_lib.storage.project import ROOT
 
 

@@ -87,7 +87,7 @@ def test_methods_offered_are_all_that_mix_and_a_strange_one_is_scored_here(explo
     odd = dataclasses.replace(METHODS["weicom"], name="odd", combine=lambda image, text, lam: image - lam * text)
     monkeypatch.setitem(METHODS, "odd", odd)
     assert session.browser_rule("odd") == (None, None)
-    assert session.browser_rule("weicom") == ("cdf", "mix")
+    assert session.browser_rule("weicom") == ("upper_tail", "mix")
     _, (scores,) = explorer.answer({"ask": "scores", "images": [2], "words": "red", "lam": 0.25, "method": "odd"})
     feats = explorer.feats
     expected = odd.fit(explorer.database, None)(feats[2:3], explorer.encoder.encode_texts(["red"]), 0.25)[0]
@@ -162,7 +162,7 @@ def test_nothing_but_images_of_the_archive(explorer):
 
 def test_refused_words_say_why(explorer):
     assert "tokens" in error(explorer, ask="query", images=[0], words="red " * 60)
-    assert "nothing is left" in error(explorer, ask="query", images=[0], words="red", without="red")
+    assert "cancel each other out" in error(explorer, ask="query", images=[0], words="red", without="red")
 
 
 def test_upload(explorer, tmp_path):
@@ -343,13 +343,13 @@ def fetch(url, data=None, **headers):
         return problem.code, b""
 
 
-def test_the_server_answers_four_addresses_and_no_other(explorer):
+def test_the_server_answers_its_addresses_and_no_other(explorer):
     with Background(explorer) as address:
         assert "127.0.0.1" in address
-        assert [fetch(address + path)[0] for path in ("", "explorer.js", "explorer.css")] == [200] * 3
+        assert [fetch(address + path)[0] for path in ("", "http.js", "scoring.js", "explorer.css")] == [200] * 4
         for path in (
             "../pyproject.toml", "%2e%2e/%2e%2e/etc/passwd", "static/x", "marks.csv", "session.py", "thumbnails/",
-            "explorer.js/../session.py", "//etc/passwd", "ask",
+            "http.js/../session.py", "//etc/passwd", "ask",
         ):  # fmt: skip
             assert fetch(address + path)[0] in (404, 405)
         status, reply = fetch(address + "ask", pack({"ask": "find", "files": ["/etc/passwd"]}, []))

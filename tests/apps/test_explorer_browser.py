@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 import rasterio
+from latency import crowd
 from PIL import Image
 
 from rscir_lib.apps.explorer import Explorer, read_marks
 from rscir_lib.apps.explorer.__main__ import first_query, prepared
-from rscir_lib.apps.explorer.latency import crowd
 from rscir_lib.apps.explorer.page import write_page
 from rscir_lib.apps.explorer.server import Background
 from rscir_lib.archive import read_archive
@@ -164,11 +164,11 @@ def test_words_are_typed(visit, address, bundled):
     assert hits(page) == files(bundled, top_k(bundled.database, of_image, left, 0.9)[0])
     words.fill("zebra")
     wait_for(page, words="zebra")
-    assert "never learned: zebra" in page.locator(".note[role=status]").first.inner_text()
+    assert "never saw zebra" in page.locator(".note[role=status]").first.inner_text()
     slide(page, 0.05)
     wait_for(page, lambda_=0.05)
     words.fill("red - red")
-    page.get_by_role("alert").filter(has_text="nothing is left of these words").wait_for()
+    page.get_by_role("alert").filter(has_text="cancel each other out").wait_for()
     assert hits(page) == []
     words.fill("blue")
     wait_for(page, words="blue")
@@ -178,10 +178,10 @@ def test_words_are_typed(visit, address, bundled):
 def test_words_that_move_nothing_are_said_to(visit, address, bundled):
     page = visit(address + link(bundled.archive.files[40], "grass", 0.05, "linear", top="1"))
     wait_for(page, words="grass")
-    page.get_by_text("The words move nothing here").wait_for()
+    page.get_by_text("The words change nothing here").wait_for()
     slide(page, 1)
     wait_for(page, lambda_=1)
-    assert not page.get_by_text("The words move nothing here").is_visible()
+    assert not page.get_by_text("The words change nothing here").is_visible()
 
 
 def test_the_slider_is_moved_by_mouse_and_by_keyboard(visit, address, bundled):
@@ -316,7 +316,7 @@ def test_queries_of_the_benchmark_with_their_precision(visit, address, bundled, 
     page.get_by_label("random query of the benchmark").click()
     page.wait_for_function("(was) => location.href !== was", arg=page.url)
     words_of(page).fill("striped texture")
-    page.get_by_text("unjudged: no benchmark asks this").wait_for()
+    page.get_by_text("This query is not in the benchmark").wait_for()
 
 
 def test_strip_and_scatter_go_with_the_grid(visit, address, bundled):

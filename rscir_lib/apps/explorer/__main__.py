@@ -2,8 +2,6 @@
 
     python -m rscir_lib.apps.explorer serve [KEY=value ...]      # on this machine, by a small server
     python -m rscir_lib.apps.explorer page [KEY=value ...]       # as files in runs/page, without Python or network
-    python -m rscir_lib.apps.explorer picture --out FILE.png     # what it looks like
-    python -m rscir_lib.apps.explorer latency                    # how long a person waits, in a real browser
 
 KEY=value are the parameters of `open_run`, the notebooks' own: DATASET_ROOT, ENCODER, ARCHITECTURE, ...
 """
@@ -15,8 +13,6 @@ import sys
 import webbrowser
 from pathlib import Path
 
-from rscir_lib.apps.explorer.browser import picture
-from rscir_lib.apps.explorer.latency import measure
 from rscir_lib.apps.explorer.page import write_page
 from rscir_lib.apps.explorer.server import serve
 from rscir_lib.apps.explorer.session import Explorer
@@ -51,25 +47,20 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=["serve", "page", "picture", "latency"])
+    parser.add_argument("command", choices=["serve", "page"])
     parser.add_argument("parameters", nargs="*", metavar="KEY=value", help="what to open; default: the bundled run")
     parser.add_argument("--port", type=int, default=8866, help="of the server; 0 for any that is free")
-    parser.add_argument("--out", type=Path, help="folder of the page (runs/page), file of the picture (explorer.png)")
+    parser.add_argument("--out", type=Path, help="folder of the page (runs/page)")
     parser.add_argument("--words", type=Path, help="file of further texts that the page can be asked, one a line")
     args = parser.parse_intermixed_args(argv)
     logging.basicConfig(format="%(message)s")
     try:
-        if args.command == "latency":
-            print(measure().to_string(index=False))
-            return 0
         given = dict(word.partition("=")[::2] for word in args.parameters)
         explorer = Explorer.of(prepared(open_run(**{key: value for key, value in given.items() if value})))
         if args.command == "page":
             words = args.words.read_text(encoding="utf-8").splitlines() if args.words else []
             folder = args.out or ROOT / "runs" / "page"
             print(write_page(explorer, folder, [word.strip() for word in words if word.strip()]))
-        elif args.command == "picture":
-            print(picture(explorer, args.out or "explorer.png"))
         else:
             serve(explorer, first_query(explorer), args.port, opened)
     except (ValueError, TypeError, OSError, RuntimeError) as error:

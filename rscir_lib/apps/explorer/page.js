@@ -1,151 +1,203 @@
-// Host: a page without a server. It answers the questions of session.py itself, from data.js and thumbnails/*.js.
+// Host: a page without a server. It answers the questions of types.d.ts itself, from data.js and thumbnails/*.js.
 
-function overFiles(data) {
-  const { facts, files, classIndex, dim, queries, targets } = data;
-  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)).buffer;
-  const feats = new Float32Array(bytes(data.feats)), wordFeats = new Float32Array(bytes(data.wordFeats));
-  const words = new Map(facts.words.map((word, k) => [word.toLowerCase(), k]));
-  const refuse = (message) => { throw new Error(message); };
+import { make } from "./dom.js";
+import { momentsOf } from "./scoring.js";
+import { clamp } from "./state.js";
+import { open } from "./view.js";
 
-  const unit = (v) => {
-    const length = Math.hypot(...v);
-    return length < 1e-6 ? refuse("nothing is left of these words without the others") : v.map((x) => x / length);
+/** @import { Ask, PageData } from "./types" */
+
+const PER_PAGE = 24; // pictures when browsing
+
+/** @param {string} base64 */
+const decoded = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer;
+
+/** @param {string} message @returns {never} */
+function refuse(message) {
+  throw new Error(message);
+}
+
+/** @param {Float64Array} v @param {string} problem */
+function unit(v, problem) {
+  const length = Math.hypot(...v);
+  return length < 1e-6 ? refuse(problem) : v.map((x) => x / length);
+}
+
+/** @param {Float64Array} a @param {Float64Array} b */
+const dot = (a, b) => a.reduce((sum, x, k) => sum + x * b[k], 0);
+
+// features of pictures and words, and similarities, as session.py has them
+class Features {
+  /** @param {PageData} data */
+  constructor(data) {
+    this.dim = data.dim;
+    this.n = data.files.length;
+    this.images = new Float32Array(decoded(data.feats));
+    this.texts = new Float32Array(decoded(data.wordFeats));
+    this.words = new Map(data.facts.words.map((word, k) => [word.toLowerCase(), k]));
+  }
+
+  /** @param {Float32Array} matrix @param {number} row */
+  row(matrix, row) {
+    return Float64Array.from(matrix.subarray(row * this.dim, (row + 1) * this.dim));
+  }
+
+  /** @param {string} text */
+  ofText(text) {
+    const row = this.words.get(text.toLowerCase());
+    if (row !== undefined) return this.row(this.texts, row);
+    return refuse(`This page has no encoder: it knows the words it suggests, and "${text}" is not among them.`);
+  }
+
+  /** What to leave out is projected away. @param {string} words @param {string} without */
+  ofWords(words, without) {
+    if (!without) return words ? this.ofText(words) : null;
+    const out = this.ofText(without);
+    if (!words) return out.map((x) => -x);
+    const wanted = this.ofText(words);
+    const along = dot(wanted, out);
+    return unit(
+      wanted.map((x, k) => x - along * out[k]),
+      `"${words}" without "${without}" leaves nothing to search for`,
+    );
+  }
+
+  /** @param {number[]} images */
+  ofImages(images) {
+    if (images.length < 2) return images.length ? this.row(this.images, images[0]) : null;
+    const mean = new Float64Array(this.dim);
+    for (const image of images) {
+      for (const [k, x] of this.row(this.images, image).entries()) mean[k] += x / images.length;
+    }
+    return unit(mean, "these pictures cancel each other out: their average points nowhere");
+  }
+
+  /** @param {Float64Array | null} query */
+  similarities(query) {
+    const s = new Float64Array(query ? this.n : 0);
+    if (!query) return s;
+    for (let row = 0; row < this.n; row++) {
+      for (let k = 0, at = row * this.dim; k < this.dim; k++) s[row] += this.images[at + k] * query[k];
+    }
+    return s;
+  }
+}
+
+// thumbnails lie in scripts, some together: a page opened from the disk can read nothing else
+/** @param {PageData} data @returns {(position: number) => Promise<ArrayBuffer>} */
+function thumbnailsOf(data) {
+  /** @type {Map<number, { promise: Promise<string[]>, resolve: (encoded: string[]) => void }>} */
+  const files = new Map();
+  data.thumbnails = (number, encoded) => files.get(number)?.resolve(encoded);
+  const load = (/** @type {number} */ number) => {
+    const file = Promise.withResolvers();
+    const script = make("script", { src: `thumbnails/${number}.js` });
+    script.onerror = () => file.reject(new Error(`thumbnails/${number}.js is missing`));
+    document.head.append(script);
+    files.set(number, file);
+    return file;
   };
-  const row = (matrix, i) => Float64Array.from(matrix.subarray(i * dim, (i + 1) * dim));
-  const dot = (a, b) => a.reduce((sum, x, k) => sum + x * b[k], 0);
-
-  function word(text) {
-    if (!words.has(text.toLowerCase())) refuse(`This page has no encoder: it knows the words it suggests, and "${text}" is not among them.`);
-    return row(wordFeats, words.get(text.toLowerCase()));
-  }
-
-  function textOf(some, without) {
-    if (!some && !without) return null;
-    if (!without) return word(some);
-    const b = word(without);
-    if (!some) return b.map((x) => -x);
-    const a = word(some), along = dot(a, b);
-    return unit(a.map((x, k) => x - along * b[k]));
-  }
-
-  function imageOf(images) {
-    if (!images.length) return null;
-    if (images.length === 1) return row(feats, images[0]);
-    const mean = new Float64Array(dim);
-    for (const i of images) row(feats, i).forEach((x, k) => (mean[k] += x / images.length));
-    return unit(mean);
-  }
-
-  function similarities(v) {
-    const out = new Float64Array(v ? files.length : 0);
-    for (let i = 0; i < out.length; i++) {
-      let sum = 0;
-      for (let k = 0, at = i * dim; k < dim; k++) sum += feats[at + k] * v[k];
-      out[i] = sum;
-    }
-    return out;
-  }
-
-  function moments(s) {
-    if (!s.length) return [];
-    let mean = 0, square = 0, least = Infinity, greatest = -Infinity;
-    for (const x of s) (mean += x / s.length), (least = Math.min(least, x)), (greatest = Math.max(greatest, x));
-    for (const x of s) square += (x - mean) ** 2;
-    return [mean, Math.sqrt(square / Math.max(s.length - 1, 1)), least, greatest];
-  }
-
-  // thumbnails come as scripts, some together; what a person marked stays in this browser
-  const loading = new Map();
-  data.thumbnails = (number, some) => loading.get(number).done(some);
-  function thumbnails(number) {
-    if (!loading.has(number)) {
-      const entry = {};
-      entry.promise = new Promise((done, failed) => {
-        entry.done = done;
-        document.head.append(make("script", { src: `thumbnails/${number}.js`, onerror: () => failed(new Error(`thumbnails/${number}.js is missing`)) }));
-      });
-      loading.set(number, entry);
-    }
-    return loading.get(number).promise;
-  }
-
-  const shelf = `rscir marks ${facts.title}`;
-  const marks = () => { try { return JSON.parse(localStorage.getItem(shelf)) || []; } catch { return []; } };
-  const full = ({ words: some = "", without = "" }) => (without ? `${some} - ${without}`.trim() : some);
-
-  const answers = {
-    hello: () => [facts, [Uint16Array.from(classIndex).buffer]],
-    async images({ positions }) {
-      const some = await Promise.all(positions.map((i) => thumbnails(Math.floor(i / data.together))));
-      const about = (i) => ({ file: files[i], class: facts.classes[classIndex[i]], footprint: data.footprints?.[i] ?? null });
-      return [{ images: positions.map(about) }, some.map((list, k) => bytes(list[positions[k] % data.together]))];
-    },
-    browse({ cls, name, page, seed }) {
-      const wanted = cls ? facts.classes.indexOf(cls) : -1;
-      const found = files.map((_, i) => i).filter((i) =>
-        (wanted < 0 || classIndex[i] === wanted) && files[i].toLowerCase().includes(name.toLowerCase()));
-      if (seed !== undefined) {
-        let state = seed; // a shuffle that the same seed repeats
-        const next = () => (state = (state * 1664525 + 1013904223) % 4294967296) / 4294967296;
-        for (let k = found.length - 1; k > 0; k--) {
-          const other = Math.floor(next() * (k + 1));
-          [found[k], found[other]] = [found[other], found[k]];
-        }
-      }
-      const at = clamp(page, 0, Math.floor(Math.max(found.length - 1, 0) / 24));
-      return [{ total: found.length, page: at, positions: found.slice(at * 24, at * 24 + 24) }, []];
-    },
-    find({ files: wanted }) {
-      const positions = wanted.map((file) => files.indexOf(file));
-      const absent = positions.indexOf(-1);
-      if (absent >= 0) refuse(`${facts.title} has no image "${wanted[absent]}"`);
-      return [{ positions }, []];
-    },
-    query(question) {
-      const sides = [imageOf(question.images), textOf(question.words, question.without)].map(similarities);
-      const facts_ = { image: sides[0].length > 0, text: sides[1].length > 0, moments: sides.map(moments),
-        relevant: null, unknown: [], attribute: "", marks: {} };
-      if (question.images.length === 1) {
-        const text = full(question), [image] = question.images;
-        const query = queries.find((q) => q[0] === image && q[1] === text);
-        if (query) Object.assign(facts_, { relevant: targets[query[3]], unknown: query[4], attribute: query[2] });
-        for (const [file, said, answer, verdict] of marks())
-          if (file === files[image] && said === text) facts_.marks[files.indexOf(answer)] = verdict;
-      }
-      return [facts_, sides.map((s) => s.buffer)];
-    },
-    benchmark({ which, attribute, nth }) {
-      let some = queries.filter((q) => !attribute || q[2] === attribute);
-      let query = some[Math.floor(Math.random() * some.length)];
-      if (which !== "random") {
-        some = some.filter((q) => q[5] !== null).sort((a, b) => (which === "best" ? b[5] - a[5] : a[5] - b[5]));
-        query = some[nth % some.length];
-      }
-      return query ? [{ image: query[0], words: query[1], attribute: query[2] }, []] : refuse("there is no such query");
-    },
-    mark(question) {
-      const line = [files[question.image], full(question), files[question.answer]];
-      const others = marks().filter((mark) => mark.slice(0, 3).join("\n") !== line.join("\n"));
-      if (question.verdict) others.push([...line, question.verdict]);
-      localStorage.setItem(shelf, JSON.stringify(others));
-      return [{}, []];
-    },
-    marks: () => [{ rows: marks() }, []],
-  };
-
-  return async ({ ask, ...question }) => {
-    try {
-      return await answers[ask](question);
-    } catch (error) {
-      return [{ error: error.message }, []];
-    }
+  return async (position) => {
+    const number = Math.floor(position / data.together);
+    const encoded = await (files.get(number) ?? load(number)).promise;
+    return decoded(encoded[position % data.together]);
   };
 }
 
-const place = document.getElementById("explorer");
+/** What a person marked stays in this browser. @param {string} key @returns {[string, string, string, string][]} */
+function readMarks(key) {
+  try {
+    return JSON.parse(localStorage.getItem(key) ?? "[]"); // image, text, answer, verdict
+  } catch {
+    return [];
+  }
+}
+
+/** A shuffle that the same seed repeats. @param {number[]} values @param {number} seed */
+function shuffle(values, seed) {
+  let state = seed;
+  for (let k = values.length - 1; k > 0; k--) {
+    state = (state * 1664525 + 1013904223) % 4294967296; // a linear congruential generator (Numerical Recipes)
+    const other = Math.floor((state / 4294967296) * (k + 1));
+    [values[k], values[other]] = [values[other], values[k]];
+  }
+}
+
+/** @param {PageData} data @returns {Record<string, (question: any) => [any, ArrayBuffer[]] | Promise<[any, ArrayBuffer[]]>>} */
+function answersFrom(data) {
+  const { facts, files, classIndex, queries, targets } = data;
+  const features = new Features(data);
+  const thumbnail = thumbnailsOf(data);
+  const key = `rscir marks ${facts.title}`;
+  const textOf = (/** @type {any} */ { words = "", without = "" }) =>
+    without ? `${words} - ${without}`.trim() : words;
+  const about = (/** @type {number} */ i) => ({
+    file: files[i],
+    class: facts.classes[classIndex[i]],
+    footprint: data.footprints?.[i] ?? null,
+  });
+  return {
+    hello: () => [facts, [Uint16Array.from(classIndex).buffer]],
+    async images({ positions }) {
+      const jpegs = await Promise.all(positions.map(thumbnail));
+      return [{ images: positions.map(about) }, jpegs];
+    },
+    browse({ cls, name, page, seed }) {
+      const isWanted = (/** @type {string} */ file, /** @type {number} */ i) =>
+        (!cls || facts.classes[classIndex[i]] === cls) && file.toLowerCase().includes(name.toLowerCase());
+      const all = files.flatMap((file, i) => (isWanted(file, i) ? [i] : []));
+      if (seed !== undefined) shuffle(all, seed);
+      const at = clamp(page, 0, Math.floor(Math.max(all.length - 1, 0) / PER_PAGE));
+      return [{ total: all.length, page: at, positions: all.slice(at * PER_PAGE, (at + 1) * PER_PAGE) }, []];
+    },
+    find({ files: wanted }) {
+      const positions = wanted.map((/** @type {string} */ file) => files.indexOf(file));
+      const absent = positions.indexOf(-1);
+      return absent < 0 ? [{ positions }, []] : refuse(`${facts.title} has no image "${wanted[absent]}"`);
+    },
+    query({ images, words, without }) {
+      const queried = [features.ofImages(images), features.ofWords(words, without)];
+      const sides = queried.map((feature) => features.similarities(feature));
+      const text = textOf({ words, without });
+      const [image, ...more] = images;
+      const asked = more.length ? undefined : queries.find((query) => query[0] === image && query[1] === text);
+      const own = readMarks(key).filter((mark) => !more.length && mark[0] === files[image] && mark[1] === text);
+      const answer = {
+        moments: sides.map(momentsOf),
+        relevant: asked ? targets[asked[3]] : null,
+        attribute: asked ? asked[2] : "",
+        unknown: asked ? asked[4] : [],
+        marks: Object.fromEntries(own.map((mark) => [files.indexOf(mark[2]), mark[3]])),
+      };
+      return [answer, sides.map((s) => s.buffer)];
+    },
+    benchmark({ which, attribute, nth }) {
+      const some = queries.filter((query) => !attribute || query[2] === attribute);
+      const rated = some.filter((query) => query[5] !== null);
+      const sign = which === "best" ? -1 : 1;
+      rated.sort((a, b) => sign * (Number(a[5]) - Number(b[5])));
+      const query = which === "random" ? some[Math.floor(Math.random() * some.length)] : rated[nth % rated.length];
+      return query ? [{ image: query[0], words: query[1] }, []] : refuse("there is no such query");
+    },
+    mark(question) {
+      const mark = [files[question.image], textOf(question), files[question.answer]];
+      const others = readMarks(key).filter((other) => other.slice(0, 3).join("\n") !== mark.join("\n"));
+      const all = question.verdict ? [...others, [...mark, question.verdict]] : others;
+      localStorage.setItem(key, JSON.stringify(all));
+      return [{}, []];
+    },
+    marks: () => [{ rows: readMarks(key) }, []],
+  };
+}
+
+const answers = answersFrom(RSCIR);
+/** @type {Ask} */
+const ask = async ({ ask: name, ...question }) => {
+  try {
+    return await answers[/** @type {string} */ (name)](question);
+  } catch (error) {
+    return [{ error: /** @type {Error} */ (error).message }, []];
+  }
+};
 const [firstQuery] = RSCIR.queries;
-const beginning = firstQuery ? { image: firstQuery[0], words: firstQuery[1] } : { image: 0, words: "" };
-mount(place, overFiles(RSCIR), { link: true, start: beginning }).catch((error) => {
-  console.error(error);
-  place.textContent = `The explorer could not start: ${error.message}`;
-});
+open(ask, firstQuery ? { image: firstQuery[0], words: firstQuery[1] } : { image: 0, words: "" });

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from rscir_lib.apps.explorer.modules import joined
 from rscir_lib.apps.explorer.session import Explorer, browser_rule
 from rscir_lib.storage.atomic import write_text
 
@@ -54,9 +55,8 @@ def write_page(explorer: Explorer, folder: str | Path, words: list[str] | None =
         encoded = json.dumps([base64.b64encode(one).decode() for one in some])
         write_text(folder / "thumbnails" / f"{number}.js", f"RSCIR.thumbnails({number}, {encoded});\n")
     write_text(folder / "data.js", f"globalThis.RSCIR = {json.dumps(data)};\n")
-    script = "".join((HERE / name).read_text(encoding="utf-8") for name in ("explorer.js", "page.js"))
     style = (HERE / "explorer.css").read_text(encoding="utf-8")
-    page = PAGE.format(title=html.escape(explorer.title), style=style, script=script)
+    page = PAGE.format(title=html.escape(explorer.title), style=style, script=joined("page.js"))
     return write_text(folder / "index.html", page)
 
 

@@ -1,6 +1,6 @@
 """The explorer as a web page of this machine: one process, one encoder, any number of visitors.
 
-It answers four addresses and no other: the page, its script, its style, and the questions of session.py. No path of a
+It answers the page, its scripts, its style, and the questions of session.py; no other address. No path of a
 visitor ever reaches the disk; images are asked for by their position in the archive.
 """
 
@@ -21,6 +21,7 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
+from rscir_lib.apps.explorer.modules import SCRIPTS
 from rscir_lib.apps.explorer.session import Explorer
 
 HERE = Path(__file__).parent
@@ -29,7 +30,7 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>{title}</title><link rel="icon" href="data:,">
 <link rel="stylesheet" href="explorer.css"><style>body{{margin:0}}</style></head>
-<body><main id="explorer" data-start="{start}"></main><script type="module" src="explorer.js"></script></body></html>
+<body><main id="explorer" data-start="{start}"></main><script type="module" src="http.js"></script></body></html>
 """
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
@@ -106,14 +107,13 @@ class _Ask(_Handler):
 
 
 def application(explorer: Explorer, start: dict | None = None) -> tornado.web.Application:
-    """The four addresses. start: the query that a visitor without a link sees: image (position), words, lambda."""
+    """The server. start: the query that a visitor without a link sees: image (position), words, lambda."""
     page = PAGE.format(title=html.escape(explorer.title), start=html.escape(json.dumps(start or {})))
-    script = (HERE / "explorer.js").read_bytes() + (HERE / "http.js").read_bytes()
     fixed = {
         "/": ("text/html", page.encode()),
-        "/explorer.js": ("text/javascript", script),
         "/explorer.css": ("text/css", (HERE / "explorer.css").read_bytes()),
     }
+    fixed |= {f"/{name}": ("text/javascript", (HERE / name).read_bytes()) for name in SCRIPTS}
     routes = [(path, _Fixed, {"kind": kind, "content": content}) for path, (kind, content) in fixed.items()]
     asks = {"explorer": explorer, "pool": ThreadPoolExecutor(4)}
     return tornado.web.Application([*routes, ("/ask", _Ask, asks)], log_function=lambda handler: None)

@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 # What the browser can do by itself: put a modality on a scale, mix the two by a rule. A method of the registry with
 # another scale or rule is scored by the kernel, at every lambda that is asked for.
-SCALES = {raw: "raw", zscore: "z", upper_tail: "cdf", minmax: "minmax", clamped: "clamped", reciprocal_rank: "rank"}
-RULES = {"average": "mean", "sum": "sum", "product": "product", "product-clamped": "product", "minimum": "minimum"}
+SCALES = {scale: scale.__name__ for scale in (raw, zscore, upper_tail, minmax, clamped, reciprocal_rank)}
+RULES = {"average": "halfway", "sum": "add", "product": "multiply", "product-clamped": "multiply", "minimum": "minimum"}
 ONE_SIDED = {"image", "text"}  # lambda 0 and 1 of the others
 STEPS = np.linspace(0, 1, 21)  # where the slider stops
 WHOLE = 200_000  # images whose similarities are all sent; of more, those that are among the first at one of STEPS
@@ -408,7 +408,7 @@ def _full(words: str, without: str) -> str:
 def _unit(feature: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(feature)
     if length < 1e-6:
-        raise ValueError("nothing is left of these words without the others")
+        raise ValueError("these pictures, or words, cancel each other out: nothing is left to search for")
     return feature / length
 
 

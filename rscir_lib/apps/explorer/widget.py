@@ -5,6 +5,7 @@ from pathlib import Path
 import anywidget
 import traitlets
 
+from rscir_lib.apps.explorer.modules import joined
 from rscir_lib.apps.explorer.session import Explorer
 
 HERE = Path(__file__).parent
@@ -13,7 +14,7 @@ HERE = Path(__file__).parent
 class Widget(anywidget.AnyWidget):
     """The component, asking the `Explorer` of this kernel by messages: its state holds no image and no similarity."""
 
-    _esm = HERE / "explorer.js"
+    _esm = joined("widget.js")
     _css = HERE / "explorer.css"
     start = traitlets.Dict().tag(sync=True)
 

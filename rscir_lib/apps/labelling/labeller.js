@@ -1,5 +1,9 @@
 // The labelling widget in the browser. Answers go to the kernel with the name of the image they are for, so that a
 // quick hand can run ahead of it; what the kernel has not confirmed yet is kept in `answered`.
+
+/** @typedef {{ image: string, picture: string, proposed: string, margin: number | null }} Item */
+
+/** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {Record<string, string>} [attributes] */
 function element(tag, attributes = {}, text = "") {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -7,10 +11,12 @@ function element(tag, attributes = {}, text = "") {
   return node;
 }
 
+/** @param {{ model: import("../explorer/types").WidgetModel, el: HTMLElement }} host */
 function render({ model, el }) {
   el.classList.add("rscir-labeller");
   // JupyterLab leaves the keys to the widget
   el.setAttribute("data-lm-suppress-shortcuts", "true");
+  /** @type {string[]} */
   const values = model.get("values");
   const answered = new Set();
 
@@ -39,54 +45,63 @@ function render({ model, el }) {
   const problem = element("p", { class: "problem", role: "alert" });
   el.append(heading, stage, choices, status, problem);
 
-  const current = () => model.get("queue").find((item) => !answered.has(item.image));
+  /** @returns {Item[]} */
+  const queue = () => model.get("queue");
+  const current = () => queue().find((item) => !answered.has(item.image));
 
+  /** @param {string} value */
   function answer(value) {
     const item = current();
     if (!item) return;
     answered.add(item.image);
-    model.send({ image: item.image, value });
+    model.send({ image: item.image, value }, undefined, []);
     draw();
     stage.focus({ preventScroll: true });
   }
 
   function takeBack() {
     answered.clear();
-    model.send({ undo: true });
+    model.send({ undo: true }, undefined, []);
     stage.focus({ preventScroll: true });
   }
 
+  const count = (/** @type {Element} */ button) => /** @type {Element} */ (button.lastElementChild);
+
   function draw() {
     const item = current();
+    /** @type {Record<string, number>} */
     const counts = model.get("counts");
     const done = Object.values(counts).reduce((sum, count) => sum + count, 0);
-    picture.hidden = !item || !item.picture;
-    if (item && item.picture && picture.getAttribute("src") !== item.picture) picture.src = item.picture;
+    picture.hidden = !item?.picture;
+    if (item?.picture && picture.getAttribute("src") !== item.picture) picture.src = item.picture;
     picture.alt = item ? `image to label: ${item.image}` : "";
-    let said = item ? item.image : model.get("left") ? "one moment ..." : "Every image has an answer.";
+    let said = item?.image ?? (model.get("left") ? "one moment ..." : "Every image has an answer.");
     if (item && !item.picture) said += ": this image can't be read; say can't tell";
-    if (item && item.proposed)
-      said += `; proposed: ${item.proposed}` + (item.margin === null ? "" : `, ahead by ${item.margin.toFixed(3)}`);
+    if (item?.proposed) {
+      said += `; proposed: ${item.proposed}`;
+      if (item.margin !== null) said += `, ahead by ${item.margin.toFixed(3)}`;
+    }
     caption.textContent = said;
     buttons.forEach((button, number) => {
-      button.classList.toggle("proposed", Boolean(item) && item.proposed === values[number]);
+      button.classList.toggle("proposed", item?.proposed === values[number]);
       button.disabled = !item;
-      button.querySelector(".count").textContent = counts[values[number]] || 0;
+      count(button).textContent = String(counts[values[number]] || 0);
     });
     skip.disabled = !item;
-    skip.querySelector(".count").textContent = counts[""] || 0;
+    count(skip).textContent = String(counts[""] || 0);
     undo.disabled = !done;
     status.textContent = `${done} answered, ${model.get("left")} left; every answer is saved at once`;
     problem.textContent = model.get("problem");
   }
 
+  /** @param {KeyboardEvent} event */
   function key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const onButton = event.target instanceof HTMLButtonElement;
     const item = current();
     if (/^[1-9]$/.test(event.key) && Number(event.key) <= values.length) answer(values[Number(event.key) - 1]);
     else if (event.key === "0" || (event.key === " " && !onButton)) answer("");
-    else if (event.key === "Enter" && !onButton && item && item.proposed) answer(item.proposed);
+    else if (event.key === "Enter" && !onButton && item?.proposed) answer(item.proposed);
     else if (event.key === "u" || event.key === "U" || event.key === "Backspace") takeBack();
     else return;
     event.preventDefault();
@@ -96,7 +111,7 @@ function render({ model, el }) {
 
   function refresh() {
     // what the kernel no longer asks for is kept; what it refused is asked again
-    const asked = new Set(model.get("queue").map((item) => item.image));
+    const asked = new Set(queue().map((item) => item.image));
     for (const image of answered) if (!asked.has(image) || model.get("problem")) answered.delete(image);
     draw();
   }

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from browser import browser
 
-from rscir_lib.apps.explorer.browser import browser
 from rscir_lib.apps.explorer.server import Background
 from rscir_lib.apps.explorer.session import Explorer
 from rscir_lib.archive import Archive
@@ -83,3 +83,7 @@ def measure(sizes: tuple[int, ...] = SIZES, repeats: int = 8, say: Callable[[str
                 median, late = np.percentile(times, [50, 95])
                 rows.append((n, f"{what} to picture", len(times), round(median, 1), round(late, 1), ALLOWED[what]))
     return pd.DataFrame(rows, columns=["images", "what", "times", "median ms", "95th percentile ms", "allowed ms"])
+
+
+if __name__ == "__main__":
+    print(measure().to_string(index=False))

@@ -1,14 +1,20 @@
-"""The explorer in a real browser that nobody sees: for measurements, tests and the picture in the README."""
+"""The explorer in a real browser that nobody sees: for measurements, tests and the picture in the README.
+
+python tests/campaigns/browser.py figures/explorer.png    # the bundled run's explorer, as a picture
+"""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from rscir_lib.apps.explorer.__main__ import prepared
 from rscir_lib.apps.explorer.server import Background
 from rscir_lib.apps.explorer.session import Explorer
+from rscir_lib.runs import open_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -49,7 +55,11 @@ def picture(explorer: Explorer, path: str | Path, width: int = 1200) -> Path:
         page = chromium.new_page(viewport={"width": width, "height": 800})
         page.goto(f"{address}#{link}")
         page.locator(".rscir[data-drawn]").wait_for()
-        page.locator("figure .curve").wait_for()  # the last to come
+        page.locator("figure polyline").wait_for()  # the last to come
         page.locator(".thumbs img").last.wait_for()
         page.screenshot(path=path, full_page=True)
     return Path(path)
+
+
+if __name__ == "__main__":
+    print(picture(Explorer.of(prepared(open_run())), sys.argv[1]))

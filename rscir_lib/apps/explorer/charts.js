@@ -1,0 +1,136 @@
+// What stands beside the scatter: the first hits at five lambdas, average precision against lambda, and the hits on a map.
+
+import { make, put, say, slots } from "./dom.js";
+import { averagePrecision, ranks } from "./scoring.js";
+import { LAMBDAS } from "./state.js";
+
+/** @import { View } from "./view.js" */
+/** @typedef {[number, number]} Point */
+
+const STRIP = [0, 0.5, 0.75, 0.95, 1];
+
+/** A column of hits a lambda; a click goes there. @param {View} view @param {() => boolean} isStale */
+export async function drawStrip(view, isStale) {
+  const { pictures, query, state, ui } = view;
+  if (!query.isComposed || !view.method.hasLambda) return ui.strip.replaceChildren();
+  const columns = [];
+  for (const lambda of STRIP) {
+    const scores = await view.scoresAt(lambda);
+    if (!scores || isStale()) return;
+    columns.push({ lambda, positions: view.bestOf(scores, 5).map((row) => query.position(row)) });
+  }
+  await pictures.fetch(columns.flatMap(({ positions }) => positions));
+  if (isStale()) return;
+  const create = (/** @type {number} */ k) => {
+    const button = make("button", { type: "button" }, make("span"), make("span", { class: "faces" }));
+    button.onclick = (event) => view.change({ lambda: STRIP[k] }, event.timeStamp);
+    return button;
+  };
+  slots(ui.strip, columns, create, (button, { lambda, positions }) => {
+    const [label, faces] = button.children;
+    say(label, `λ ${lambda}`);
+    put(button, "aria-label", `lambda ${lambda}`);
+    put(button, "aria-current", lambda === state.lambda ? "true" : null);
+    slots(
+      faces,
+      positions,
+      () => make("img"),
+      (img, position) => {
+        pictures.show(img, position);
+        img.classList.toggle("relevant", query.relevant.has(position));
+      },
+    );
+  });
+}
+
+/** @type {WeakMap<object, Map<string, number[]>>} */
+const curves = new WeakMap(); // of each query, by method: AP in per cent at LAMBDAS
+
+/** @param {View} view @param {() => boolean} isStale */
+export async function drawCurve(view, isStale) {
+  const { facts, method, query, state, ui } = view;
+  const { relevant } = query.answer;
+  const isMixed = query.isComposed && method.hasLambda && method.rule;
+  ui.curveFigure.hidden = !(facts.whole && isMixed && relevant?.length);
+  if (ui.curveFigure.hidden || !relevant) return;
+  const precision = async (/** @type {number} */ lambda) => {
+    const scores = (await view.scoresAt(lambda)) ?? new Float64Array(0);
+    return 100 * averagePrecision(ranks(scores, relevant, query.unknown));
+  };
+  const byMethod = curves.get(query) ?? new Map();
+  curves.set(query, byMethod);
+  /** @type {number[]} */
+  const values = byMethod.get(method.name) ?? [];
+  for (const lambda of LAMBDAS.slice(values.length)) {
+    values.push(await precision(lambda));
+    await new Promise((done) => setTimeout(done)); // the slider comes first
+    if (isStale()) return;
+  }
+  byMethod.set(method.name, values);
+  const now = await precision(state.lambda);
+  const x = (/** @type {number} */ lambda) => 34 + lambda * 276;
+  const y = (/** @type {number} */ ap) => 150 - (ap / 100) * 138;
+  const label = (/** @type {number} */ h, /** @type {number} */ v, /** @type {number} */ text, anchor = "middle") =>
+    `<text x="${h}" y="${v}" text-anchor="${anchor}">${text}</text>`;
+  const level = (/** @type {number} */ ap) =>
+    `<line x1="34" x2="310" y1="${y(ap)}" y2="${y(ap)}" class="grid"/>${label(28, y(ap) + 4, ap, "end")}`;
+  const points = values.map((ap, k) => `${x(LAMBDAS[k])},${y(ap)}`).join(" ");
+  const here = x(state.lambda);
+  ui.curve.innerHTML = `${[0, 50, 100].map(level).join("")}${[0, 0.5, 1].map((l) => label(x(l), 168, l)).join("")}
+    <polyline points="${points}" class="curve"/><line x1="${here}" x2="${here}" y1="12" y2="150" class="now"/>
+    <circle cx="${here}" cy="${y(now)}" r="5" class="now"/>`; // numbers alone
+  const top = values.indexOf(Math.max(...values));
+  const highest = `best ${values[top].toFixed(1)} at ${LAMBDAS[top].toFixed(2)}`;
+  const text = `AP of this query against lambda: ${now.toFixed(1)} at ${state.lambda.toFixed(2)}, ${highest}`;
+  say(ui.curveText, text);
+  put(ui.curve, "aria-label", text);
+}
+
+/** @param {Point[]} points */
+function boxOf(points) {
+  const [h, v] = [0, 1].map((axis) => points.map((point) => point[axis]));
+  const [left, top] = [Math.min(...h), Math.min(...v)];
+  return { left, top, width: Math.max(...h) - left, height: Math.max(...v) - top };
+}
+
+/** The hits' pictures on the ground, over a mosaic of the tiles around them. @param {View} view */
+export function drawMap(view) {
+  const { pictures, query, shown, ui } = view;
+  const placed = shown.rows.flatMap((row) => {
+    const { footprint } = pictures.of(query.position(row));
+    return footprint ? [{ row, footprint }] : [];
+  });
+  ui.mapFigure.hidden = !placed.length;
+  if (!placed.length) return;
+  const ground = boxOf(placed.flatMap(({ footprint }) => footprint));
+  const pad = 0.04 * Math.max(ground.width, ground.height);
+  const scale = 600 / (ground.width + 2 * pad);
+  const north = ground.top + ground.height + pad; // up on the map, where pixels count downward
+  const pixel = (/** @type {Point} */ [h, v]) =>
+    /** @type {Point} */ ([(h - ground.left + pad) * scale, (north - v) * scale]);
+  put(ui.map, "viewBox", `0 0 600 ${Math.max((ground.height + 2 * pad) * scale, 60)}`);
+  const tiles = [...pictures.known.values()].map(({ footprint, src }) => {
+    if (!footprint) return "";
+    const { left, top, width, height } = boxOf(footprint.map(pixel));
+    const place = `x="${left}" y="${top}" width="${width}" height="${height}"`;
+    return `<image href="${src}" ${place} preserveAspectRatio="none" class="tile"/>`;
+  });
+  const places = placed.map(({ row, footprint }, k) => {
+    const points = footprint.map(pixel);
+    const { left, top, width, height } = boxOf(points);
+    return `<g><polygon points="${points.join(" ")}" class="place" data-row="${row}"/>
+      <text x="${left + width / 2}" y="${top + height / 2}" text-anchor="middle">${k + 1}</text></g>`;
+  });
+  ui.map.innerHTML = tiles.join("") + places.join(""); // numbers, and pictures in base64
+  put(ui.map, "aria-label", `map of ${placed.length} hits`);
+  const rowAt = (/** @type {Event} */ { target }) => {
+    const row = target instanceof Element && target.getAttribute("data-row");
+    return row ? Number(row) : null;
+  };
+  ui.map.onmousemove = (event) => view.highlight(rowAt(event));
+  ui.map.onmouseleave = () => view.highlight(null);
+  ui.map.onclick = (event) => {
+    const row = rowAt(event);
+    if (row !== null) view.choose(event, query.position(row));
+  };
+}
