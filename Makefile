@@ -17,12 +17,14 @@ ARGS ?=
 VENV := .venv$(if $(TORCH_BACKEND),-$(TORCH_BACKEND))
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 RUN := $(BIN)/python -m
+RSCIR := $(RUN) rscir_lib
 READY := $(VENV)/.ready
 UV := $(shell grep -o '^uv==[0-9.]*' requirements.lock)
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBSTRIPOUT := nbstripout --keep-count --keep-id --extra-keys=metadata.language_info.version $(NOTEBOOKS)
 # the shell takes what a user gives from its environment, so that spaces and quotes in it stay as they are
 NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION SCHEDULER
+RESULTS := 01 02 04 05 09 --show 04_beside_chance,04_against_average,05_normalisation,09_how_sure
 GIVEN = $(foreach name,$(NAMED),$(if $($(name)),"$(name)=$$$(name)"))
 export $(NAMED) IMAGES CAPTIONS OUT
 # trust what the system trusts, such as an institute's proxy
@@ -50,45 +52,44 @@ endif
 ##@ Start here
 
 workbook: $(READY) ## run every notebook that does not stand already (DATASET_ROOT=, ENCODER=, ARGS=)
-	$(RUN) rscir_lib.workbook $(GIVEN) $(ARGS)
+	$(RSCIR) workbook $(GIVEN) $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(RUN) jupyterlab $(ARGS) notebooks
 
 explore: $(READY) ## pick a picture, type words, slide lambda: a page on this machine (DATASET_ROOT=, ENCODER=)
-	$(RUN) rscir_lib.apps.explorer serve $(GIVEN) $(ARGS)
+	$(RSCIR) explore $(GIVEN) $(ARGS)
 
 page: $(READY) ## the same as files in runs/page, without Python and network (DATASET_ROOT=, ENCODER=)
-	$(RUN) rscir_lib.apps.explorer page $(GIVEN) $(ARGS)
+	$(RSCIR) page $(GIVEN) $(ARGS)
 
 ##@ Teach
 
 book: $(READY) ## the notebooks as they ran, the pages and the API as a web site in runs/book (DATASET_ROOT=, ENCODER=)
-	$(RUN) rscir_lib.apps.teaching.book $(GIVEN) $(ARGS)
+	$(RSCIR) book $(GIVEN) $(ARGS)
 
 course: $(READY) ## the notebooks for students, without solutions, and for teachers, in runs/course (DATASET_ROOT=, ENCODER=)
-	$(RUN) rscir_lib.apps.teaching.course $(GIVEN) $(ARGS)
+	$(RSCIR) course $(GIVEN) $(ARGS)
 
 ##@ Your own data and encoders
 
 fetch: $(READY) ## download PatternNet, PatternCom and checkpoints into DATASET_ROOT
-	$(RUN) rscir_lib.apps.commands.fetch $(if $(DATASET_ROOT),"$$DATASET_ROOT") $(ARGS)
+	$(RSCIR) fetch $(if $(DATASET_ROOT),"$$DATASET_ROOT") $(ARGS)
 
 tiles: $(READY) ## large scenes as windows, listed for LISTING (DATASET_ROOT=, ARGS="--tile 256 --overlap 32")
 	$(if $(DATASET_ROOT),,$(error make tiles needs DATASET_ROOT=folder of scenes))
-	$(RUN) rscir_lib.archive.tiles "$$DATASET_ROOT" $(ARGS)
+	$(RSCIR) tiles "$$DATASET_ROOT" $(ARGS)
 
 reproduce: $(READY) ## the published tables beside ours (DATASET_ROOT=.../PatternNet ENCODER=clip)
-	$(RUN) rscir_lib.workbook $(GIVEN) $(ARGS) --published
+	$(RSCIR) workbook $(GIVEN) --show 04_map,04_beside_published,04_nearest_version $(ARGS)
 
 adapt: $(READY) ## train an encoder on your own archive (IMAGES=folder CAPTIONS=json OUT=folder), then its tables
 	$(if $(and $(IMAGES),$(CAPTIONS),$(OUT)),,$(error make adapt needs IMAGES=folder CAPTIONS=file.json OUT=folder))
-	$(RUN) rscir_lib.apps.commands.training adapt "$$IMAGES" "$$CAPTIONS" --out "$$OUT" $(ARGS)
-	$(RUN) rscir_lib.apps.commands.results "$$IMAGES" --encoder "$$OUT" --listing "$$OUT/heldout.csv"
+	$(RSCIR) train adapt "$$IMAGES" "$$CAPTIONS" --out "$$OUT" $(ARGS)
+	$(RSCIR) workbook $(RESULTS) "DATASET_ROOT=$$IMAGES" "ENCODER=$$OUT" "LISTING=$$OUT/heldout.csv"
 
-results: $(READY) ## methods x attributes with chance and intervals (DATASET_ROOT=, ENCODER=, ARGS="--seed 1")
-	$(RUN) rscir_lib.apps.commands.results $(if $(DATASET_ROOT),"$$DATASET_ROOT") $(if $(ENCODER),--encoder "$$ENCODER") \
-		$(if $(ARCHITECTURE),--architecture "$$ARCHITECTURE") $(if $(LISTING),--listing "$$LISTING") $(ARGS)
+results: $(READY) ## notebooks 4, 5 and 9, their tables printed: methods x attributes, chance, intervals (DATASET_ROOT=, ENCODER=)
+	$(RSCIR) workbook $(RESULTS) $(GIVEN) $(ARGS)
 
 ##@ Speed and size
 
@@ -131,7 +132,7 @@ format: $(READY) ## put code and notebooks in shape
 	$(RUN) $(NBSTRIPOUT)
 
 refresh: $(READY) ## run the notebooks in place and keep the result tables that nbval checks
-	$(RUN) rscir_lib.workbook --refresh
+	$(RSCIR) workbook --refresh
 
 figures: workbook ## put the README's figures into figures/ (scaling.png after make scale)
 	$(BIN)/python -c "from rscir_lib.benchmarks.synthcom import contact_sheet; contact_sheet('data/synthcom').savefig('figures/synthcom.png', dpi=80)"
@@ -142,7 +143,7 @@ figures: workbook ## put the README's figures into figures/ (scaling.png after m
 	$(BIN)/python -c "import glob; from PIL import Image; [Image.open(p).convert('RGB').quantize(256).save(p, optimize=True) for p in glob.glob('figures/*.png')]"
 
 demo-encoder: $(READY) ## train the bundled encoder again, on synthetic scenes
-	$(RUN) rscir_lib.apps.commands.training demo $(ARGS)
+	$(RSCIR) train demo $(ARGS)
 
 lock: $(READY) ## resolve requirements.lock afresh
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --upgrade pyproject.toml -o requirements.lock

@@ -7,8 +7,6 @@ import contextlib
 import io
 import json
 import re
-import runpy
-import sys
 import zipfile
 from functools import partial
 from types import SimpleNamespace
@@ -18,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rscir_lib.apps.commands import workbook
+from rscir_lib.apps.commands import cli
 from rscir_lib.apps.explorer.marks import read_marks
 from rscir_lib.archive import Archive, read_archive
 from rscir_lib.benchmarks.base import Benchmark, ValidationReport
@@ -284,7 +282,7 @@ def command(*words, expected, files=None):
         errors = io.StringIO()
         given = [f"OUTPUT_ROOT={root / 'runs'}", *(word.replace("{root}", str(root)) for word in words)]
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
-            assert workbook.main(given) == 1
+            assert cli.main(["workbook", *given]) == 1
         assert "Traceback" not in errors.getvalue()
         assert not (root / "runs").exists(), "a folder was made for parameters that are refused"
         raise ValueError(errors.getvalue())  # the sentence
@@ -669,24 +667,29 @@ def test_bad_input_is_named(tmp_path, files, read, message):
         read(tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize(
-    ("command", "words", "message"),
+    ("words", "message"),
     [
-        ("results", ["none", "--encoder", "clpi"], "unknown encoder 'clpi'"),
-        ("scenes", ["none"], "none"),
-        ("training", ["adapt", "none", "captions.json", "--out", "out"], "none: no archive here"),
-        ("fetch", ["file", "--only", "models"], "file"),
-        ("features", ["verify", "none"], "none: no features here"),
+        ("explore ENCODER=clpi", "ENCODER='clpi': expected one of demo, clip"),
+        ("methods none", "09_map.csv is missing: run notebook 09 there"),
+        ("page DATASET_ROOT=none", "DATASET_ROOT='none': expected a folder that is there"),
+        ("tiles none", "none"),
+        ("train adapt none captions.json --out out", "none: no archive here"),
+        ("fetch file --only models", "file"),
+        ("fetch none --only model", "nothing to fetch is called 'model'; there are images"),
+        ("geoparquet export none tiles.parquet", "none: no features here"),
+        ("geoparquet import none store", "none"),
+        ("verify none", "none: no features here"),
+        ("nonsense", "no command 'nonsense'; rscir --help lists them"),
     ],
 )
-def test_commands_end_in_a_sentence(tmp_path, monkeypatch, command, words, message):
+def test_commands_end_in_a_sentence(tmp_path, monkeypatch, capsys, words, message):
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
-    words = [str(tmp_path / word) if word in ("none", "file", "out") else word for word in words]
-    monkeypatch.setattr(sys, "argv", [command, *words])
-    with pytest.raises(SystemExit, match=message):
-        runpy.run_module(f"rscir_lib.{command}", run_name="__main__")
+    assert cli.main(words.split()) == (2 if words == "nonsense" else 1)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
 
 
 @pytest.mark.parametrize(

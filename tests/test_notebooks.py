@@ -19,8 +19,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from rscir_lib import analysis
-from rscir_lib.apps.commands import workbook
-from rscir_lib.apps.commands.results import methods_of
+from rscir_lib.apps.commands import cli, workbook
 from rscir_lib.apps.teaching import course
 from rscir_lib.apps.teaching.course import SKIPPED
 from rscir_lib.apps.teaching.exercises import EXERCISES
@@ -324,7 +323,7 @@ def test_09_beyond_weicom(given, extracted, benchmark, features, encoder):
     cost = pd.read_csv(folder / "tables" / "09_cost.csv", index_col="method")
     assert (cost["ms a query"] > 0).all()
     assert set(cost.index) == set(chosen)
-    printed = methods_of(folder).splitlines()
+    printed = workbook.methods_of(folder).splitlines()
     assert len(printed) == 2 + len(chosen)
     (line,) = [line for line in printed if line.startswith("| weicom |")]
     assert f"{found.loc['weicom', 'Color']:.1f} |" in line
@@ -392,7 +391,7 @@ def test_an_archive_without_labels_from_pictures_to_a_gallery(unlabelled, capsys
     asked = Path(unlabelled["DATASET_ROOT"]).parent / "my own ü.jpg"
     small = ["DEVICE=cpu", "TOP=3", "FREE_TEXTS=['large']", "LAMBDAS=[0.5]", f"QUERY_IMAGE={asked}", "QUERY_TEXT=red"]
     assert (
-        workbook.main(["01", "02", "03", "04", "05", "06", *(f"{k}={v}" for k, v in unlabelled.items()), *small]) == 0
+        cli.main(["workbook", *"01 02 03 04 05 06".split(), *(f"{k}={v}" for k, v in unlabelled.items()), *small]) == 0
     )
     lines = capsys.readouterr().out.splitlines()
     outcomes = [line.split(",")[0].strip() for line in lines if line.startswith("      ")]

@@ -69,7 +69,7 @@ def test_binder_takes_everything_from_the_lock():
     [
         ("workbook", {"DATASET_ROOT": 1, "ENCODER": 1, "LISTING": 1}),
         ("reproduce", {"DATASET_ROOT": 1, "ENCODER": 1, "LISTING": 1}),
-        ("results", {"DATASET_ROOT": 0, "ENCODER": 0, "LISTING": 0}),
+        ("results", {"DATASET_ROOT": 1, "ENCODER": 1, "LISTING": 1}),
         ("fetch", {"DATASET_ROOT": 0}),
         ("tiles", {"DATASET_ROOT": 0}),
         ("adapt", {"IMAGES": 0, "CAPTIONS": 0, "OUT": 0}),
@@ -100,7 +100,7 @@ def test_make_passes_nothing_that_was_not_given():
     of_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "ARGS")
     outside = {name: value for name, value in os.environ.items() if name not in of_make}
     done = subprocess.run(["make", "-n", "workbook"], cwd=ROOT, env=outside, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1].split("rscir_lib.apps.commands.workbook")[1].strip() == ""
+    assert done.stdout.splitlines()[-1].split("rscir_lib workbook")[1].strip() == ""
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks" / "book").glob("*.md"))]

@@ -1,9 +1,8 @@
 """Large scenes as archives of windows, without a chip written to disk; rasterio reads them, with or without place.
 
-`python -m rscir_lib.archive.tiles FOLDER --tile 256` writes the windows as a listing, which every notebook takes as LISTING.
+`rscir tiles FOLDER --tile 256` writes the windows as a listing, which every notebook takes as LISTING.
 """
 
-import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from rscir_lib.archive import Archive, read_archive, split_window, write_listing
+from rscir_lib.archive import Archive, read_archive, split_window
 from rscir_lib.archive.reading import Reading, Window, band_values, colour_bands, geography, open_raster, read_rule
 
 if TYPE_CHECKING:
@@ -138,26 +137,3 @@ def places(archive: Archive) -> pd.DataFrame:
 def _moved(transform: "Affine", column: int, row: int) -> tuple[float, ...]:
     east, north = transform * (column, row)
     return (transform.a, transform.b, east, transform.d, transform.e, north)
-
-
-def main(argv: list[str] | None = None) -> None:
-    """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m rscir_lib.archive.tiles", description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, help="of scenes: GeoTIFF, JPEG 2000, or any large image")
-    parser.add_argument("--tile", type=int, default=256, help="side of a window in pixels")
-    parser.add_argument("--overlap", type=int, default=0, help="pixels that neighbours share")
-    parser.add_argument("--max-nodata", type=float, default=0.5, help="share of pixels without data a window may have")
-    parser.add_argument("--listing", type=Path, help="where to write it; FOLDER/tiles<TILE>.csv without it")
-    given = parser.parse_args(argv)
-    archive = read_scenes(given.folder, given.tile, given.overlap, given.max_nodata)
-    listing = given.listing or archive.root / f"tiles{given.tile}.csv"
-    write_listing(archive, listing)
-    print(f"{archive.note}\nwritten: {listing}")
-    print(f'next: make workbook DATASET_ROOT="{archive.root}" LISTING="{listing.resolve()}"')
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None

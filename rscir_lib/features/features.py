@@ -1,9 +1,8 @@
 """Image features: extract them with an encoder into a store on disk, read them back, verify them.
 
-`python -m rscir_lib.features verify FOLDER` reads every byte of a store again. The format is in `store.py`.
+`rscir verify FOLDER` reads every byte of a store again. The format is in `store.py`.
 """
 
-import argparse
 import errno
 import hashlib
 import json
@@ -598,7 +597,7 @@ def read_features(path: str | Path, archive: Archive | None = None, encoder: "En
     Given an encoder, a store that another one made is refused; the precision may differ, for rows of any precision may
     be asked texts of any other. Given an archive, a store is refused that lacks one of its images, holds one that was
     replaced since, or was made by another reading rule; further images may be in it. A small store is verified byte by
-    byte at every opening, a larger one (`store.VERIFIED_BYTES`) by `python -m rscir_lib.features verify FOLDER`.
+    byte at every opening, a larger one (`store.VERIFIED_BYTES`) by `rscir verify FOLDER`.
 
     Raises FileNotFoundError for an absent or unfinished store; ValueError for another archive or encoder, showing
     both, for a damaged file, and for a pickle of anything but arrays, lists and strings.
@@ -706,19 +705,3 @@ def verify_features(folder: str | Path) -> Features:
         raise ValueError("\n".join(wrong))
     _check_unique(features.files, folder)
     return features
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line: `verify FOLDER`."""
-    parser = argparse.ArgumentParser(prog="python -m rscir_lib.features", description="Verify a feature store.")
-    parser.add_argument("command", choices=["verify"])
-    parser.add_argument("folder", type=Path, help="a store, such as runs/synthcom_demo/features")
-    try:
-        features = verify_features(parser.parse_args(arguments).folder)
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from None
-    print(f"{features}: whole")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Features as GeoParquet, as embeddings of tiles are shipped: written from a store, read into one.
 
-    python -m rscir_lib.features.geoparquet export STORE FILE.parquet [--archive ROOT] [--listing CSV]
-    python -m rscir_lib.features.geoparquet import FILE.parquet STORE [--embedding COLUMN] [--id COLUMN]
+    rscir geoparquet export STORE FILE.parquet [--archive ROOT] [--listing CSV]
+    rscir geoparquet import FILE.parquet STORE [--embedding COLUMN] [--id COLUMN]
 
 Columns `id` (the file, with its window), `class`, `datetime` (as the file tells it), `source` (the encoder), `geometry`
 (the footprint in longitude and latitude, WKB; null where a tile has no place), `embedding` (a list of d numbers), and
@@ -10,7 +10,6 @@ embedding extension, `emb:dimensions` and `emb:quantization`. GeoPandas, DuckDB 
 `scenes`.
 """
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -18,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rscir_lib.archive import Archive, read_archive
+from rscir_lib.archive import Archive
 from rscir_lib.archive.reading import open_raster
-from rscir_lib.features import Features, read_features, store
+from rscir_lib.features import Features, store
 from rscir_lib.features.store import STAMPS, Stamp
 from rscir_lib.storage.atomic import write_file
 
@@ -224,37 +223,3 @@ def _footprints(column: object, geo: dict, name: str) -> list[dict | None]:
         return [None] * len(column)
     shapes = geopandas.GeoSeries.from_wkb(column.to_pylist(), crs=pyproj.CRS.from_user_input(told)).to_crs("OGC:CRS84")
     return [None if shape is None else json.loads(json.dumps(mapping(shape))) for shape in shapes]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m rscir_lib.features.geoparquet", description=__doc__.split("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    export = commands.add_parser("export")
-    export.add_argument("store", type=Path)
-    export.add_argument("file", type=Path)
-    export.add_argument("--archive", type=Path, help="the images' folder, for their footprints")
-    export.add_argument("--listing", type=Path, help="of the archive")
-    read = commands.add_parser("import")
-    read.add_argument("file", type=Path)
-    read.add_argument("store", type=Path)
-    read.add_argument("--embedding", default="embedding", help="column of the embeddings")
-    read.add_argument("--id", default="id", help="column that names a row")
-    given = parser.parse_args(argv)
-    try:
-        if given.command == "export":
-            archive = read_archive(given.archive, given.listing) if given.archive else None
-            features = read_features(given.store)
-            print(f"{features}: written to {write_geoparquet(features, given.file, archive)}")
-        else:
-            print(
-                f"{read_features(read_geoparquet(given.file, given.store, given.embedding, given.id))}: {given.store}"
-            )
-    except ImportError as error:
-        raise SystemExit(f"{error}: install what GeoParquet needs, pip install 'rscir-workbook[scenes]'") from None
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from None
-
-
-if __name__ == "__main__":
-    main()

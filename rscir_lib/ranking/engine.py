@@ -254,7 +254,7 @@ def _scan(asked: _Asked, rows: torch.Tensor) -> _Best:
         for at in range(start, stop, piece):
             rough = queries @ rows[at : min(at + piece, stop)].float().T
             if not rough.sum().isfinite():
-                raise ValueError("the features of a shard are not finite: run python -m rscir_lib.features verify")
+                raise ValueError("the features of a shard are not finite: run rscir verify")
             query, row = sieve.passes(rough[:number], rough[number:])
             kept.append((query, row + at, rough[query, row].double(), rough[number + query, row].double()))
         query, row, image, text = (torch.cat(column).cpu().numpy() for column in zip(*kept, strict=True))
@@ -393,7 +393,7 @@ class _Judged:
         for some, out in zip(torch.from_numpy(rows).split(1024), s.split(1024, dim=1), strict=True):  # while in cache
             torch.mm(queries, some.double().T, out=out)
         if not s.sum().isfinite():
-            raise ValueError("the features of a shard are not finite: run python -m rscir_lib.features verify")
+            raise ValueError("the features of a shard are not finite: run rscir verify")
         sides = zip(s.split([len(self.images), len(self.texts)]), (self.image_moments, self.text_moments), strict=True)
         return tuple(
             {p: torch.stack([p(row, of) for row, of in zip(side, moments, strict=True)]) for p in prepares}

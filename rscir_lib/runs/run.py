@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from rscir_lib.archive import Archive, read_archive
 from rscir_lib.storage.atomic import write_file, write_json, write_text
-from rscir_lib.storage.project import ROOT
+from rscir_lib.storage.project import ROOT, check_checkout
 
 if TYPE_CHECKING:  # each takes seconds to import, and not every caller needs them
     from rscir_lib.benchmarks.base import Benchmark
@@ -358,18 +358,6 @@ def read_rows(path: str | Path) -> pd.DataFrame:
     if missing := [column for column in needed if column not in rows]:
         raise ValueError(f"{path}: no column {missing[0]!r}; delete the file and run its notebook again")
     return rows.rename_axis("query")
-
-
-def check_checkout(folder: Path) -> None:
-    """Raises RuntimeError where `folder` lies in another copy of this project than the library that is imported."""
-    for place in (folder.resolve(), *folder.resolve().parents):
-        if (place / "rscir_lib" / "runs" / "__init__.py").is_file():
-            if place != ROOT:
-                raise RuntimeError(
-                    f"{folder} belongs to {place}, but this Python imports rscir_lib from {ROOT}: results would go "
-                    f"there. Use the environment of {place} (`make` there makes one), or set PYTHONPATH={place}"
-                )
-            return
 
 
 # --- a run

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rscir_lib.apps.commands import workbook
+from rscir_lib.apps.commands import cli, workbook
 from rscir_lib.apps.teaching import course
 from rscir_lib.apps.teaching.checks import Checks, compare, mistakes
 from rscir_lib.apps.teaching.context import Truth
@@ -101,7 +101,7 @@ def test_the_command_writes_both_copies_and_proves_the_teachers(tmp_path, capsys
     """Of two notebooks; test_notebooks.py proves the solutions of all."""
     root = draw_synthcom(tmp_path / "small", images_per_class=8, workers=1)
     given = [f"DATASET_ROOT={root}", "DEVICE=cpu", f"--out={tmp_path / 'course'}"]
-    code = course.main(["01", "02", *given])
+    code = cli.main(["course", "01", "02", *given])
     printed, error = capsys.readouterr()
     assert code == 0, error
     total = re.search(

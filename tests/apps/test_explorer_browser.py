@@ -13,7 +13,7 @@ from latency import crowd
 from PIL import Image
 
 from rscir_lib.apps.explorer import Explorer, read_marks
-from rscir_lib.apps.explorer.__main__ import first_query, prepared
+from rscir_lib.apps.explorer.opening import first_query, prepared
 from rscir_lib.apps.explorer.page import write_page
 from rscir_lib.apps.explorer.server import Background
 from rscir_lib.archive import read_archive

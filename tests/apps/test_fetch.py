@@ -27,29 +27,23 @@ def server(monkeypatch, tmp_path):
         server.shutdown()
 
 
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["fetch", *map(str, arguments)])
-    fetch.main()
-
-
 def test_everything_is_fetched_once(server, tmp_path, monkeypatch, capsys):
-    run(monkeypatch, tmp_path / "PatternNet")
+    fetch.fetch(tmp_path / "PatternNet")
     root = tmp_path / "PatternNet"
     assert sorted(p.relative_to(root).as_posix() for p in root.glob("images/*/*")) == sorted(FILES)
     assert (root / "models" / "CLIP-ViT-L-14.bin").stat().st_size == 102
     assert (root / "models" / "RemoteCLIP-ViT-L-14.pt").stat().st_size == 202
     assert capsys.readouterr().out.count("complete in") == 3
     server.asked.clear()
-    run(monkeypatch, root)
+    fetch.fetch(root)
     assert server.asked == []
 
 
 def test_only_the_named_steps(server, tmp_path, monkeypatch, capsys):
-    run(monkeypatch, tmp_path, "--only", "models")
+    fetch.fetch(tmp_path, ["models"])
     assert [p.name for p in tmp_path.glob("[!.]*")] == ["models"]
-    with pytest.raises(SystemExit):
-        run(monkeypatch, tmp_path, "--only", "model")
-    assert "images, patterncom, models" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="'model'; there are images, patterncom, models"):
+        fetch.fetch(tmp_path, ["model"])
 
 
 def test_uc_merced_comes_from_the_hub_and_its_labels_by_hand(server, tmp_path, monkeypatch):
@@ -59,13 +53,13 @@ def test_uc_merced_comes_from_the_hub_and_its_labels_by_hand(server, tmp_path, m
     monkeypatch.setattr(fetch, "UCM", replace(fetch.UCM, least=50))
     monkeypatch.setattr(fetch, "UCM_IMAGES", (2, 4))
     with pytest.raises(FileNotFoundError, match=r"by hand: multilabels\.tsv: .*Chaudhuri.*captions\.json: .*Qu et al"):
-        run(monkeypatch, tmp_path, "--only", "ucm")
+        fetch.fetch(tmp_path, ["ucm"])
     assert sorted(path.stem for path in tmp_path.glob("images/*/*.tif")) == names
     rows = [f"{name}\t{int(name[-1] < '2')}" for name in names]
     (tmp_path / "multilabels.tsv").write_text("\n".join(["image\tcars", *rows]))
     (tmp_path / "captions.json").write_text(json.dumps({name: ["A place ."] for name in names}))
     server.asked.clear()
-    run(monkeypatch, tmp_path, "--only", "ucm")
+    fetch.fetch(tmp_path, ["ucm"])
     assert server.asked == []
     (tmp_path / "images" / "beach" / "beach00.tif").rename(tmp_path / "images" / "harbor" / "more.tif")
     with pytest.raises(ValueError, match="is not UC Merced, 2 classes of 4 images"):
@@ -193,7 +187,7 @@ def test_further_checkpoints(server, tmp_path, monkeypatch):
             sources[row] = replace(source, least=50)
             file = source.inside or source.path.removeprefix("models/")
             server.files[f"/{source.hub[0]}/resolve/main/{file}"] = b"PK" + bytes(100 + row)
-    run(monkeypatch, tmp_path, "--only", "remoteclip,georsclip")
+    fetch.fetch(tmp_path, ["remoteclip", "georsclip"])
     for name in ("remoteclip", "georsclip"):
         for architecture in ENCODERS[name].models:
             file = tmp_path / "models" / ENCODERS[name].file.format(architecture=architecture)

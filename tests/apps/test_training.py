@@ -12,7 +12,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from rscir_lib.apps.commands import training
-from rscir_lib.apps.commands.results import best_and_honest, gap_and_ratio, spreads
 from rscir_lib.apps.commands.training import Cones, adapt, demo, read_captions, spell, split, train, zero_shot_accuracy
 from rscir_lib.archive import read_archive
 from rscir_lib.benchmarks.patterncom import read_patterncom
@@ -134,6 +133,23 @@ def test_a_checkpoint_of_something_else_is_named(pairs, tmp_path, monkeypatch):
 def test_two_do_not_train_in_one_folder(pairs, tmp_path):
     with FileLock(tmp_path / training.LOCK), pytest.raises(ValueError, match="another process trains here"):
         train(*pairs, tmp_path, steps=1)
+
+
+def spreads(images, texts):
+    """Mean, std and quantiles of the similarities of all pairs of different images, and of an image and a text."""
+    pairs = {"image-image": (images @ images.T)[np.triu_indices(len(images), 1)], "image-text": images @ texts.T}
+    quantiles = {"5%": 0.05, "50%": 0.5, "95%": 0.95}
+    shapes = {
+        kind: {"mean": s.mean(), "std": s.std(), **{name: np.quantile(s, q) for name, q in quantiles.items()}}
+        for kind, s in pairs.items()
+    }
+    return pd.DataFrame(shapes).T
+
+
+def gap_and_ratio(shapes):
+    """How far the two means lie apart, and the std between images over the one between images and texts."""
+    images, texts = shapes.loc["image-image"], shapes.loc["image-text"]
+    return images["mean"] - texts["mean"], images["std"] / texts["std"]
 
 
 def test_second_stage_sets_the_modalities_apart(pairs, tmp_path):
@@ -300,25 +316,6 @@ def test_shape_of_real_similarities_is_as_published(whu_root):
         images, texts = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts))
         assert has_clips_shape(images, texts)
         np.testing.assert_allclose(spreads(images, texts), rows.set_index("pairs").iloc[:, 2:], atol=6e-4)
-
-
-def test_honest_lambda_is_chosen_on_the_other_attributes():
-    ap = {"color": [0.2, 0.9, 0.4], "shape": [0.8, 0.1, 0.3], "density": [0.7, 0.2, 0.3]}  # at lambda 0.25, 0.5, 0.75
-    rows = pd.DataFrame(
-        [
-            {"method": "weicom", "lambda": lam, "attribute": attribute, "AP": value}
-            for attribute, values in ap.items()
-            for lam, value in zip((0.25, 0.5, 0.75), values, strict=True)
-        ]
-    )
-    rows.index = rows.groupby("attribute", sort=False).ngroup()  # one query an attribute
-    # without colour 0.25 is best (0.75), without shape 0.5 (0.55), without density 0.25 and 0.5 tie: the first
-    found = best_and_honest(rows).loc["weicom"]
-    assert found["lambda"] == 0.25
-    assert found["best"] == pytest.approx(100 * (0.2 + 0.8 + 0.7) / 3)
-    assert found["honest"] == pytest.approx(100 * (0.2 + 0.1 + 0.7) / 3)
-    assert found["even"] == pytest.approx(100 * (0.9 + 0.1 + 0.2) / 3)
-    assert np.isnan(best_and_honest(rows[rows["attribute"] == "color"]).loc["weicom", "honest"])
 
 
 def test_adapt_on_real_imagery(ucm_root, tmp_path):

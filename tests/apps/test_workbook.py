@@ -9,7 +9,7 @@ import nbformat
 import psutil
 import pytest
 
-from rscir_lib.apps.commands import workbook
+from rscir_lib.apps.commands import cli, workbook
 from rscir_lib.runs import run as runs
 
 PARAMETERS = """\
@@ -44,7 +44,7 @@ def notebooks(tmp_path, monkeypatch):
 def run(notebooks):
     """The command on these notebooks, into a folder beside them."""
     paths = [f"OUTPUT_ROOT={notebooks / 'runs'}", f"DATASET_ROOT={notebooks / 'data'}"]
-    return lambda *words: workbook.main([*words, *paths])
+    return lambda *words: cli.main(["workbook", *words, *paths])
 
 
 def test_run_folders_differ_where_runs_differ(tmp_path):
@@ -171,7 +171,7 @@ def test_results_stand_only_where_they_are_and_follow_from_what_is_there(run, no
     for name in ("workbook.py", "explorer/widget.js", "explorer/__pycache__/old.pyc"):
         (library / name).parent.mkdir(parents=True, exist_ok=True)
         (library / name).write_text("one")
-    monkeypatch.setattr(workbook, "__file__", str(library / "workbook.py"))
+    monkeypatch.setattr(workbook, "LIBRARY", library)
     folder = notebooks / "runs" / "data_demo"
 
     def outcome() -> str:
@@ -214,7 +214,7 @@ def test_results_inside_the_dataset_are_no_input(notebooks):
         (data / "runs" / run_name).mkdir(parents=True)
         (data / "runs" / run_name / "table.csv").write_text("a result")
     assert workbook.fingerprint(notebooks / "01_write.ipynb", parameters, data / "runs" / "data_demo") == before
-    # but a dataset that lies beside the runs, as `make results` draws one, is one
+    # but a dataset that lies beside the runs, as `rscir draw` makes one, is one
     inside = {"DATASET_ROOT": str(data / "runs" / "data_clip")}
     before = workbook.fingerprint(notebooks / "01_write.ipynb", inside, data / "runs" / "data_demo")
     (data / "runs" / "data_clip" / "table.csv").write_text("another")
@@ -308,8 +308,8 @@ def test_a_kill_inside_a_notebook_loses_and_hides_nothing(notebooks):
     )
     nbformat.write(nb, notebooks / "02_divide.ipynb")
     code = (
-        "import sys; from pathlib import Path; from rscir_lib import workbook; workbook.NOTEBOOKS = Path(sys.argv[1]);"
-        "sys.exit(workbook.main(sys.argv[2:]))"
+        "import sys; from pathlib import Path; from rscir_lib.apps.commands import cli, workbook;"
+        "workbook.NOTEBOOKS = Path(sys.argv[1]); sys.exit(cli.main(['workbook', *sys.argv[2:]]))"
     )
     words = [f"OUTPUT_ROOT={notebooks / 'runs'}", f"DATASET_ROOT={notebooks / 'data'}"]
     command = [sys.executable, "-c", code, str(notebooks), *words]

@@ -12,10 +12,11 @@ from rasterio.warp import transform as transform_points
 from shapely.geometry import shape
 
 from helpers import UTM, write_scene
+from rscir_lib.apps.commands import cli
 from rscir_lib.archive import read_archive
 from rscir_lib.archive import reading as pixels
 from rscir_lib.archive.reading import Reading
-from rscir_lib.archive.tiles import main, places, read_scenes
+from rscir_lib.archive.tiles import places, read_scenes
 from rscir_lib.encoders import load_encoder
 from rscir_lib.features import extract_features, read_features
 
@@ -175,7 +176,7 @@ def test_handles_are_opened_once_a_process_and_survive_fork_and_pickle(tmp_path)
 
 def test_the_command_writes_a_listing_that_is_the_archive(tmp_path, capsys):
     write_scene(tmp_path / "my scene.tif", **UTM)
-    main([str(tmp_path), "--tile", "200", "--overlap", "20"])
+    assert cli.main(["tiles", str(tmp_path), "--tile", "200", "--overlap", "20"]) == 0
     listing = tmp_path / "tiles200.csv"
     assert f'LISTING="{listing}"' in capsys.readouterr().out
     listed, archive = read_archive(tmp_path, listing), read_scenes(tmp_path, 200, 20)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from rscir_lib.apps.explorer.__main__ import prepared
+from rscir_lib.apps.explorer.opening import prepared
 from rscir_lib.apps.explorer.server import Background
 from rscir_lib.apps.explorer.session import Explorer
 from rscir_lib.runs import open_run

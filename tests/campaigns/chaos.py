@@ -119,8 +119,7 @@ def fetching() -> Subject:
     multiprocessing.get_context("fork").Process(target=server.serve_forever, daemon=True).start()
 
     def run(folder: Path) -> None:
-        sys.argv = ["fetch", str(folder)]
-        fetch.main()
+        fetch.fetch(folder)
 
     def result(folder: Path) -> dict[str, str]:
         files = [path for path in folder.rglob("[!.]*") if path.is_file() and ".cache" not in path.parts]
@@ -154,7 +153,7 @@ def workbook(dataset: Path, notebooks: tuple[str, ...]) -> Subject:
     def run(folder: Path) -> None:
         os.chdir(project)
         words = [f"DATASET_ROOT={dataset}", f"OUTPUT_ROOT={folder}"]
-        os.execv(sys.executable, [sys.executable, "-m", "rscir_lib.apps.commands.workbook", *notebooks, *words])
+        os.execv(sys.executable, [sys.executable, "-m", "rscir_lib.workbook", *notebooks, *words])
 
     def result(folder: Path) -> dict[str, str]:
         paths = [path for kind in ("tables/*.csv", "figures/*") for path in folder.glob(f"*/{kind}")]

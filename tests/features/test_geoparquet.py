@@ -1,6 +1,7 @@
 """Features as GeoParquet: out and in again, read by others, others' files read."""
 
 import json
+import re
 import sys
 
 import geopandas
@@ -10,11 +11,12 @@ import pytest
 from shapely.geometry import box, shape
 
 from helpers import UTM, write_scene
+from rscir_lib.apps.commands import cli
 from rscir_lib.archive import read_archive
 from rscir_lib.archive.tiles import read_scenes
 from rscir_lib.encoders import load_encoder
 from rscir_lib.features import extract_features, read_features, store
-from rscir_lib.features.geoparquet import main, read_geoparquet, write_geoparquet
+from rscir_lib.features.geoparquet import read_geoparquet, write_geoparquet
 from rscir_lib.search import search
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # affine's, of rasterio's own code
@@ -62,13 +64,14 @@ def test_out_and_in_again(tiles, tmp_path, monkeypatch):
     assert geopandas.read_parquet(again)["geometry"].equals(table["geometry"])
 
 
-def test_without_rasterio_no_place_is_left_out_in_silence(tiles, tmp_path, monkeypatch):
+def test_without_rasterio_no_place_is_left_out_in_silence(tiles, tmp_path, monkeypatch, capsys):
     archive, folder = tiles
     monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(ImportError, match="rasterio"):
         write_geoparquet(read_features(folder), tmp_path / "tiles.parquet", archive)
-    with pytest.raises(SystemExit, match=r"rasterio.*pip install .*scenes"):
-        main(["export", str(folder), str(tmp_path / "tiles.parquet"), "--archive", str(archive.root)])
+    words = ["geoparquet", "export", str(folder), str(tmp_path / "tiles.parquet"), "--archive", str(archive.root)]
+    assert cli.main(words) == 1
+    assert re.search(r"rasterio.*pip install .*scenes", capsys.readouterr().err)
     assert not (tmp_path / "tiles.parquet").exists()
 
 
@@ -93,7 +96,8 @@ def test_embeddings_of_others(tmp_path, monkeypatch):
     )
     table.to_parquet(tmp_path / "theirs.parquet")
     monkeypatch.setattr(store, "SHARD_BYTES", 2**19)
-    main(["import", str(tmp_path / "theirs.parquet"), str(tmp_path / "s"), "--embedding", "vector", "--id", "chip"])
+    words = ["geoparquet", "import", str(tmp_path / "theirs.parquet"), str(tmp_path / "s")]
+    assert cli.main([*words, "--embedding", "vector", "--id", "chip"]) == 0
     features = read_features(tmp_path / "s")
     assert len(list(features.shards())) > 1
     assert features.feats == pytest.approx(rows / np.linalg.norm(rows, axis=1, keepdims=True), abs=1e-6)
@@ -117,12 +121,12 @@ def test_embeddings_of_others(tmp_path, monkeypatch):
         ([[1.0, 0.0], [0.0, 1.0], [1.0]], ["a", "b", "c"], "row 2: the embedding is no list of 2"),
     ],
 )
-def test_what_can_not_be_features(tmp_path, rows, ids, message):
+def test_what_can_not_be_features(tmp_path, capsys, rows, ids, message):
     pd.DataFrame({"id": ids, "embedding": rows}).to_parquet(tmp_path / "bad.parquet")
     with pytest.raises(ValueError, match=message):
         read_geoparquet(tmp_path / "bad.parquet", tmp_path / "s")
-    with pytest.raises(SystemExit, match=message):
-        main(["import", str(tmp_path / "bad.parquet"), str(tmp_path / "s")])
+    assert cli.main(["geoparquet", "import", str(tmp_path / "bad.parquet"), str(tmp_path / "s")]) == 1
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_classes_of_any_type_and_places_in_no_known_coordinates(tmp_path):

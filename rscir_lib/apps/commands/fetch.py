@@ -1,19 +1,18 @@
 """Get PatternNet, PatternCom and the paper's two checkpoints into a dataset root, and check them.
 
-    python -m rscir_lib.apps.commands.fetch DATASET_ROOT [--only images,patterncom,models]
-    python -m rscir_lib.apps.commands.fetch DATASET_ROOT --only remoteclip,georsclip           # RemoteCLIP's others, and GeoRSCLIP
-    python -m rscir_lib.apps.commands.fetch UCM_ROOT --only ucm                                # UC Merced's images, for UCMCom
+    rscir fetch DATASET_ROOT [--only images,patterncom,models]
+    rscir fetch DATASET_ROOT --only remoteclip,georsclip           # RemoteCLIP's others, and GeoRSCLIP
+    rscir fetch UCM_ROOT --only ucm                                # UC Merced's images, for UCMCom
 
 Run it again after an interruption: what stands is skipped, what is partial goes on.
 """
 
-import argparse
 import re
 import shutil
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -288,27 +287,12 @@ def _check_file(path: Path, source: Source) -> None:
         raise ValueError(f"{path.name} is {found}, expected at least {source.least} bytes; it is now {path.stem}.wrong")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m rscir_lib.apps.commands.fetch", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("root", type=lambda text: Path(text).expanduser(), metavar="DATASET_ROOT")
-    parser.add_argument(
-        "--only", default=",".join(PATTERNNET), help=f"of {', '.join(STEPS)}; PatternNet's if not given"
-    )
-    arguments = parser.parse_args()
-    steps = arguments.only.split(",")
-    if not set(steps) <= set(STEPS):
-        parser.error(f"--only takes {', '.join(STEPS)}; not {arguments.only!r}")
-    arguments.root.mkdir(parents=True, exist_ok=True)
-    with alone_in(arguments.root):
+def fetch(root: Path, steps: Sequence[str] = PATTERNNET) -> None:
+    """Fetches into a dataset root by the names of `STEPS`, in the order given; one command at a time works there."""
+    if unknown := [step for step in steps if step not in STEPS]:
+        raise ValueError(f"nothing to fetch is called {', '.join(map(repr, unknown))}; there are {', '.join(STEPS)}")
+    root.mkdir(parents=True, exist_ok=True)
+    with alone_in(root):
         for step in steps:
-            STEPS[step](arguments.root)
-            print(f"{step}: complete in {arguments.root}")
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError, ImportError) as error:
-        raise SystemExit(f"error: {error}") from None
+            STEPS[step](root)
+            print(f"{step}: complete in {root}")

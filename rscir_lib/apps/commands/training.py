@@ -1,13 +1,12 @@
 """The recipe: a small CLIP trained from any (image, captions) pairs, with open_clip's own pieces.
 
-    python -m rscir_lib.apps.commands.training demo                                    # SynthCom scenes -> data/demo_encoder
-    python -m rscir_lib.apps.commands.training adapt ROOT captions.json --out FOLDER   # an archive of your own
+    rscir train demo                                    # SynthCom scenes -> data/demo_encoder
+    rscir train adapt ROOT captions.json --out FOLDER   # an archive of your own
 
 The folder it writes loads by path wherever an encoder name is taken. Interrupted, the same command goes on from the
 last checkpoint, to the same bits.
 """
 
-import argparse
 import hashlib
 import io
 import json
@@ -426,33 +425,3 @@ def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int
         },
         name="held-out accuracy",
     )
-
-
-def main() -> None:
-    """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m rscir_lib.apps.commands.training")
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("demo", help="the bundled encoder, from synthetic scenes")
-    command.add_argument("--out", type=Path, default=DEMO_FOLDER)
-    command.add_argument("--scenes", type=int, default=16_000)
-    command.add_argument("--steps", type=int, default=1_200)
-    command.add_argument("--cone-steps", type=int, default=Cones().steps, help="of the second stage; 0 for none")
-    command.add_argument("--start", type=Path, help="an encoder that stands for the first stage")
-    command = commands.add_parser("adapt", help="an encoder for an archive with captions")
-    command.add_argument("root", help="dataset root with images/<class>/ or patternnet.csv")
-    command.add_argument("captions", type=Path, help="JSON, image name -> list of captions")
-    command.add_argument("--out", type=Path, required=True)
-    command.add_argument("--epochs", type=int, default=90)
-    given = parser.parse_args()
-    if given.command == "demo":
-        cones = Cones(given.cone_steps) if given.cone_steps else None
-        demo(given.out, given.scenes, 0 if given.start else given.steps, cones=cones, start=given.start)
-    else:
-        print(adapt(given.root, given.captions.expanduser(), given.out.expanduser(), given.epochs).round(3))
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None

@@ -1,14 +1,13 @@
 """Runs the notebooks in order, each with parameters, and skips those that stand.
 
-    python -m rscir_lib.workbook                                     # all on the bundled benchmark
-    python -m rscir_lib.workbook 03 04 ENCODER=clip DATASET_ROOT=~/PatternNet
-    python -m rscir_lib.workbook --params notebooks/params/patternnet_clip.yaml
-    python -m rscir_lib.workbook ENCODER=clip,remoteclip ARCHITECTURE=RN50,ViT-L-14     # every combination
+    rscir workbook                                     # all on the bundled benchmark
+    rscir workbook 03 04 ENCODER=clip DATASET_ROOT=~/PatternNet
+    rscir workbook --params notebooks/params/patternnet_clip.yaml
+    rscir workbook ENCODER=clip,remoteclip ARCHITECTURE=RN50,ViT-L-14     # every combination
 
 Executed copies, tables (CSV) and figures go to one folder a run (`run_folder`).
 """
 
-import argparse
 import ast
 import hashlib
 import itertools
@@ -17,7 +16,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,11 +27,12 @@ import yaml
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from rscir_lib.analysis import methods_table
+from rscir_lib.apps.commands import FAILURES
 from rscir_lib.runs import (
     IDENTITY,
     PARAMETERS,
     PATHS,
-    check_checkout,
     check_parameters,
     dataset_root,
     encoder_folder,
@@ -46,7 +46,8 @@ from rscir_lib.storage.atomic import alone_in, remove_unfinished, write_json
 from rscir_lib.storage.measuring import measured
 from rscir_lib.storage.project import ROOT
 
-NOTEBOOKS = ROOT / "notebooks"
+NOTEBOOKS, LIBRARY = ROOT / "notebooks", ROOT / "rscir_lib"
+TIMEOUT = 12 * 3600  # seconds that one cell may take: PatternNet by ViT-L-14 takes hours without a GPU
 
 
 def declared_parameters(notebook: Path) -> dict[str, object]:
@@ -150,8 +151,7 @@ def fingerprint(notebook: Path, parameters: dict[str, object], run: Path) -> str
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for cell in nbformat.read(notebook, as_version=4).cells:
         digest.update(cell.source.encode())
-    library = ROOT / "rscir_lib"
-    for file, path in files_below(library).items():
+    for file, path in files_below(LIBRARY).items():
         if "__pycache__" not in file:
             digest.update(file.encode() + path.read_bytes())
     for name, path in _inputs(parameters, run):
@@ -247,8 +247,11 @@ def refresh(notebooks: list[Path]) -> None:
         print(f"{notebook.stem} refreshed", flush=True)
 
 
-def run_plan(plan: dict[Path, dict[str, object]], timeout: int, force: bool = False, published: bool = False) -> None:
-    """Runs the notebooks of a plan in order, with times and memory; stops at the first failure, which it raises."""
+def run_plan(
+    plan: dict[Path, dict[str, object]], timeout: int = TIMEOUT, force: bool = False, show: Sequence[str] = ()
+) -> None:
+    """Runs the notebooks of a plan in order, with times and memory, and prints some of their tables, by name without
+    ending; stops at the first failure, which it raises."""
     for number, (notebook, parameters) in enumerate(plan.items(), 1):
         print(f"[{number}/{len(plan)}] {notebook.stem} ...", flush=True)
         seconds, mib, outcome = measured(run_notebook, notebook, parameters, timeout, force)
@@ -256,12 +259,8 @@ def run_plan(plan: dict[Path, dict[str, object]], timeout: int, force: bool = Fa
         print(f"      {outcome}, {seconds:.1f} s{memory}", flush=True)
     run = run_of(parameters)
     print(f"results: {run}")
-    if published:
-        for table in ("04_map", "04_beside_published", "04_nearest_version"):
-            print(f"\n{table}.csv\n{pd.read_csv(run / 'tables' / f'{table}.csv').round(2).to_string(index=False)}")
-
-
-FAILURES = (ValueError, OSError, RuntimeError, subprocess.CalledProcessError)
+    for table in filter(None, show):
+        print(f"\n{table}.csv\n{pd.read_csv(run / 'tables' / f'{table}.csv').round(2).to_string(index=False)}")
 
 
 def run_grid(notebooks: list[Path], combinations: dict[str, dict[str, object]], run: Callable[[dict], None]) -> int:
@@ -281,37 +280,28 @@ def run_grid(notebooks: list[Path], combinations: dict[str, dict[str, object]], 
     return len(failed)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; exit code 1 at the first failure, with a grid after the last combination."""
-    parser = argparse.ArgumentParser(prog="python -m rscir_lib.workbook", description=__doc__.split("\n")[0])
-    parser.add_argument("words", nargs="*", metavar="NOTEBOOK | KEY=value", help="which (default: all); parameters")
-    parser.add_argument("--params", type=Path, help="YAML file of parameters; KEY=value wins over it")
-    parser.add_argument("--force", action="store_true", help="run what stands, too")
-    parser.add_argument("--timeout", type=int, default=12 * 3600, help="seconds that one cell may take")
-    parser.add_argument("--published", action="store_true", help="print the result beside the published tables")
-    parser.add_argument("--refresh", action="store_true", help="rewrite the committed result tables of the notebooks")
-    args = parser.parse_intermixed_args(argv)
-    try:
-        check_checkout(Path.cwd())
-        notebooks = select_notebooks([word for word in args.words if "=" not in word])
-        if args.refresh:
-            refresh(notebooks)
-            return 0
-        given = read_parameters(args.params) if args.params else {}
-        given |= dict(word.split("=", 1) for word in args.words if "=" in word)
-        combinations = grid(given)
-        run = partial(run_plan, timeout=args.timeout, force=args.force, published=args.published)
-        if len(combinations) > 1:
-            return 1 if run_grid(notebooks, combinations, run) else 0
-        run(resolve_parameters(notebooks, *combinations.values()))
-    except FAILURES as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        return 130
+def run_combinations(notebooks: list[Path], given: dict[str, object], **options: object) -> int:
+    """Runs notebooks once, or for every combination of a `grid`. Returns an exit code; options are `run_plan`'s."""
+    combinations = grid(given)
+    run = partial(run_plan, **options)
+    if len(combinations) > 1:
+        return 1 if run_grid(notebooks, combinations, run) else 0
+    run(resolve_parameters(notebooks, *combinations.values()))
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def methods_of(run: Path) -> str:
+    """Notebook 09's table of a run, every method with what it is worth and costs, in Markdown.
+
+    Raises FileNotFoundError where notebook 09 hasn't run there.
+    """
+    tables = []
+    for name in ("09_map", "09_how_sure", "09_cost"):
+        path = run / "tables" / f"{name}.csv"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: run notebook 09 there")
+        tables.append(pd.read_csv(path, index_col="method", dtype={"lambda": str}, keep_default_na=name != "09_map"))
+    table = methods_table(*tables)
+    rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
+    lines = [[name, *row] for name, row in zip(["method", "---", *table.index], rows, strict=True)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

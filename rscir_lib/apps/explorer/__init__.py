@@ -1,8 +1,8 @@
 """The explorer: pick a picture, type words, slide lambda, look.
 
     Widget(Explorer.of(run))                # a cell of a notebook
-    python -m rscir_lib.apps.explorer serve      # a page on this machine
-    python -m rscir_lib.apps.explorer page       # files that need neither Python nor network
+    rscir explore   # a page on this machine
+    rscir page      # files that need neither Python nor network
 
 One component in JavaScript (explorer.js, explorer.css) and three hosts: a widget, a small server, a static page.
 """

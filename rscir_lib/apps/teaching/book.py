@@ -1,19 +1,17 @@
 """The workbook as a web site: its notebooks as they ran, its pages, its API, into `runs/book`.
 
-    python -m rscir_lib.apps.teaching.book                       # the bundled run; runs what does not stand already
-    python -m rscir_lib.apps.teaching.book DATASET_ROOT=~/my_archive
+    rscir book                       # the bundled run; runs what does not stand already
+    rscir book DATASET_ROOT=~/my_archive
 
 Sphinx makes it, from a mirror of the project, so that a link that works in the repository works in the book. Nothing on
 a page comes from elsewhere: equations are MathML, which browsers draw themselves, and the search is a script beside it.
 """
 
-import argparse
 import hashlib
 import os
 import pkgutil
 import re
 import shutil
-import sys
 import textwrap
 from binascii import a2b_base64
 from pathlib import Path
@@ -193,29 +191,13 @@ def _paragraph(text: str) -> str:
     return "".join(part if i % 2 else re.sub(r"([*_|\\])", r"\\\1", part) for i, part in enumerate(parts))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m rscir_lib.apps.teaching.book", description=__doc__.split("\n")[0])
-    parser.add_argument("parameters", nargs="*", metavar="KEY=value", help="of the run whose notebooks it shows")
-    args = parser.parse_intermixed_args(argv)
-    if workbook.main(args.parameters):
-        return 1
-    plan = workbook.resolve_parameters(
-        workbook.select_notebooks([]), dict(word.split("=", 1) for word in args.parameters)
-    )
-    book = ROOT / "runs" / "book"
-    work = ROOT / "runs" / ".book"
+def write_book(given: dict[str, str]) -> Path:
+    """Writes the book of a run, whose notebooks run where they do not stand already; returns its folder."""
+    plan = workbook.resolve_parameters(workbook.select_notebooks([]), given)
+    workbook.run_plan(plan)
+    book, work = ROOT / "runs" / "book", ROOT / "runs" / ".book"
     shutil.rmtree(work / "source", ignore_errors=True)
     shutil.rmtree(book, ignore_errors=True)
     mirror(work / "source", run_of(next(iter(plan.values()))) / "notebooks")
-    try:
-        build(work / "source", book, work)
-    except RuntimeError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"the book: {book / 'index.html'}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    build(work / "source", book, work)
+    return book

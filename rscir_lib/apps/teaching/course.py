@@ -1,17 +1,15 @@
 """The workbook as a course: checks that answer, a copy for students, a copy for teachers, into `runs/course`.
 
-    python -m rscir_lib.apps.teaching.course                     # every notebook, on the bundled benchmark
-    python -m rscir_lib.apps.teaching.course 02 03 05 DATASET_ROOT=~/my_archive  # 02 makes the features
+    rscir course                     # every notebook, on the bundled benchmark
+    rscir course 02 03 05 DATASET_ROOT=~/my_archive  # 02 makes the features
 
 The notebooks are the source: under each exercise a cell tagged `solution`, then one tagged `exercise` that checks its
 `answer`. The student's copy has neither solutions nor outputs; in the teacher's copy every solution has run, and each
 check has been tried on typical wrong answers.
 """
 
-import argparse
 import re
 import shutil
-import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -96,42 +94,28 @@ def _summary(table: pd.DataFrame) -> str:
     return f"{len(table)} exercises, {right} solutions proven, {refused} wrong answers refused"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; exit code 1 where a solution is not right, or a check refuses fewer than two wrong answers."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rscir_lib.apps.teaching.course", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("words", nargs="*", metavar="NOTEBOOK | KEY=value", help="which (default: all); parameters")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "course", help="folder of the two copies")
-    args = parser.parse_intermixed_args(argv)
-    given = {"OUTPUT_ROOT": str(args.out / "results")} | dict(w.split("=", 1) for w in args.words if "=" in w)
-    names = [word for word in args.words if "=" not in word]
+def write_course(names: list[str], given: dict[str, str], out: Path) -> None:
+    """Writes both copies of notebooks into `out`, and proves the teachers' with the parameters given.
+
+    Raises RuntimeError where a solution is not right, or a check refuses fewer than two wrong answers.
+    """
+    given = {"OUTPUT_ROOT": str(out / "results")} | given
+    plan = workbook.resolve_parameters(workbook.select_notebooks(names), given)
+    for who in ("student", "teacher"):
+        copy_pages(out / who / "book")
+    sources = {path: nbformat.read(path, as_version=4) for path in plan}
+    for path, parameters in plan.items():
+        theirs = {name: value for name, value in parameters.items() if name != "OUTPUT_ROOT"}
+        hand_out(student_copy(sources[path], theirs), out / "student" / path.name)
+    print(f"for students: {out / 'student'}", flush=True)
     tables = []
-    try:
-        plan = workbook.resolve_parameters(workbook.select_notebooks(names), given)
-        for who in ("student", "teacher"):
-            copy_pages(args.out / who / "book")
-        sources = {path: nbformat.read(path, as_version=4) for path in plan}
-        for path, parameters in plan.items():
-            theirs = {name: value for name, value in parameters.items() if name != "OUTPUT_ROOT"}
-            hand_out(student_copy(sources[path], theirs), args.out / "student" / path.name)
-        print(f"for students: {args.out / 'student'}", flush=True)
-        for path, parameters in plan.items():
-            copy = args.out / "teacher" / path.name
-            nbformat.write(teacher_copy(sources[path]), copy)
-            seconds, mib, done = measured(workbook.execute, copy, copy, parameters, timeout=3600)
-            tables.append(proofs(done, path.stem))
-            print(f"{path.stem}: {_summary(tables[-1])}, {seconds:.0f} s, {mib:,.0f} MiB", flush=True)
-    except workbook.FAILURES as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    for path, parameters in plan.items():
+        copy = out / "teacher" / path.name
+        nbformat.write(teacher_copy(sources[path]), copy)
+        seconds, mib, done = measured(workbook.execute, copy, copy, parameters, timeout=3600)
+        tables.append(proofs(done, path.stem))
+        print(f"{path.stem}: {_summary(tables[-1])}, {seconds:.0f} s, {mib:,.0f} MiB", flush=True)
     table = pd.concat(tables)
-    print(f"all: {_summary(table)}")
-    print(f"for teachers: {args.out / 'teacher'}")
+    print(f"all: {_summary(table)}\nfor teachers: {out / 'teacher'}")
     if weak := [*table.index[~table["right"] | (table["refused"] < 2)]]:
-        print(f"error: not proven, or fewer than two wrong answers refused: {', '.join(weak)}", file=sys.stderr)
-    return 1 if weak else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        raise RuntimeError(f"not proven, or fewer than two wrong answers refused: {', '.join(weak)}")

@@ -1,0 +1,281 @@
+"""The `rscir` command: everything that people start. `rscir --help` lists it, `rscir COMMAND --help` explains one.
+
+Each function below is a command, its docstring the help. What a command needs is imported when it runs, so that the
+list and wrong options are answered at once.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from rscir_lib.apps.commands import FAILURES
+from rscir_lib.storage.project import ROOT, check_checkout
+
+
+class Command(NamedTuple):
+    """What runs, with the parsed arguments as keywords, and the arguments of `add_argument`, one after the other."""
+
+    function: Callable[..., int | None]
+    arguments: tuple[tuple[tuple[str, ...], dict], ...]
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(name: str, *arguments: tuple[tuple[str, ...], dict]) -> Callable:
+    """Makes a function a command of `rscir`, which returns its exit code, or None for 0."""
+
+    def register(function: Callable[..., int | None]) -> Callable[..., int | None]:
+        COMMANDS[name] = Command(function, arguments)
+        return function
+
+    return register
+
+
+def argument(*names: str, **options: object) -> tuple[tuple[str, ...], dict]:
+    """What `add_argument` takes."""
+    return names, options
+
+
+def path(text: str) -> Path:
+    """A path of the command line, with ~ as the user's folder."""
+    return Path(text).expanduser()
+
+
+def parameters(words: list[str]) -> dict[str, str]:
+    """The parameters in words of the form KEY=value."""
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+NOTEBOOKS = argument("words", nargs="*", metavar="NOTEBOOK | KEY=value", help="which (default: all); parameters")
+PARAMETERS = argument("words", nargs="*", metavar="KEY=value", help="the run's parameters; without any the bundled run")
+
+
+@command(
+    "workbook",
+    NOTEBOOKS,
+    argument("--params", type=path, help="YAML file of parameters; KEY=value wins over it"),
+    argument("--force", action="store_true", help="run what stands, too"),
+    argument("--timeout", type=int, default=12 * 3600, help="seconds that one cell may take"),
+    argument("--show", metavar="TABLES", help="tables of the run to print, with commas between them: 04_map,05_map"),
+    argument("--refresh", action="store_true", help="rewrite the committed result tables of the notebooks"),
+)
+def run_workbook(
+    words: list[str], refresh: bool, params: Path | None, show: str | None, **options: object
+) -> int | None:
+    """Run the notebooks that do not stand already."""
+    from rscir_lib.apps.commands import workbook
+
+    notebooks = workbook.select_notebooks([word for word in words if "=" not in word])
+    if refresh:
+        return workbook.refresh(notebooks)
+    given = workbook.read_parameters(params) if params else {}
+    return workbook.run_combinations(notebooks, given | parameters(words), show=(show or "").split(","), **options)
+
+
+@command("methods", argument("runs", nargs="+", type=path, metavar="RUN_FOLDER"))
+def print_methods(runs: list[Path]) -> None:
+    """Print notebook 09's table of finished runs, every method with what it is worth and costs, as Markdown."""
+    from rscir_lib.apps.commands.workbook import methods_of
+
+    for run in runs:
+        print(f"## {run.resolve().name}\n\n{methods_of(run)}")
+
+
+@command("explore", PARAMETERS, argument("--port", type=int, default=8866, help="0 for any that is free"))
+def explore(words: list[str], port: int) -> None:
+    """Pick a picture, type words, slide lambda: a page on this machine, until Ctrl+C."""
+    from rscir_lib.apps.explorer import opening, server
+
+    explorer = opening.open_explorer(parameters(words))
+    with suppress(KeyboardInterrupt):
+        server.serve(explorer, opening.first_query(explorer), port, opening.announce)
+
+
+@command(
+    "page",
+    PARAMETERS,
+    argument("--out", type=path, default=ROOT / "runs" / "page", help="folder of the page"),
+    argument("--words", type=path, dest="texts", help="file of further texts that the page can be asked, one a line"),
+)
+def write_page(words: list[str], out: Path, texts: Path | None) -> None:
+    """Write the explorer as files, which need neither Python nor network."""
+    from rscir_lib.apps.explorer import opening, page
+
+    lines = texts.read_text(encoding="utf-8").splitlines() if texts else []
+    print(
+        page.write_page(
+            opening.open_explorer(parameters(words)), out, [text for line in lines if (text := line.strip())]
+        )
+    )
+
+
+@command("book", PARAMETERS)
+def write_book(words: list[str]) -> None:
+    """Write the notebooks as they ran, the pages and the API as a web site, into runs/book."""
+    from rscir_lib.apps.teaching.book import write_book
+
+    print(f"the book: {write_book(parameters(words)) / 'index.html'}")
+
+
+@command(
+    "course", NOTEBOOKS, argument("--out", type=path, default=ROOT / "runs" / "course", help="folder of the two copies")
+)
+def write_course(words: list[str], out: Path) -> None:
+    """Write the notebooks for students, without solutions, and for teachers, with proven ones."""
+    from rscir_lib.apps.teaching.course import write_course
+
+    write_course([word for word in words if "=" not in word], parameters(words), out)
+
+
+@command(
+    "fetch",
+    argument("root", type=path, metavar="DATASET_ROOT"),
+    argument("--only", help="steps, with commas between them; without it PatternNet's: images,patterncom,models"),
+)
+def fetch_files(root: Path, only: str | None) -> None:
+    """Download PatternNet, PatternCom, checkpoints or UC Merced, and check them."""
+    from rscir_lib.apps.commands.fetch import PATTERNNET, fetch
+
+    fetch(root, only.split(",") if only else PATTERNNET)
+
+
+@command(
+    "draw",
+    argument("root", type=path, help="folder to draw into"),
+    argument("--seed", type=int, default=0, help="the bundled benchmark's is 0"),
+)
+def draw(root: Path, seed: int) -> None:
+    """Draw the synthetic benchmark, with another seed one that nothing was tuned on."""
+    from rscir_lib.benchmarks.synthcom import draw_synthcom
+
+    print(draw_synthcom(root, seed))
+
+
+@command(
+    "tiles",
+    argument("folder", type=path, help="of scenes: GeoTIFF, JPEG 2000, or any large image"),
+    argument("--tile", type=int, default=256, help="side of a window in pixels"),
+    argument("--overlap", type=int, default=0, help="pixels that neighbours share"),
+    argument("--max-nodata", type=float, default=0.5, help="share of pixels without data a window may have"),
+    argument("--listing", type=path, help="where to write it; FOLDER/tiles<TILE>.csv without it"),
+)
+def list_tiles(folder: Path, tile: int, overlap: int, max_nodata: float, listing: Path | None) -> None:
+    """List the windows of large scenes, for every notebook's LISTING."""
+    from rscir_lib.archive import write_listing
+    from rscir_lib.archive.tiles import read_scenes
+
+    archive = read_scenes(folder, tile, overlap, max_nodata)
+    listing = listing or archive.root / f"tiles{tile}.csv"
+    write_listing(archive, listing)
+    print(f"{archive.note}\nwritten: {listing}")
+    print(f'next: make workbook DATASET_ROOT="{archive.root}" LISTING="{listing.resolve()}"')
+
+
+@command("verify", argument("store", type=path, help="of features, such as runs/synthcom_demo/features"))
+def verify(store: Path) -> None:
+    """Read every byte of a feature store again, and compare the checksums."""
+    from rscir_lib.features.features import verify_features
+
+    print(f"{verify_features(store)}: whole")
+
+
+@command(
+    "geoparquet export",
+    argument("store", type=path),
+    argument("file", type=path),
+    argument("--archive", type=path, help="the images' folder, for their footprints"),
+    argument("--listing", type=path, help="of the archive"),
+)
+def export_geoparquet(store: Path, file: Path, archive: Path | None, listing: Path | None) -> None:
+    """Write a feature store as GeoParquet: id, class, embedding, footprint and more."""
+    from rscir_lib.archive import read_archive
+    from rscir_lib.features import read_features
+    from rscir_lib.features.geoparquet import write_geoparquet
+
+    features = read_features(store)
+    images = read_archive(archive, listing) if archive else None
+    print(f"{features}: written to {write_geoparquet(features, file, images)}")
+
+
+@command(
+    "geoparquet import",
+    argument("file", type=path),
+    argument("store", type=path),
+    argument("--embedding", default="embedding", help="column of the embeddings"),
+    argument("--id", default="id", help="column that names a row"),
+)
+def import_geoparquet(file: Path, store: Path, embedding: str, id: str) -> None:
+    """Read somebody's embeddings from GeoParquet into a feature store."""
+    from rscir_lib.features import read_features
+    from rscir_lib.features.geoparquet import read_geoparquet
+
+    print(f"{read_features(read_geoparquet(file, store, embedding, id))}: {store}")
+
+
+@command(
+    "train demo",
+    argument("--out", type=path, help="folder; without it the bundled encoder's"),
+    argument("--scenes", type=int, default=16_000, help="synthetic scenes to train on"),
+    argument("--steps", type=int, default=1_200, help="of the first stage"),
+    argument("--cone-steps", type=int, help="of the second stage; 0 for none"),
+    argument("--start", type=path, help="an encoder that stands for the first stage"),
+)
+def train_demo(out: Path | None, scenes: int, steps: int, cone_steps: int | None, start: Path | None) -> None:
+    """Train the bundled encoder, on synthetic scenes."""
+    from rscir_lib.apps.commands.training import DEMO_FOLDER, Cones, demo
+
+    cones = None if cone_steps == 0 else Cones(cone_steps or Cones().steps)
+    demo(out or DEMO_FOLDER, scenes, 0 if start else steps, cones=cones, start=start)
+
+
+@command(
+    "train adapt",
+    argument("root", type=path, help="dataset root with images/<class>/ or patternnet.csv"),
+    argument("captions", type=path, help="JSON, image name -> list of captions"),
+    argument("--out", type=path, required=True, help="folder of the encoder"),
+    argument("--epochs", type=int, default=90),
+)
+def train_adapt(root: Path, captions: Path, out: Path, epochs: int) -> None:
+    """Train an encoder on an archive with captions."""
+    from rscir_lib.apps.commands.training import adapt
+
+    print(adapt(root, captions, out, epochs).round(3))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 1 where it failed (a line says why), 2 for wrong words, 130 for Ctrl+C."""
+    words = sys.argv[1:] if argv is None else argv
+    name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
+    if name is None:
+        asked = words[:1] in ([], ["-h"], ["--help"])
+        width = max(map(len, COMMANDS))
+        lines = [f"  {name:{width}}  {entry.function.__doc__}" for name, entry in COMMANDS.items()]
+        text = "\n".join(
+            ["usage: rscir COMMAND ...", "", *lines]
+            if asked
+            else [f"error: no command {words[0]!r}; rscir --help lists them"]
+        )
+        print(text, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    function, arguments = COMMANDS[name]
+    parser = argparse.ArgumentParser(prog=f"rscir {name}", description=function.__doc__)
+    for names, options in arguments:
+        parser.add_argument(*names, **options)
+    logging.basicConfig(format="%(message)s")
+    try:
+        check_checkout(Path.cwd())
+        return function(**vars(parser.parse_intermixed_args(words[len(name.split()) :]))) or 0
+    except FAILURES as error:
+        missing = (
+            isinstance(error, ModuleNotFoundError) and "; `make` installs it, or pip install 'rscir-workbook[scenes]'"
+        )
+        print(f"error: {error}{missing or ''}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        return 130
