@@ -28,7 +28,7 @@ def write_benchmark(root, classes, rows):
 
 
 def make_features(archive, feats):
-    return Features(feats=feats, files=archive.files, classes=archive.classes, provenance={})
+    return Features.from_arrays(feats=feats, files=archive.files, classes=archive.classes, provenance={})
 
 
 def text_encoder(dim):

@@ -439,11 +439,10 @@ DEVICES = [
     row({}, partial(lambda device, _: load_encoder("demo", device=device), device), message, f"device {device}")
     for device, message in {
         **{
-            name: f"device '{name}' is not on this machine: pass auto, or one of .*cpu"
-            for name in ("gpu", "tpu", "cuda:77", "cpu:1", "meta", "", "GPU 0")
+            name: f"device {name!r} is unknown: choose auto, cpu, cuda, cuda:<number> or mps"
+            for name in ("gpu", "tpu", "cpu:1", "meta", "", "GPU 0", None, -1)
         },
-        None: "device None is not on this machine: pass auto",
-        -1: "device -1 is not on this machine: pass auto",
+        "cuda:77": "device 'cuda:77': torch finds [0-9]+ CUDA devices here; choose auto or cpu",
     }.items()
 ]
 
@@ -502,7 +501,7 @@ def encode_ones(texts):
 def unit_features(archive, dim=4):
     feats = np.random.default_rng(0).normal(size=(len(archive), dim))
     feats = (feats / np.linalg.norm(feats, axis=1, keepdims=True)).astype(np.float32)
-    return Features(feats, archive.files, archive.classes, {"encoder": "clip"})
+    return Features.from_arrays(feats, archive.files, archive.classes, {"encoder": "clip"})
 
 
 def own(score, name="mine"):

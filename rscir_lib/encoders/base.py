@@ -1,9 +1,10 @@
 """What an encoder is, and what all of them share: devices, the checks of texts, the norm of features."""
 
 import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Protocol
 
 import huggingface_hub.constants
@@ -40,28 +41,11 @@ def unknown_words(encoder: Encoder, text: str) -> list[str]:
     return encoder.unknown_words(text) if hasattr(encoder, "unknown_words") else []
 
 
-def one_of(allowed: Iterable[str], value: str, what: str) -> str:
+def one_of(allowed: Collection[str], value: object, name: str) -> str:
     """`value`, when it is one of `allowed`; else ValueError with all of them."""
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"unknown {what}: {value!r}; one of {', '.join(allowed)}")
+        raise ValueError(f"unknown {name}: {value!r}; one of {', '.join(allowed)}")
     return value
-
-
-def pick_device(device: str | torch.device = "auto") -> torch.device:
-    """The torch device of a name: "auto" (CUDA, else MPS, else CPU), "cpu", "cuda", "cuda:1", "mps".
-
-    Raises ValueError for a name that torch doesn't know and for a device that isn't there, saying what is.
-    """
-    there = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    there += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
-    try:
-        found = torch.device(there[0].partition(":")[0] if device == "auto" else device)
-    except (RuntimeError, TypeError):
-        found = None
-    kinds = {name.partition(":")[0] for name in there}
-    if found is None or (str(found) not in there and (found.index is not None or found.type not in kinds)):
-        raise ValueError(f"device {device!r} is not on this machine: pass auto, or one of {', '.join(there)}")
-    return found
 
 
 @contextmanager
@@ -106,7 +90,7 @@ def normalised(features: torch.Tensor) -> np.ndarray:
     return torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
 
 
-def try_out(encoder: Encoder, source: object) -> None:
+def try_out(encoder: Encoder, source: Path) -> None:
     """One grey image and one word through a model whose config nobody has tried before.
 
     Raises ValueError, naming `source`, where that gives anything but finite features (1, dim).

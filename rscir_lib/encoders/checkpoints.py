@@ -1,6 +1,5 @@
 """Files of weights, read without running anything that they hold."""
 
-import hashlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +10,6 @@ from safetensors import safe_open
 MOST_PICKLE = 64 * 2**20  # bytes of the names and shapes in a torch file; those of the largest model are 1 MB
 
 
-def sha256_of(path: Path) -> str:
-    """Digest of a file, read piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a state dict or safetensors file by name, on the meta device: shapes, no values.
 
@@ -25,14 +18,13 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.stat().st_size == 0:
             raise ValueError("it is empty")
-        found = _of_safetensors(path) if path.suffix == ".safetensors" else _of_torch(path)
+        return _of_safetensors(path) if path.suffix == ".safetensors" else _of_torch(path)
     except Exception as error:  # whatever a damaged file makes the readers raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"{path} is refused: it must hold tensors only, as a saved state dict or safetensors "
             f"(no pickled objects, no TorchScript): {reason}. Fetch it again, or save it as safetensors"
         ) from error
-    return found
 
 
 def _of_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -72,14 +64,14 @@ def _kind(value: object) -> str:
     return f"{article} {sparse}{type(value).__name__}{empty}"
 
 
-def misfit(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str | None:
+def misfit(stored: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str | None:
     """The first difference in name, shape or kind of number between a file's tensors and a model's; None if none."""
-    for key in (*expected, *found):
-        if key not in found:
+    for key in (*expected, *stored):
+        if key not in stored:
             return f"{key} is missing from the file"
         if key not in expected:
             return f"{key} is not part of the model"
-        have, want = found[key], expected[key]
+        have, want = stored[key], expected[key]
         if have.shape != want.shape:
             return f"{key} has shape {tuple(have.shape)}, the model wants {tuple(want.shape)}"
         if have.is_floating_point() != want.is_floating_point():

@@ -1,19 +1,18 @@
 """open_clip's models: CLIP, SigLIP, CoCa and custom text towers, from a checkpoint or a folder of one's own."""
 
 import copy
-import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import timm
 import torch
 from open_clip.coca_model import CoCa, MultimodalCfg
-from open_clip.constants import INCEPTION_MEAN, INCEPTION_STD, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -21,10 +20,10 @@ from PIL import Image
 from torch.overrides import TorchFunctionMode
 
 from rscir_lib.encoders.base import PRECISIONS, check_texts, normalised, offline, one_of, try_out, versions
-from rscir_lib.encoders.checkpoints import check_size, misfit, read_tensors, sha256_of
-from rscir_lib.storage.project import DATA
+from rscir_lib.encoders.checkpoints import check_size, misfit, read_tensors
+from rscir_lib.encoders.configs import check_number, read_config
+from rscir_lib.storage.digests import sha256_of_file
 
-DEMO_FOLDER = DATA / "demo_encoder"
 WEIGHTS = "open_clip_model.safetensors"  # the names open_clip's "local-dir:" scheme looks for
 CONFIG = "open_clip_config.json"
 
@@ -62,7 +61,7 @@ class OpenClipEncoder:
         batch = batch.to(self.dtype, memory_format=torch.channels_last)  # as convolutions take it
         if self.batch_size is None:
             return normalised(self.model.encode_image(batch))
-        return np.concatenate([self._compiled(some) for some in batch.split(self.batch_size)])
+        return np.concatenate([self._compiled(part) for part in batch.split(self.batch_size)])
 
     def _compiled(self, batch: torch.Tensor) -> np.ndarray:
         """A batch of another size would be compiled for anew: it is filled up."""
@@ -101,40 +100,38 @@ def _ends(tokenizer: Callable) -> int:
     return 3 if tokenizer.tokenizer_mode == "clips" else tokenizer.tokenizer.num_special_tokens_to_add()
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An encoder whose weights are one file under the models root.
+def load_checkpoint(
+    name: str,
+    architecture: str,
+    device: torch.device,
+    precision: str,
+    models: dict[str, str],
+    weights: Path,
+    stats: tuple[tuple[float, ...], tuple[float, ...]] = (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD),
+    expected_sha256: str | None = None,
+) -> OpenClipEncoder:
+    """One file of weights for a model that open_clip knows by name.
 
-    The activation (GELU or QuickGELU) and mean/std belong to the checkpoint, not to the architecture's name.
+    Args:
+        name: What the encoder is called.
+        architecture: A key of `models`.
+        device: Where it computes.
+        precision: Of its towers.
+        models: open_clip's model name of each architecture that the file could be of.
+        weights: The file.
+        stats: Mean and standard deviation that the pixels are normalised by.
+        expected_sha256: Of the file, where it is known.
+
+    Raises:
+        ValueError: For a file that holds anything but tensors, fits another model, or has another sha256.
     """
-
-    models: dict[str, str]  # architecture -> open_clip's model name
-    file: str  # under the models root, {architecture} filled in
-    source: str
-    licence: str
-    default: str = "ViT-L-14"
-    stats: dict[str, tuple] = field(default_factory=dict)  # architecture -> (mean, std) where not OpenAI's
-    sha256: dict[str, str] = field(default_factory=dict)  # architecture -> digest of the file, where known
-
-    def __call__(
-        self, name: str, architecture: str | None, device: torch.device, precision: str, models_root: Path
-    ) -> OpenClipEncoder:
-        """Load it; see `load_encoder`."""
-        architecture = one_of(self.models, architecture or self.default, f"architecture of {name}")
-        weights = models_root / self.file.format(architecture=architecture)
-        if not weights.is_file():
-            raise FileNotFoundError(f"{weights} is missing: run `make fetch`, or put it there by hand ({self.source})")
-        sha256 = _checked_sha256(weights, self.sha256.get(architecture))
-        model_name = self.models[architecture]
-        config = open_clip.get_model_config(model_name)
-        _check_weights(weights, config, model_name, list(self.models))
-        mean, std = self.stats.get(architecture, (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
-        options = {"pretrained": str(weights), "force_preprocess_cfg": {"mean": mean, "std": std}}
-        return _load(name, architecture, device, precision, model_name, config, (weights, sha256), options)
-
-
-_PLAIN = {name: name for name in ("RN50", "ViT-B-32", "ViT-L-14")}
-_QUICK = {name: f"{name}-quickgelu" for name in _PLAIN}
+    sha256, model_name = sha256_of_file(weights), models[architecture]
+    if expected_sha256 not in (None, sha256):
+        raise ValueError(f"{weights} has sha256 {sha256}, expected {expected_sha256}: fetch it again")
+    config = open_clip.get_model_config(model_name)
+    _check_weights(weights, config, model_name, list(models))
+    options = {"pretrained": str(weights), "force_preprocess_cfg": dict(zip(("mean", "std"), stats, strict=True))}
+    return _load(name, architecture, device, precision, model_name, config, (weights, sha256), options)
 
 
 def load_folder(
@@ -147,57 +144,15 @@ def load_folder(
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise FileNotFoundError(f"{weights} is missing: train it with `make demo-encoder` or `make adapt`, or fetch it")
-    config = read_config(folder / CONFIG)
-    known = (known for known in open_clip.list_models() if open_clip.get_model_config(known) == config["model_cfg"])
+    config = read_openclip_config(folder / CONFIG)["model_cfg"]
+    known = (known for known in open_clip.list_models() if open_clip.get_model_config(known) == config)
     own = next(known, "custom")  # the hub's folders repeat open_clip's own configs
     architecture = one_of((own,), architecture or own, f"architecture of {name}")
-    sha256 = _checked_sha256(weights)
-    _check_weights(weights, config["model_cfg"], CONFIG)
-    encoder = _load(
-        name, architecture, device, precision, f"local-dir:{folder}", config["model_cfg"], (weights, sha256), {}
-    )
+    _check_weights(weights, config, CONFIG)
+    digested = weights, sha256_of_file(weights)
+    encoder = _load(name, architecture, device, precision, f"local-dir:{folder}", config, digested, {})
     try_out(encoder, folder / CONFIG)
     return encoder
-
-
-def _demo(
-    name: str, architecture: str | None, device: torch.device, precision: str, models_root: Path
-) -> OpenClipEncoder:
-    return load_folder(name, architecture, device, precision, DEMO_FOLDER)
-
-
-ENTRIES = {
-    "demo": _demo,  # bundled, synthetic scenes only
-    # as WeiCom's authors loaded them: plain GELU, OpenAI's mean and std
-    "clip": Entry(_PLAIN, "CLIP-{architecture}.bin", "the WeiCom authors' drive folder", "MIT"),
-    "remoteclip": Entry(_PLAIN, "RemoteCLIP-{architecture}.pt", "hub: chendelong/RemoteCLIP", "Apache-2.0"),
-    # OpenAI's weights with the activation they were trained with
-    "clip-openai": Entry(
-        _QUICK, "OpenAI-{architecture}.safetensors", "hub: timm/*_clip_224.openai, timm/resnet50_clip.openai", "MIT"
-    ),
-    "clip-laion2b": Entry(
-        {name: name for name in ("ViT-B-32", "ViT-L-14")},
-        "LAION2B-{architecture}.safetensors",
-        "hub: laion/CLIP-ViT-L-14-laion2B-s32B-b82K, laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
-        "MIT",
-        stats={"ViT-L-14": (INCEPTION_MEAN, INCEPTION_STD)},  # the ViT-B-32 was trained with OpenAI's
-    ),
-    # started from OpenAI's weights, the ViT-H-14 from LAION's (their README; of the ViT-L-14 it says nothing)
-    "georsclip": Entry(
-        {"ViT-B-32": "ViT-B-32-quickgelu", "ViT-L-14": "ViT-L-14-quickgelu", "ViT-H-14": "ViT-H-14"},
-        "ckpt/RS5M_{architecture}.pt",
-        "hub: Zilun/GeoRSCLIP",
-        "see the page of its source",
-    ),
-    # their cross_modal_retrieval.ipynb: the ViT-L-14 with QuickGELU, the ViT-B-32 (from LAION's) without
-    "skyclip": Entry(
-        {"ViT-B-32": "ViT-B-32", "ViT-L-14": "ViT-L-14-quickgelu"},
-        "SkyCLIP-{architecture}.pt",
-        "epoch_20.pt in SkyCLIP_ViT_L14_top30pct.zip or SkyCLIP_ViT_B32_top50pct.zip, "
-        "https://github.com/wangzhecheng/SkyScript",
-        "MIT (the repository's)",
-    ),
-}
 
 
 def _load(
@@ -263,10 +218,10 @@ def compile_tower(encoder: OpenClipEncoder, batch_size: int = 128) -> OpenClipEn
     for block in getattr(getattr(model.visual, "transformer", None), "resblocks", [model.visual]):
         block.compile(dynamic=False)
     provenance = encoder.provenance | {"precision": f"{encoder.precision}, compiled"}
-    found = replace(encoder, model=model, provenance=provenance, batch_size=batch_size)
+    compiled = replace(encoder, model=model, provenance=provenance, batch_size=batch_size)
     image = encoder.preprocess(Image.new("RGB", (256, 256)))
-    found.encode_images(image.expand(batch_size, -1, -1, -1))
-    return found
+    compiled.encode_images(image.expand(batch_size, -1, -1, -1))
+    return compiled
 
 
 def _tokenizer(text: dict, folder: Path) -> Callable:
@@ -285,52 +240,30 @@ def _tokenizer(text: dict, folder: Path) -> Callable:
         raise ValueError(f"{folder}: no readable tokenizer ({error}); fetch its files again") from error
 
 
-# The largest numbers that a config may hold; open_clip's own stay below half of them
-LIMITS = {
-    "embed_dim": 8192,
-    "layers": 128,
-    "width": 8192,
-    "heads": 128,
-    "head_width": 1024,
-    "mlp_ratio": 32,
-    "patch_size": 256,
-    "image_size": 2048,
-    "size": 2048,
-    "context_length": 4096,
-    "vocab_size": 2_000_000,
-    "n_queries": 4096,
-    "dim_head": 1024,
-    "attn_pooler_queries": 4096,
-    "attn_pooler_heads": 128,
-}
-MOST_CONFIG = 2**20  # bytes
-_TOWERS = {"vision_cfg": CLIPVisionCfg, "text_cfg": CLIPTextCfg, "multimodal_cfg": MultimodalCfg}
-_MODEL = {"embed_dim", "quick_gelu", "custom_text", "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"}
-KEYS = {
+TOWERS = {"vision_cfg": CLIPVisionCfg, "text_cfg": CLIPTextCfg, "multimodal_cfg": MultimodalCfg}
+MODEL = {"embed_dim", "quick_gelu", "custom_text", "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"}
+KEYS = {  # what each part of a config may hold
     "": {"model_cfg", "preprocess_cfg"},
-    "model_cfg": {*_MODEL, *_TOWERS},
+    "model_cfg": {*MODEL, *TOWERS},
     "preprocess_cfg": {entry.name for entry in fields(PreprocessCfg)},
-    **{f"model_cfg.{tower}": {entry.name for entry in fields(kind)} for tower, kind in _TOWERS.items()},
+    **{tower: {entry.name for entry in fields(kind)} for tower, kind in TOWERS.items()},
     "act_kwargs": {"approximate"},
     "norm_kwargs": {"eps"},
     "tokenizer_kwargs": {"clean", "strip_sep_token"},  # the rest reaches the hub's client
 }
 FROM_THE_HUB = {"timm_model_pretrained", "hf_model_name"}  # would fetch a tower; the weights file holds both
+CHOICES = {"interpolation": ("bicubic", "bilinear"), "resize_mode": ("shortest", "longest", "squash")}
 
 
-def read_config(path: Path) -> dict:
+def read_openclip_config(path: Path) -> dict[str, Any]:
     """`{"model_cfg": ..., "preprocess_cfg": ...}` of an open_clip_config.json, before any model is built from it.
 
-    Raises ValueError naming file, key and value for what isn't such a config: an unknown key, a value of another
-    kind or above `LIMITS`, a tower that would come from a hub.
+    Raises:
+        ValueError: Naming file, key and value for what isn't such a config: an unknown key, a value of another kind
+            or above `configs.LIMITS`, a tower that would come from a hub.
     """
-    if path.stat().st_size > MOST_CONFIG:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, no config has more than {MOST_CONFIG}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); write it again, as open_clip does") from None
-    _check_part(path, "", config)
+    config = read_config(path)
+    _check_part(path, "", "", config)
     for key in ("embed_dim", "vision_cfg", "text_cfg"):
         if key not in config.get("model_cfg", {}):
             raise ValueError(f"{path} lacks model_cfg.{key}; write it as open_clip does")
@@ -340,22 +273,19 @@ def read_config(path: Path) -> dict:
         numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
         if not numbers or len(values) != 3 or (key == "std" and min(values) <= 0):
             raise ValueError(f"{path}: preprocess_cfg.{key} is {values!r}; it is three numbers, std above 0")
-    known = {"interpolation": ("bicubic", "bilinear"), "resize_mode": ("shortest", "longest", "squash")}
-    for key, choices in known.items():
+    for key, choices in CHOICES.items():
         one_of(choices, preprocess.get(key, choices[0]), f"preprocess_cfg.{key} in {path}")
     return config
 
 
-def _check_part(path: Path, place: str, part: object) -> None:
+def _check_part(path: Path, place: str, part_name: str, part: Any) -> None:
     """Every key of a part of a config is known, every value plain and in bounds."""
-    allowed = KEYS.get(place) or KEYS.get(place.rpartition(".")[2])
-    where = f"{path}: {place}" if place else str(path)
     if not isinstance(part, dict):
-        raise ValueError(f"{where} holds {part!r}, not keys and values; write it as open_clip does")
+        raise ValueError(f"{path}: {place} holds {part!r}, not keys and values; write it as open_clip does")
     for key, value in part.items():
         inner = f"{place}.{key}".lstrip(".")
-        if key not in allowed:
-            raise ValueError(f"{where} has the unknown key {key!r} ({str(value)[:50]}); take it out")
+        if key not in KEYS[part_name]:
+            raise ValueError(f"{path}: {place} has the unknown key {key!r} ({str(value)[:50]}); take it out")
         if key in FROM_THE_HUB and value:
             raise ValueError(
                 f"{path}: {inner} is {value!r}, which would be fetched from a hub: nothing is. Take the key out, or "
@@ -363,42 +293,27 @@ def _check_part(path: Path, place: str, part: object) -> None:
             )
         if key == "timm_model_name" and value not in timm.list_models():
             raise ValueError(f"{path}: {inner} is {value!r}, no model of timm's; see timm.list_models()")
-        if inner in KEYS or (key in KEYS and value is not None):
-            _check_part(path, inner, value)
+        if key in KEYS and (value is not None or key.endswith("_cfg")):
+            _check_part(path, inner, key, value)
             continue
+        check_number(key, value, f"{path}: {inner}")
         for single in value if isinstance(value, list) and len(value) <= 4 else [value]:
-            _check_value(f"{path}: {inner}", key, single)
-
-
-def _check_value(where: str, key: str, value: object) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    most = LIMITS.get(key, 10_000)
-    if number and not (math.isfinite(value) and abs(value) <= most):
-        raise ValueError(f"{where} is {value}; at most {most} is read")
-    if key in LIMITS and value is not None and not (number and value > 0):
-        raise ValueError(f"{where} is {str(value)[:50]!r}; it is a number above 0, at most {most}")
-    if not number and not (value is None or isinstance(value, bool) or (isinstance(value, str) and len(value) <= 200)):
-        raise ValueError(f"{where} is {str(value)[:50]!r}; it is a number, a short string, true, false or null")
-
-
-def _checked_sha256(weights: Path, expected: str | None = None) -> str:
-    sha256 = sha256_of(weights)
-    if expected not in (None, sha256):
-        raise ValueError(f"{weights} has sha256 {sha256}, expected {expected}: fetch it again")
-    return sha256
+            if not isinstance(single, int | float | str | None) or len(str(single)) > 200:
+                kinds = "a number, a short string, true, false or null"
+                raise ValueError(f"{path}: {inner} is {str(single)[:50]!r}; it is {kinds}")
 
 
 def _check_weights(path: Path, config: dict, model_name: str, others: list[str] | None = None) -> None:
     """Refuse a file that holds code, or whose tensors differ from the model's in name, shape or kind."""
-    found = read_tensors(path)
+    tensors = read_tensors(path)
     try:
-        problem = misfit(found, model_tensors(config))
+        problem = misfit(tensors, model_tensors(config))
     except ValueError as error:
         raise ValueError(f"{path.parent / model_name}: {error}") from error.__cause__
     if problem is None:
-        check_size(path, found)
+        check_size(path, tensors)
         return
-    likely = [o for o in others or () if misfit(found, model_tensors(open_clip.get_model_config(o))) is None]
+    likely = [o for o in others or () if misfit(tensors, model_tensors(open_clip.get_model_config(o))) is None]
     advice = f"it looks like {likely[0]}: pass architecture={likely[0]!r}" if likely else "it fits none that we know"
     raise ValueError(f"{path} does not fit {model_name}: {problem}; {advice}")
 

@@ -1,6 +1,5 @@
 """An encoder that is a table: features that somebody else's encoder gave, of some images and of some texts."""
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 
 from rscir_lib.encoders.base import normalised, one_of
+from rscir_lib.storage.digests import sha256_of_file
 
 TABLE = "features.npz"  # images (N, d), files (N,), classes (N,), texts (T, d), phrases (T,); no pickled objects
 
@@ -66,4 +66,4 @@ def load_stored(
     path = folder / TABLE
     with np.load(path, allow_pickle=False) as table:
         texts, phrases, made_by = table["texts"], table["phrases"].tolist(), str(table["made_by"])
-    return StoredEncoder(name, made_by, phrases, texts, hashlib.sha256(path.read_bytes()).hexdigest())
+    return StoredEncoder(name, made_by, phrases, texts, sha256_of_file(path))

@@ -1,38 +1,23 @@
 """CLIP and SigLIP in Hugging Face's own format, from a local folder (the optional extra `transformers`)."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from rscir_lib.encoders.base import check_texts, normalised, offline, one_of, try_out, versions
-from rscir_lib.encoders.checkpoints import check_size, misfit, read_tensors, sha256_of
+from rscir_lib.encoders.checkpoints import check_size, misfit, read_tensors
+from rscir_lib.encoders.configs import check_number, read_config
+from rscir_lib.storage.digests import sha256_of_file
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 FILES = (WEIGHTS, "preprocessor_config.json", "tokenizer.json")
 KINDS = ("clip", "siglip")  # model_type; both give image and text features by name
-MOST_CONFIG = 2**20  # bytes
-LIMITS = {  # the largest numbers that a config may hold, where they cost time or memory
-    "num_hidden_layers": 128,
-    "hidden_size": 8192,
-    "intermediate_size": 65536,
-    "num_attention_heads": 128,
-    "projection_dim": 8192,
-    "projection_size": 8192,
-    "max_position_embeddings": 4096,
-    "vocab_size": 2_000_000,
-    "image_size": 2048,
-    "height": 2048,
-    "width": 2048,
-    "shortest_edge": 2048,
-    "longest_edge": 2048,
-    "num_channels": 3,
-}
 
 
 @dataclass(frozen=True)
@@ -70,11 +55,11 @@ class TransformersEncoder:
         texts = check_texts(texts, self._tokens, ends, self.context, self.name)
         features = []
         for start in range(0, len(texts), batch_size):
-            some = texts[start : start + batch_size]
-            given = self.tokenizer(some, padding="max_length", max_length=self.context, return_tensors="pt")
+            batch = texts[start : start + batch_size]
+            tokens = self.tokenizer(batch, padding="max_length", max_length=self.context, return_tensors="pt")
             # SigLIP was trained without a mask: padding is part of what it reads
             keys = ("input_ids",) if self.architecture == "siglip" else ("input_ids", "attention_mask")
-            inputs = {key: given[key].to(self.device) for key in keys}
+            inputs = {key: tokens[key].to(self.device) for key in keys}
             features.append(_features(self.model.get_text_features(**inputs)))
         return np.concatenate(features)
 
@@ -96,15 +81,17 @@ def load_folder(
 ) -> TransformersEncoder:
     """A folder with config.json, model.safetensors, preprocessor_config.json and tokenizer.json.
 
-    Raises ImportError where transformers is absent, FileNotFoundError for a missing file, and ValueError for another
-    kind of model, a config with numbers above `LIMITS` or code of its own, and weights that don't fit.
+    Raises:
+        ImportError: Where transformers is absent.
+        FileNotFoundError: For a missing file.
+        ValueError: For another kind of model, a config with numbers above `configs.LIMITS` or code of its own, and
+            weights that don't fit.
     """
     try:
         import transformers
     except ImportError as error:
         raise ImportError(f'{folder} needs transformers: pip install -e ".[transformers]"') from error
-    config = _read(folder / CONFIG)
-    kind = one_of(KINDS, config.get("model_type"), f"model_type in {folder / CONFIG}")
+    kind = one_of(KINDS, _read(folder / CONFIG).get("model_type"), f"model_type in {folder / CONFIG}")
     architecture = one_of((kind,), architecture or kind, f"architecture of {name}")
     for file in FILES:
         if not (folder / file).is_file():
@@ -114,19 +101,10 @@ def load_folder(
     processing = _read(folder / "preprocessor_config.json")
     if (folder / "tokenizer_config.json").is_file():
         _read(folder / "tokenizer_config.json")
-    weights = folder / WEIGHTS
-    found = read_tensors(weights)
     local = {"local_files_only": True, "trust_remote_code": False}
     try:
         with offline():
-            with torch.device("meta"):
-                expected = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(folder, **local))
-            # saved by older versions, and no weights
-            found = {key: tensor for key, tensor in found.items() if not key.endswith(".position_ids")}
-            problem = misfit(found, expected.state_dict())
-            if problem:
-                raise ValueError(f"{weights} does not fit {folder / CONFIG}: {problem}")
-            check_size(weights, found)
+            _check_weights(folder, local)
             torch.backends.cudnn.allow_tf32 = False  # or a GPU rounds a convolution's float32 to 10 bits
             options = local | {"use_safetensors": True, "dtype": getattr(torch, precision)}
             model = transformers.AutoModel.from_pretrained(folder, **options).to(device).eval()
@@ -140,7 +118,7 @@ def load_folder(
         "architecture": architecture,
         "activation": str(getattr(model.config.vision_config, "hidden_act", "not recorded")),
         "weights": WEIGHTS,
-        "weights_sha256": sha256_of(weights),
+        "weights_sha256": sha256_of_file(folder / WEIGHTS),
         "image_size": str(processing.get("crop_size") or processing.get("size")),
         "mean": str(processing.get("image_mean")),
         "std": str(processing.get("image_std")),
@@ -149,35 +127,38 @@ def load_folder(
         **versions("torch", "torchvision", "transformers", "pillow", "numpy"),
     }
     with torch.inference_mode():
-        dim = _features(model.get_text_features(input_ids=torch.zeros((1, context), dtype=torch.long, device=device)))
-    encoder = TransformersEncoder(
-        name, architecture, dim.shape[1], device, precision, provenance, context, model, processor, tokenizer
-    )
+        text = _features(model.get_text_features(input_ids=torch.zeros((1, context), dtype=torch.long, device=device)))
+    parts = model, processor, tokenizer
+    encoder = TransformersEncoder(name, architecture, text.shape[1], device, precision, provenance, context, *parts)
     try_out(encoder, folder / CONFIG)
     return encoder
 
 
-def _read(path: Path) -> dict:
-    """A JSON object whose numbers are in bounds and that names no code."""
-    if path.stat().st_size > MOST_CONFIG:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, no config has more than {MOST_CONFIG}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); save the model again") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} holds a {type(config).__name__}, not keys and values; save the model again")
-    _check(path, config)
+def _check_weights(folder: Path, local: dict[str, bool]) -> None:
+    """Raise ValueError unless the weights are those of the config's model, which is built without values."""
+    import transformers
+
+    with torch.device("meta"):
+        expected = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(folder, **local))
+    # positions were saved by older versions, and are no weights
+    tensors = {k: tensor for k, tensor in read_tensors(folder / WEIGHTS).items() if not k.endswith(".position_ids")}
+    problem = misfit(tensors, expected.state_dict())
+    if problem:
+        raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {problem}")
+    check_size(folder / WEIGHTS, tensors)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A config whose numbers are in bounds and that names no code."""
+    config = read_config(path)
+    parts = [config]
+    while parts:
+        for key, value in parts.pop().items():
+            if key in ("auto_map", "custom_code"):
+                raise ValueError(
+                    f"{path}: {key} ({str(value)[:50]}) names code of its own, which is never run; take it out"
+                )
+            check_number(key, value, f"{path}: {key}")
+            if isinstance(value, dict):
+                parts.append(value)
     return config
-
-
-def _check(path: Path, part: dict) -> None:
-    for key, value in part.items():
-        if key in ("auto_map", "custom_code"):
-            raise ValueError(
-                f"{path}: {key} ({str(value)[:50]}) names code of its own, which is never run; take it out"
-            )
-        if isinstance(value, dict):
-            _check(path, value)
-        elif key in LIMITS and value is not None and not (type(value) is int and 0 < value <= LIMITS[key]):
-            raise ValueError(f"{path}: {key} is {str(value)[:50]}; it is a whole number from 1 to {LIMITS[key]}")

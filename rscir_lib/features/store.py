@@ -15,19 +15,19 @@ float16 on two cores: write 2.0 s, scan 1.1 s, 2,000 random rows 0.015 s. Zarr v
 and 17.6 s. numpy maps npy into memory, and R, Julia, C++ and Rust read it.
 """
 
-import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from rscir_lib.similarity.moments import Moments
-from rscir_lib.storage.atomic import UNFINISHED, write_json, write_npy
+from rscir_lib.storage.atomic import UNFINISHED, read_json, write_json, write_npy
+from rscir_lib.storage.digests import sha256_of, sha256_of_file
 
 MANIFEST = "manifest.json"
 # Recorded, but no reason to refuse a row: the archive may have moved or grown, or a package been updated
@@ -42,12 +42,17 @@ RECORDED = {
     "pillow",
     "numpy",
 }
-STAMPS = ("sizes", "mtimes_ns", "contents")
+STAMPS = ("sizes", "mtimes_ns", "contents")  # columns of the ids: what each image file was
 DTYPES = ("float32", "float16")
-SHARD_BYTES = 2**28  # 87,381 rows of 768 float32: few files, and a fraction of the memory there is
-VERIFIED_BYTES = 2**28  # stores up to this size are verified whenever they are opened: a quarter of a second
-TOLERANCE = 1e-3  # of a row's length: float16 keeps three digits
+# Bytes of a shard's rows: 87,381 of 768 float32. Smaller shards are more files; a larger one must fit into the memory
+# of each worker that has one.
+SHARD_BYTES = 2**28
+# Bytes up to which a store is verified whenever it is opened, in a quarter of a second; more would make opening slow
+VERIFIED_BYTES = 2**28
+# How far a row's length may be from 1: float16 keeps three digits. A greater value lets similarities differ that much.
+TOLERANCE = 1e-3
 MENDED = "run extract_features (notebook 02), or what else made it, again: it makes afresh what is damaged"
+AGAIN = "Choose another folder, or extract again with overwrite=True"
 
 
 class Stamp(NamedTuple):
@@ -74,9 +79,12 @@ class Stamp(NamedTuple):
         )
 
 
+UNKNOWN = Stamp(0, 0, "")  # of a row whose image file isn't known
+
+
 @lru_cache(maxsize=64)  # the tiles of a scene share a file
 def _content(path: Path, size: int, mtime_ns: int) -> str:
-    return _sha256(path)
+    return sha256_of_file(path)
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,10 @@ class Shard:
     name: str
     rows: int
     sha256: dict[str, str]
+
+    def reopened(self) -> Self:
+        """The same shard with nothing read of it yet: what was read of this one is free when this one is dropped."""
+        return replace(self)
 
     def path(self, ending: str) -> Path:
         """One of the shard's files: ending "npy", "json" or "moments.npy"."""
@@ -105,7 +117,7 @@ class Shard:
         return np.asarray(feats)
 
     @cached_property
-    def ids(self) -> dict:
+    def ids(self) -> dict[str, Any]:
         """The columns files, classes, sizes, mtimes_ns and contents, and the provenance; checked by its sha256."""
         self.verify("json")
         return _read_ids(self.path("json"))
@@ -128,7 +140,7 @@ class Shard:
     @cached_property
     def stamps(self) -> list[Stamp]:
         """What the image file of each row was."""
-        return list(map(Stamp, *(self.ids[what] for what in STAMPS)))
+        return list(map(Stamp, *(self.ids[column] for column in STAMPS)))
 
     @property
     def moments(self) -> Moments:
@@ -141,7 +153,7 @@ class Shard:
         """Raise ValueError unless the files (all of them without `endings`) are, byte for byte, what was written."""
         for ending in endings or self.sha256:
             path = self.path(ending)
-            if not path.is_file() or _sha256(path) != self.sha256[ending]:
+            if not path.is_file() or sha256_of_file(path) != self.sha256[ending]:
                 raise ValueError(
                     f"{path} was changed, cut short or removed (its sha256 isn't the recorded one); {MENDED}"
                 )
@@ -157,7 +169,7 @@ def merged(parts: Iterable[tuple[int, Moments]]) -> Moments:
     return Moments(mean, scatter / max(count - 1, 1))
 
 
-def check_rows(feats: np.ndarray, files: Sequence[str], where: object) -> None:
+def check_rows(feats: np.ndarray, files: Sequence[str], name: str | Path) -> None:
     """Raise ValueError, naming the first row and its file, unless all rows are finite and of unit length."""
     for start in range(0, len(feats), 65_536):
         rows = np.asarray(feats[start : start + 65_536], np.float32)
@@ -166,7 +178,7 @@ def check_rows(feats: np.ndarray, files: Sequence[str], where: object) -> None:
         if wrong.size:
             row = start + wrong[0]
             raise ValueError(
-                f"{where}: {wrong.size} rows are not finite and L2-normalised, first row {row} ({files[row]}), "
+                f"{name}: {wrong.size} rows are not finite and L2-normalised, first row {row} ({files[row]}), "
                 f"length {lengths[wrong[0]]:.6g}; divide each row by its length, or extract the features again"
             )
 
@@ -192,46 +204,46 @@ def write_shard(
     check_rows(feats, files, folder)
     ids = columns(files, classes, stamps)
     name = shard_name(ids, provenance)
-    sha256 = {"npy": _sha256(write_npy(folder / f"{name}.npy", feats))}
+    sha256 = {"npy": sha256_of_file(write_npy(folder / f"{name}.npy", feats))}
     if moments:
-        of = Moments.of(feats) if moments is True else moments
-        both = np.vstack([of.mean, of.covariance * max(len(feats) - 1, 1)])
-        sha256["moments.npy"] = _sha256(write_npy(folder / f"{name}.moments.npy", both))
+        whole = Moments.of(feats) if moments is True else moments
+        both = np.vstack([whole.mean, whole.covariance * max(len(feats) - 1, 1)])
+        sha256["moments.npy"] = sha256_of_file(write_npy(folder / f"{name}.moments.npy", both))
     path = folder / f"{name}.json"  # last: it declares the rows
     content = {"sha256": sha256, "seconds": round(seconds, 3), "provenance": provenance} | ids
     if footprints:
         content["footprints"] = footprints
     write_json(path, content, indent=None)
-    return Shard(folder, name, len(feats), sha256 | {"json": _sha256(path)})
+    return Shard(folder, name, len(feats), sha256 | {"json": sha256_of_file(path)})
 
 
 def columns(files: Sequence[str], classes: Sequence[str], stamps: Sequence[Stamp]) -> dict[str, list]:
     """The ids of a shard's rows as they are written."""
     ids = {"files": list(files), "classes": list(classes)}
-    return ids | {what: list(values) for what, values in zip(STAMPS, zip(*stamps, strict=True), strict=True)}
+    return ids | {column: list(values) for column, values in zip(STAMPS, zip(*stamps, strict=True), strict=True)}
 
 
 def shard_name(ids: dict[str, list], provenance: dict[str, str]) -> str:
     """The name of the shard with these ids and provenance."""
     made = {key: value for key, value in provenance.items() if key not in RECORDED}
-    return hashlib.sha256(json.dumps([ids, made], sort_keys=True).encode()).hexdigest()[:16]
+    return sha256_of(json.dumps([ids, made], sort_keys=True))[:16]
 
 
-def standing_shards(folder: Path, damaged: Callable[[str], object]) -> list[Shard]:
-    """All whole shards in a folder, declared or not, oldest first; `damaged` is told what is wrong with others."""
-    shards = []
+def standing_shards(folder: Path) -> tuple[list[Shard], list[str]]:
+    """All whole shards in a folder, declared or not, oldest first; and what is wrong with the others."""
+    shards, problems = [], []
     paths = [path for path in folder.glob("*.json") if re.fullmatch("[0-9a-f]{16}", path.stem)]
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
         try:
             ids = _read_ids(path)
-            shard = Shard(folder, path.stem, len(ids["files"]), ids["sha256"] | {"json": _sha256(path)})
+            shard = Shard(folder, path.stem, len(ids["files"]), ids["sha256"] | {"json": sha256_of_file(path)})
             shard.verify()
             check_rows(shard.feats, shard.files, path)
         except (OSError, ValueError) as error:
-            damaged(str(error))
+            problems.append(str(error))
         else:
-            shards.append(replace(shard))  # without the ids that were read
-    return shards
+            shards.append(shard.reopened())  # the ids of all shards may fill the memory
+    return shards, problems
 
 
 def write_manifest(
@@ -239,7 +251,7 @@ def write_manifest(
 ) -> None:
     """Declare the shards, in this order, to be the store; then remove whatever else an extraction left there."""
     # ids read and let go, one shard after the other: those of ten million rows fill two gigabytes
-    rows, seconds = sum(s.rows for s in shards), sum(replace(s).ids["seconds"] for s in shards)
+    rows, seconds = sum(s.rows for s in shards), sum(s.reopened().ids["seconds"] for s in shards)
     numbers = {"rows": rows, "dim": shards[0].feats.shape[1], "dtype": shards[0].feats.dtype.name}
     times = {"seconds": round(seconds, 3), "images_per_second": round(rows / seconds, 1) if seconds else None}
     listed = [{"name": s.name, "rows": s.rows, "sha256": s.sha256} for s in shards]
@@ -255,7 +267,7 @@ def read_manifest(folder: Path) -> tuple[dict, tuple[Shard, ...]]:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = read_json(path)
         shards = [Shard(folder, str(s["name"]), s["rows"], dict(s["sha256"])) for s in manifest["shards"]]
         whole = (
             manifest["rows"] == sum(shard.rows for shard in shards) > 0
@@ -264,7 +276,7 @@ def read_manifest(folder: Path) -> tuple[dict, tuple[Shard, ...]]:
                 re.fullmatch("[0-9a-f]{16}", s.name) and {*s.sha256} == {"npy", "json", "moments.npy"} for s in shards
             )
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); {MENDED}") from None
     if not whole:
         raise ValueError(f"{path} is damaged (its shards don't add up); {MENDED}")
@@ -279,9 +291,8 @@ def clean(folder: Path, kept: Collection[str] = ()) -> None:
     """Remove what this module wrote, except the shards `kept`; with none kept, the manifest too."""
     if not kept:
         (folder / MANIFEST).unlink(missing_ok=True)
-    for path in sorted(
-        leftovers(folder, kept), key=lambda path: path.suffix != ".json"
-    ):  # rows without ids are nothing
+    # The ids go first: a kill in between leaves rows without ids, which nobody takes for a shard
+    for path in sorted(leftovers(folder, kept), key=lambda path: path.suffix != ".json"):
         path.unlink(missing_ok=True)
 
 
@@ -297,17 +308,27 @@ def leftovers(folder: Path, kept: Collection[str]) -> list[Path]:
 
 def _read_ids(path: Path) -> dict:
     try:
-        ids = json.loads(path.read_bytes())
+        ids = read_json(path)
         held = {key: ids[key] for key in ("files", "classes", *STAMPS)}
         whole = len({len(column) for column in held.values()}) == 1 and "npy" in ids["sha256"]
         whole = whole and path.stem == shard_name(held, ids["provenance"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); {MENDED}") from None
     if not whole:
         raise ValueError(f"{path} is damaged (it isn't what its name is the digest of); {MENDED}")
     return ids
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def check_provenance(
+    stored: Mapping[str, str], expected: Mapping[str, str], folder: Path, ignored: Collection[str] = RECORDED
+) -> None:
+    """Raise ValueError, showing both, where rows were made by something else than is expected."""
+    different = [
+        f"  {key}: stored {stored.get(key)}, asked for {value}"
+        for key, value in expected.items()
+        if key not in ignored and stored.get(key) != value
+    ]
+    if different:
+        raise ValueError(
+            f"{folder} holds the features of another archive or encoder:\n" + "\n".join(different) + f"\n{AGAIN}"
+        )

@@ -7,7 +7,7 @@ nothing but the shard, so it doesn't matter who works it out, how often, or in w
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import islice, pairwise
 from numbers import Integral
@@ -43,7 +43,7 @@ def _parts(features: object) -> list[tuple[int, object]]:
     """The shards with the position of their first row, free of what was read of them: to be sent, and to be dropped."""
     parts, first = [], 0
     for shard in features.shards():
-        parts.append((first, replace(shard)))
+        parts.append((first, shard.reopened()))
         first += shard.rows
     return parts
 
@@ -126,7 +126,7 @@ class Resident:
     def __init__(self, features: object, device: str) -> None:
         self.features, device = features, resolve_device(device)
         shards = tqdm(_parts(features), f"to {device}", unit=" shards", disable=None)
-        for first, rows in ((first, torch.from_numpy(replace(shard).feats)) for first, shard in shards):
+        for first, rows in ((first, torch.from_numpy(shard.reopened().feats)) for first, shard in shards):
             if first == 0:
                 self.rows = torch.empty(len(features), features.dim, dtype=rows.dtype, device=device)
             self.rows[first : first + len(rows)] = rows
@@ -226,7 +226,7 @@ class _Best:
 
 def _best_of(asked: list[_Asked], parts: list[tuple[int, object]], part: int) -> list[tuple[np.ndarray, np.ndarray]]:
     first, shard = parts[part]
-    rows = torch.from_numpy(replace(shard).feats)  # mapped into memory for as long as this takes
+    rows = torch.from_numpy(shard.reopened().feats)  # mapped into memory for as long as this takes
     found = [_scan(some, rows) for some in asked]
     return [(np.where(best.positions < 0, -1, best.positions + first), best.scores) for best in found]
 
@@ -532,7 +532,7 @@ def _counted(judged: list[_Judged], parts: list[tuple[int, object]], item: tuple
     """Of one shard: how many of its rows surely score higher than each level, by job and question; and who lies too
     near to one to tell, (n, 4) int64: job, question, position, number of the level."""
     of, (first, shard) = judged[item[0]], parts[item[1]]
-    feats = replace(shard).feats
+    feats = shard.reopened().feats
     greater = [[np.zeros(len(levels), np.int64) for levels in of_job] for of_job in of.levels]
     near = [np.empty((0, 4), np.int64)]
     for start in range(0, len(feats), RANKED):

@@ -10,13 +10,11 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 UNFINISHED = ".unfinished"  # how a name ends while its file is being written; nothing reads those
 
@@ -46,8 +44,7 @@ def write_file(path: str | Path, write: Callable[[BinaryIO], object], durable: b
     except BaseException as error:
         new.unlink(missing_ok=True)
         if isinstance(error, OSError) and not error.filename:  # the system names none when a disk is full
-            what = error.strerror or str(error)
-            raise OSError(error.errno or errno.EIO, what, os.fspath(path)) from error
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), os.fspath(path)) from error
         raise
     if durable:
         sync_folder(path.parent)
@@ -64,6 +61,27 @@ def write_json(path: str | Path, value: object, indent: int | None = 1) -> Path:
     return write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
+def read_json(path: Path, kind: type = dict, expected: str = "a JSON object") -> Any:
+    """The value in a JSON file in UTF-8, which may be damaged.
+
+    Args:
+        path: The file.
+        kind: The type that the value must have.
+        expected: What the file should hold, for the message.
+
+    Raises:
+        OSError: For a file that can't be read.
+        ValueError: Naming the file, for anything else in it.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise ValueError(f"{path} is damaged or no JSON in UTF-8: expected {expected} ({error})") from None
+    if not isinstance(value, kind):
+        raise ValueError(f"{path} is damaged: expected {expected}, found a {type(value).__name__}")
+    return value
+
+
 def write_npy(path: str | Path, array: np.ndarray) -> Path:
     """Write an array of numbers in numpy's format."""
     return write_file(path, lambda file: np.save(file, array, allow_pickle=False))
@@ -73,19 +91,6 @@ def remove_unfinished(folder: Path) -> None:
     """Remove what a kill left half written in a folder and below; call it where no other process writes."""
     for path in folder.rglob(f".*{UNFINISHED}"):
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """A folder that is there, for one process at a time: others wait, and say so. A killed process holds nothing."""
-    lock = FileLock(folder / ".lock")
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        print(f"      another command works in {folder}; waiting until it is done", flush=True)
-        held = lock.acquire()
-    with held:
-        yield
 
 
 def sync_folder(folder: Path) -> None:

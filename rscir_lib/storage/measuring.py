@@ -4,16 +4,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
 
-
-def timed(function: Callable, *arguments, **options) -> tuple[float, object]:
-    """Seconds that a call took, and what it returned."""
-    start = time.perf_counter()
-    result = function(*arguments, **options)
-    return time.perf_counter() - start, result
+T = TypeVar("T")
 
 
 def memory_mib() -> float:
@@ -26,25 +21,18 @@ def memory_mib() -> float:
     return total / 2**20
 
 
-def anonymous_mib() -> float:
-    """As `memory_mib`, without the pages of files, which the system takes back when it wants them. Linux alone tells
-    them apart; elsewhere they count."""
-    total, this = 0, psutil.Process()
-    for process in (this, *this.children(recursive=True)):
-        try:
-            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            if process == this:  # no Linux
-                return memory_mib()
-            continue  # it has just ended
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
-    return total / 2**10
-
-
 def measured(
-    function: Callable, *arguments, memory: Callable[[], float] = memory_mib, **options
-) -> tuple[float, float, object]:
-    """Seconds that a call took, the most MiB it held beyond what was held before (sampled), and what it returned."""
+    function: Callable[..., T], *arguments: Any, memory: Callable[[], float] = memory_mib, **options: Any
+) -> tuple[float, float, T]:
+    """Call a function.
+
+    Args:
+        function: What is called, with `arguments` and `options`.
+        memory: What tells the MiB that are held now.
+
+    Returns:
+        Seconds that the call took, the most MiB held beyond what was held before (sampled), and what it returned.
+    """
     before, done, samples = memory(), threading.Event(), []
     start = time.perf_counter()
 
@@ -55,7 +43,8 @@ def measured(
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        seconds, result = timed(function, *arguments, **options)
+        result = function(*arguments, **options)
+        seconds = time.perf_counter() - start
     finally:
         done.set()
         watcher.join()

@@ -22,7 +22,7 @@ def test_ranx_agrees_on_the_same_files(case, tmp_path):
     benchmark = Benchmark(
         renamed, benchmark.protocol, benchmark.queries, benchmark.targets, benchmark.labels, ValidationReport().table()
     )
-    features = Features(features.feats, names, features.classes, {})
+    features = Features.from_arrays(features.feats, names, features.classes, {})
     encode = text_encoder(8)
     lists = top_lists(benchmark, features, encode, "weicom", 0.3, len(names), "cpu", progress=False)
     write_trec(benchmark, lists, tmp_path / "run.trec", tmp_path / "qrels.trec")

@@ -131,7 +131,7 @@ def test_a_checkpoint_of_something_else_is_named(pairs, tmp_path, monkeypatch):
 
 
 def test_two_do_not_train_in_one_folder(pairs, tmp_path):
-    with FileLock(tmp_path / training.LOCK), pytest.raises(ValueError, match="another process trains here"):
+    with FileLock(tmp_path / ".lock"), pytest.raises(BlockingIOError, match="another command is at work here"):
         train(*pairs, tmp_path, steps=1)
 
 

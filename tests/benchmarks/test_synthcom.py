@@ -158,9 +158,9 @@ def test_resumes_and_leaves_the_rest_alone(tmp_path):
 DRAWING = """
 import sys, time
 from pathlib import Path
-from rscir_lib.storage.atomic import alone_in
+from rscir_lib.storage.locks import folder_lock
 
-with alone_in(Path(sys.argv[1])):
+with folder_lock(Path(sys.argv[1])):
     half = Path(sys.argv[1], ".half.0a.unfinished")
     half.touch()
     print(flush=True)

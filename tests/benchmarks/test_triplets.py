@@ -115,7 +115,7 @@ def test_recall_at_one_and_fifty_without_the_query_itself(root, exclude_self):
     for scene in ("quake_0", "flood_1"):
         pre, post = (benchmark.archive.names.index(f"{scene}_{when}.tif") for when in ("pre", "post"))
         feats[pre] = 0.8 * feats[pre] + 0.6 * feats[post]
-    features = Features(feats, benchmark.archive.files, benchmark.archive.classes, {})
+    features = Features.from_arrays(feats, benchmark.archive.files, benchmark.archive.classes, {})
     rows = evaluate(
         benchmark, features, lambda texts: np.eye(len(texts), 8, dtype=np.float32), ["image"], cutoffs=(1, 50),
         progress=False,

@@ -41,7 +41,8 @@ from tqdm.auto import tqdm
 import rscir_lib
 from rscir_lib.archive import read_archive
 from rscir_lib.benchmarks.synthcom import draw_synthcom
-from rscir_lib.features import extract_features, features, read_features, store
+from rscir_lib.features import extract_features, read_features, store
+from rscir_lib.features import extraction as extraction_module
 
 REFUSED, RAW, INTERRUPTED = 3, 5, 130  # exit codes: a documented error, any other error, Ctrl-C
 HANGS = 600  # seconds: whatever takes longer, on a loaded machine too, hangs
@@ -86,7 +87,7 @@ def extraction(archive_root: Path) -> Subject:
     archive = read_archive(archive_root)
 
     def run(folder: Path) -> None:
-        features.SAVE_SECONDS = 0.02
+        extraction_module.SAVE_SECONDS = 0.02
         store.SHARD_BYTES = 17 * 6 * 4
         extract_features(archive, SlowEncoder(), folder, batch_size=3, workers=random.choice([1, 2]))
 

@@ -18,7 +18,7 @@ def test_plain_loop_is_the_same_measure():
     """What the evaluator is timed against computes the same thing."""
     benchmark = patterncom_shaped(380)
     archive = benchmark.archive
-    features = Features(random_features(archive.classes, 16), archive.files, archive.classes, {})
+    features = Features.from_arrays(random_features(archive.classes, 16), archive.files, archive.classes, {})
     rows = evaluate(benchmark, features, lambda t: random_texts(t, 16), methods=["weicom"], progress=False)
     assert plain_loop(benchmark, features.feats) == pytest.approx(rows["AP"].tolist(), abs=1e-3)
 
@@ -78,7 +78,9 @@ def test_scale(tmp_path, capsys, monkeypatch):
 
 
 def test_the_plain_scan_sees_a_wrong_answer():
-    features = Features(random_features(["a", "b"] * 50, 16), [f"{i}.png" for i in range(100)], ["a", "b"] * 50)
+    features = Features.from_arrays(
+        random_features(["a", "b"] * 50, 16), [f"{i}.png" for i in range(100)], ["a", "b"] * 50
+    )
     asked = scale.Asked.of(features, 2, 5)
     positions, found = asked.search(features)[0], asked.ranks(features)
     scale.check(Report(), features, asked, positions, found)

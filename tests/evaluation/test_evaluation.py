@@ -167,7 +167,7 @@ def test_chunks_and_feature_order_change_nothing(case, monkeypatch):
     monkeypatch.setitem(evaluation.SCORES_AT_A_TIME, "cpu", 7 * 300)
     pd.testing.assert_frame_equal(run(case, lambdas=[0.4]), rows)
     shuffled = np.random.default_rng(1).permutation(300)
-    permuted = Features(
+    permuted = Features.from_arrays(
         features.feats[shuffled],
         tuple(features.files[i] for i in shuffled),
         tuple(features.classes[i] for i in shuffled),
@@ -441,12 +441,10 @@ def test_condensed_lists_strangers_and_cutoffs_agree_with_the_oracle(seed, lam, 
 def in_shards(features, number):
     """The same rows, in so many parts."""
     parts = [
-        features_module._Rows(features.feats[some], tuple(features.files[i] for i in some), ("",) * len(some))
-        for some in np.array_split(np.arange(len(features)), number)
+        features_module.MemoryShard(features.feats[rows], tuple(features.files[i] for i in rows), ("",) * len(rows))
+        for rows in np.array_split(np.arange(len(features)), number)
     ]
-    found = features_module.Features.__new__(features_module.Features)
-    found._hold(tuple(parts), {}, {})
-    return found
+    return Features(parts)
 
 
 POINTWISE = [name for name in METHODS if composition.METHODS[name].pointwise]
@@ -528,7 +526,7 @@ def test_a_gpu_that_is_named_holds_all_features(case, monkeypatch):
 
 def test_features_in_another_order_are_not_ranked_by_shards(case):
     benchmark, features = case
-    turned = Features(features.feats[::-1], features.files[::-1], features.classes[::-1])
+    turned = Features.from_arrays(features.feats[::-1], features.files[::-1], features.classes[::-1])
     with pytest.raises(ValueError, match="in its order, which ranking by shards needs"):
         evaluate(benchmark, turned, text_encoder(16), progress=False, scheduler="local")
 
@@ -633,7 +631,7 @@ queries = pd.DataFrame({"attribute": "any", "group": "", "image": "", "value": "
                         "text": [f"t{i}" for i in range(texts)], "target": 0})
 labels = pd.DataFrame(columns=["attribute", "image", "group", "value", "position"]).astype({"position": int})
 benchmark = Benchmark(archive, "", queries, (np.arange(3),), labels, ValidationReport().table())
-features = Features(unit(rng.normal(size=(n, d))), archive.files, archive.classes, {})
+features = Features.from_arrays(unit(rng.normal(size=(n, d))), archive.files, archive.classes, {})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 rows = evaluate(benchmark, features, lambda t: unit(rng.normal(size=(len(t), d))), ["linear"], [0.5], "cpu", False)
 print(len(rows), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)

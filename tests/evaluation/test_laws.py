@@ -50,7 +50,7 @@ ENCODER = SimpleNamespace(name="words", encode_texts=encode_texts, unknown_words
 
 def features_of(feats, files=None):
     files = files or [f"{i}.jpg" for i in range(len(feats))]
-    return Features(feats, files, [""] * len(feats), {"encoder": "words"})
+    return Features.from_arrays(feats, files, [""] * len(feats), {"encoder": "words"})
 
 
 def drawn(seed, size):

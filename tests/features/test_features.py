@@ -19,7 +19,7 @@ from PIL import Image
 import rscir_lib.features.store
 from rscir_lib.apps.commands import cli
 from rscir_lib.archive import Reading, read_archive
-from rscir_lib.features import Features, extract_features, features, read_features
+from rscir_lib.features import Features, extract_features, extraction, read_features
 from rscir_lib.similarity.moments import Moments
 
 
@@ -105,12 +105,12 @@ def test_batches_that_do_not_fit_into_memory_are_halved(archive, expected, tmp_p
     np.testing.assert_allclose(read_features(folder).feats, expected, atol=1e-6)
     assert {12, 6, 3} <= set(encoder.sizes)
     with pytest.raises(torch.OutOfMemoryError):
-        features._encoded(Mock(encode_images=Mock(side_effect=torch.OutOfMemoryError("even one"))), torch.zeros(4, 1))
+        extraction._encoded(Mock(encode_images=Mock(side_effect=torch.OutOfMemoryError("even one"))), torch.zeros(4, 1))
 
 
 def test_workers_can_be_spawned(archive):
     # the start method of macOS and Windows pickles all that a worker needs
-    images = pickle.loads(pickle.dumps(features._Images(archive, to_tensor, [3, 5])))
+    images = pickle.loads(pickle.dumps(extraction._Images(archive, to_tensor, [3, 5])))
     assert len(images) == 2
     assert torch.equal(images[1][1], to_tensor(Image.open(archive.path(5))))
 
@@ -261,7 +261,7 @@ def test_wrong_parameters_are_named(archive, tmp_path, wrong, message):
 
 
 def test_killed_extraction_continues(archive, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(extraction, "SAVE_SECONDS", 0)
     store = tmp_path / "store"
     child = multiprocessing.get_context("fork").Process(
         target=extract_features, args=(archive, FakeEncoder(delay=0.1), store, 2)
@@ -303,7 +303,7 @@ def kill_at(patch, operation):
 @pytest.mark.filterwarnings("error:left out")
 @pytest.mark.parametrize(("step", "second"), [(1, None), (3, 1), (5, 12)])
 def test_killed_at_every_file_operation_and_again(tmp_path, monkeypatch, step, second):
-    monkeypatch.setattr(features, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(extraction, "SAVE_SECONDS", 0)
     monkeypatch.setattr(rscir_lib.features.store, "SHARD_BYTES", 5 * 20)
     archive = draw(tmp_path / "Archive", images=9)
     expected = read_features(extract_features(archive, FakeEncoder(), tmp_path / "whole", 4, workers=1)).feats
@@ -343,7 +343,7 @@ def test_interrupt_keeps_what_is_done(archive, expected, tmp_path, monkeypatch):
 
 
 def test_full_disk_says_what_is_kept(archive, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(extraction, "SAVE_SECONDS", 0)
     store, write = tmp_path / "store", rscir_lib.features.store.write_npy
     room = iter([1, 1])
 
@@ -365,7 +365,7 @@ def test_full_disk_says_what_is_kept(archive, expected, tmp_path, monkeypatch):
 
 
 def test_two_extractions_into_one_store(archive, tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(extraction, "LOCK_SECONDS", 0.1)
     store = tmp_path / "store"
     child = multiprocessing.get_context("fork").Process(
         target=extract_features, args=(archive, FakeEncoder(delay=60), store, 2, 1)
@@ -375,9 +375,7 @@ def test_two_extractions_into_one_store(archive, tmp_path, monkeypatch):
         while not (store / ".lock").exists() or not (store / ".lock").read_text():
             assert child.is_alive()
             time.sleep(0.01)
-        with pytest.raises(
-            BlockingIOError, match=rf"{store}: another extraction .*process {child.pid} on .*Wait until"
-        ):
+        with pytest.raises(BlockingIOError, match=rf"{store}: another command .*process {child.pid} on .*Wait until"):
             extract_features(archive, FakeEncoder(), store)
     finally:
         child.kill()
@@ -491,7 +489,7 @@ def test_a_large_store_is_opened_at_once_and_verified_by_command(archive, tmp_pa
     flip(the(store, ".npy"))
     monkeypatch.setattr(rscir_lib.features.store, "VERIFIED_BYTES", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(rscir_lib.features.store, "_sha256", Mock(side_effect=AssertionError))
+        patch.setattr(rscir_lib.features.store, "sha256_of_file", Mock(side_effect=AssertionError))
         assert len(read_features(store)) == 23
     assert cli.main(["verify", str(store)]) == 1
     assert ".npy was changed" in capsys.readouterr().err
@@ -538,62 +536,6 @@ def test_empty_archive(archive, tmp_path):
         extract_features(archive.subset([]), FakeEncoder(), tmp_path / "store")
 
 
-# --- stores of the first format
-
-
-def write_old(store, archive, feats, **changes):
-    store.mkdir()
-    np.save(store / "features.npy", feats)
-    sizes = "".join(f"{file} {archive.path(i).stat().st_size}\n" for i, file in enumerate(archive.files))
-    content = {
-        "archive_content": hashlib.sha256(sizes.encode()).hexdigest(),
-        "archive_fingerprint": archive.fingerprint,
-    }
-    state = {
-        "provenance": FakeEncoder().provenance | content,
-        "sha256": hashlib.sha256((store / "features.npy").read_bytes()).hexdigest(),
-        "files": archive.files,
-        "classes": archive.classes,
-    }
-    (store / "features.json").write_text(json.dumps(state | changes))
-
-
-def test_old_stores_are_read_and_left_as_they_are(archive, expected, tmp_path):
-    store = tmp_path / "store"
-    write_old(store, archive, expected.astype(np.float32))
-    np.testing.assert_array_equal(read_features(store, archive, FakeEncoder()).aligned(archive), expected)
-    np.testing.assert_allclose(read_features(store).moments.mean, expected.mean(0), atol=1e-6)
-    encoder = FakeEncoder()
-    extract_features(archive, encoder, store, workers=1)
-    assert encoder.seen == 0
-    assert cli.main(["verify", str(store)]) == 0
-    with pytest.raises(ValueError, match="weights_sha256"):
-        read_features(store, encoder=FakeEncoder("bbb"))
-    with pytest.raises(ValueError, match="fingerprint: stored"):
-        read_features(store, archive.subset(range(9)))
-    with pytest.raises(ValueError, match="archive_content: stored"):
-        extract_features(draw(tmp_path / "other" / "Archive", seed=1), FakeEncoder(), store)
-    extract_features(archive, encoder, store, overwrite=True, workers=1)
-    assert encoder.seen == len(archive)
-    assert not (store / "features.npy").exists()
-
-
-@pytest.mark.parametrize("changes", [{"files": ["a"]}, {"sha256": "0"}, {"provenance": None}, {"files": 1}])
-def test_damaged_old_stores(archive, expected, tmp_path, changes):
-    write_old(tmp_path / "store", archive, expected.astype(np.float32), **changes)
-    with pytest.raises(ValueError, match="store"):
-        read_features(tmp_path / "store", archive)
-
-
-@pytest.mark.parametrize("column", ["files", "classes"])
-def test_old_stores_whose_files_were_turned_round(archive, expected, tmp_path, column):
-    turned = {column: getattr(archive, column)[::-1]}
-    write_old(tmp_path / "store", archive, expected.astype(np.float32), **turned)
-    for asked in (archive, None):
-        with pytest.raises(ValueError, match=r"features\.json: files or classes were changed; extract again"):
-            read_features(tmp_path / "store", asked)
-
-
 # --- an object that can't be wrong
 
 
@@ -620,7 +562,7 @@ UNIT = np.eye(4, 3, dtype=np.float32)[[0, 1, 2, 0]]
 )
 def test_features_check_themselves(feats, files, classes, problem):
     with pytest.raises(ValueError, match=problem):
-        Features(feats, files, classes)
+        Features.from_arrays(feats, files, classes)
 
 
 def test_moments_merge():
@@ -642,10 +584,10 @@ def test_aligned(archive):
         files = [prefix + archive.files[i] for i in order]
         if "\\" in prefix:
             files = [file.replace("/", "\\") for file in files]
-        aligned = Features(feats[order], files, files).aligned(archive)
+        aligned = Features.from_arrays(feats[order], files, files).aligned(archive)
         np.testing.assert_array_equal(aligned, feats)
     names = [archive.names[i] for i in order]
-    flat = Features(feats[order], names, names)
+    flat = Features.from_arrays(feats[order], names, names)
     np.testing.assert_array_equal(flat.aligned(archive), feats)
 
 
@@ -656,24 +598,24 @@ def test_aligned_by_path_where_names_repeat(tmp_path):
     archive = read_archive(tmp_path)
     files = tuple("/data/" + file for file in reversed(archive.files))
     feats = np.array([[1.0], [-1.0]], np.float32)
-    assert Features(feats, files, files).aligned(archive).tolist() == [[-1], [1]]
+    assert Features.from_arrays(feats, files, files).aligned(archive).tolist() == [[-1], [1]]
     with pytest.raises(ValueError, match=r"more than once \(1.png, 1.png\)"):
-        Features(feats, ("a/1.png", "b/1.png"), "ab").aligned(archive)
+        Features.from_arrays(feats, ("a/1.png", "b/1.png"), "ab").aligned(archive)
 
 
 def test_misaligned_files_are_named(archive):
     feats = np.ones((len(archive), 1), np.float32)
     part, more = archive.files[3:], (*archive.files[:-1], "images/beach/strange.png")
     with pytest.raises(ValueError, match=rf"3 without features \({archive.files[0]}"):
-        Features(feats[3:], part, part).aligned(archive)
+        Features.from_arrays(feats[3:], part, part).aligned(archive)
     with pytest.raises(ValueError, match=r"1 without features \(.*\. Extract"):
-        Features(feats, more, more).aligned(archive)
+        Features.from_arrays(feats, more, more).aligned(archive)
     twice = (*archive.files, "elsewhere/" + archive.files[0])
     with pytest.raises(ValueError, match="1 more than once"):
-        Features(feats[[*range(len(archive)), 0]], twice, twice).aligned(archive)
+        Features.from_arrays(feats[[*range(len(archive)), 0]], twice, twice).aligned(archive)
 
 
 def test_features_of_a_whole_archive_serve_a_part(archive):
     feats = np.eye(len(archive), dtype=np.float32)
-    whole = Features(feats, archive.files, archive.classes)
+    whole = Features.from_arrays(feats, archive.files, archive.classes)
     assert whole.aligned(archive.subset([4, 1])).argmax(1).tolist() == [4, 1]

@@ -3,7 +3,6 @@
 import builtins
 import codecs
 import functools
-import io
 import os
 import pickle
 import subprocess
@@ -155,7 +154,7 @@ def test_damaged_pickle_never_does_more_than_refuse(tmp_path_factory, data):
 )
 def test_pickle_round_trip(feats, protocol):
     stored = content(len(feats)) | {"feats": feats}
-    read = pickles._Unpickler(io.BytesIO(pickle.dumps(stored, protocol))).load()
+    read = pickles._load(pickle.dumps(stored, protocol))
     np.testing.assert_array_equal(getattr(read["feats"], "array", read["feats"]), feats)
     assert (read["labels"], read["paths"]) == (stored["labels"], stored["paths"])
 
@@ -221,7 +220,7 @@ BOMBS = {
     "2^30 characters announced": (opcodes(b"X" + (2**30).to_bytes(4, "little")), "refused"),
     "a frame of 2^40": (opcodes(b"\x95" + (2**40).to_bytes(8, "little")), "refused"),
     "10,000 copies of one text": (opcodes(copies_of_one_text(10_000)), "many times its size"),
-    "tuples of tuples as a key": (opcodes(b")" + b"2\x86" * 90 + b"}h\x00"), "instruction b'2'"),
+    "tuples of tuples as a key": (opcodes(b")" + b"2\x86" * 90 + b"}h\x00"), "instruction DUP"),
     "a set": (opcodes(b"\x8f"), "instruction"),
     "a number of a million digits": (opcodes(b"\x8b" + (10**6).to_bytes(4, "little") + b"\x7f" * 10**6), "instruction"),
     "a list as a key": (opcodes(b"}]Ns"), "a list where a str belongs"),

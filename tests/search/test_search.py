@@ -120,7 +120,7 @@ def features(archive, encoder):
     feats = np.concatenate(
         [encoder.encode_images(encoder.preprocess(archive.read(i))[None]) for i in range(len(archive))]
     )
-    return Features(feats, archive.files, archive.classes, {"encoder": "demo", "archive": archive.name})
+    return Features.from_arrays(feats, archive.files, archive.classes, {"encoder": "demo", "archive": archive.name})
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_a_part_of_large_features_is_all_that_is_read(features, archive, encoder
     turned = archive.subset([7, 2, 9])
     expected = Searcher(features, encoder, turned)(0, "red", top=3)
     monkeypatch.setattr(features_module, "HELD_BYTES", 0)
-    again = Features(features.feats, features.files, features.classes, features.provenance)
+    again = Features.from_arrays(features.feats, features.files, features.classes, features.provenance)
     monkeypatch.setattr(Features, "feats", property(lambda self: pytest.fail("all rows were asked for")))
     pd.testing.assert_frame_equal(Searcher(again, encoder, turned)(0, "red", top=3).table, expected.table)
     with pytest.raises(IndexError, match="position 12 is outside: there are 12 rows"):
@@ -230,7 +230,7 @@ def test_without_archive_and_encoder(features):
     assert len(hits) == 3
     with pytest.raises(ValueError, match="pass archive= to search"):
         hits.gallery()
-    other = Features(features.feats, features.files, features.classes, {"encoder": "clip"})
+    other = Features.from_arrays(features.feats, features.files, features.classes, {"encoder": "clip"})
     with pytest.raises(ValueError, match=r"pass encoder=, the one that made these features \(clip\)"):
         search(other, 0, "red")
 
@@ -282,7 +282,8 @@ def test_geojson_lies_where_the_images_do(tmp_path, encoder):
             file.write(rng.integers(0, 255, (3, 32, 32), dtype=np.uint8))
     archive = Archive(tmp_path, ("0.tif", "1.tif", "2.tif"), ("", "", ""))
     feats = np.concatenate([encoder.encode_images(encoder.preprocess(archive.read(i))[None]) for i in range(3)])
-    hits = search(Features(feats, archive.files, archive.classes, {}), 1, "red", encoder=encoder, archive=archive)
+    features = Features.from_arrays(feats, archive.files, archive.classes)
+    hits = search(features, 1, "red", encoder=encoder, archive=archive)
     path = hits.to_geojson(tmp_path / "hits.geojson")
     assert json.loads(path.read_text())["features"][0]["properties"]["file"] == hits.table["file"][0]
     read = geopandas.read_file(path)

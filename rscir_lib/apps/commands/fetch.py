@@ -23,7 +23,8 @@ from tqdm.auto import tqdm
 from rscir_lib.archive import read_archive
 from rscir_lib.benchmarks.patterncom import ATTRIBUTES, CLASSES, read_patterncom
 from rscir_lib.benchmarks.ucmcom import read_ucmcom
-from rscir_lib.storage.atomic import alone_in, remove_unfinished, write_file
+from rscir_lib.storage.atomic import remove_unfinished, write_file
+from rscir_lib.storage.locks import folder_lock
 
 IMAGES_PER_CLASS = 800
 IMAGE_SIZE = (256, 256)
@@ -291,8 +292,7 @@ def fetch(root: Path, steps: Sequence[str] = PATTERNNET) -> None:
     """Fetches into a dataset root by the names of `STEPS`, in the order given; one command at a time works there."""
     if unknown := [step for step in steps if step not in STEPS]:
         raise ValueError(f"nothing to fetch is called {', '.join(map(repr, unknown))}; there are {', '.join(STEPS)}")
-    root.mkdir(parents=True, exist_ok=True)
-    with alone_in(root):
+    with folder_lock(root):
         for step in steps:
             STEPS[step](root)
             print(f"{step}: complete in {root}")

@@ -7,14 +7,12 @@ The folder it writes loads by path wherever an encoder name is taken. Interrupte
 last checkpoint, to the same bits.
 """
 
-import hashlib
 import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -26,7 +24,6 @@ import open_clip
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from filelock import FileLock, Timeout
 from PIL import Image
 from safetensors.torch import load_file, save
 from tqdm.auto import tqdm, trange
@@ -38,12 +35,13 @@ from rscir_lib.benchmarks.synthcom import HELD_OUT, training_scene
 from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.storage.atomic import remove_unfinished, write_file, write_json, write_text
+from rscir_lib.storage.digests import sha256_of, sha256_of_file
+from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.parallel import parallel_map
 
 Encode = Callable[[list[str]], np.ndarray]
 
 CHECKPOINT = "training.pt"  # stands in a folder whose training is unfinished
-LOCK = ".training.lock"
 SIZE = 64  # pixels the encoder sees
 POOL_SIZE = 80  # pixels kept per training image: room to zoom
 MODEL = {  # open_clip's ResNet form and text transformer; 11 MB in float16, 4.7 of them the token embedding
@@ -101,7 +99,8 @@ def train(
         raise ValueError(f"{len(images)} images for {len(captions)} caption lists; each image needs a caption")
     if (start is None) != (steps > 0) or (start and not cones):
         raise ValueError(f"{steps} steps, start {start}, cones {cones}: a first stage has steps or a start, then cones")
-    with _alone(folder):
+    with folder_lock(folder, seconds=0):
+        remove_unfinished(folder)
         return _train(images, captions, folder, steps, batch_size, learning_rate, seed, card, cones, start)
 
 
@@ -120,10 +119,10 @@ def _train(
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
-    started_from = hashlib.sha256((start / WEIGHTS).read_bytes()).hexdigest() if start else ""
+    started_from = sha256_of_file(start / WEIGHTS) if start else ""
     second = asdict(cones) if cones else {}
     settings = [config, captions, steps, batch_size, learning_rate, seed, device, second, started_from]
-    task = hashlib.sha256(json.dumps(settings).encode() + images.tobytes()).hexdigest()
+    task = sha256_of(json.dumps(settings), images)
     write_json(folder / CONFIG, config, indent=2)
 
     texts = {text: row for row, text in enumerate(dict.fromkeys(t for group in captions for t in group))}
@@ -179,7 +178,7 @@ def _train(
         "optimiser": f"AdamW, {batch_size} pairs a step, cosine, seed {seed}",
         "time": f"{(time.monotonic() - started) / 60:.1f} min on {device}, {torch.get_num_threads()} threads",
         "versions": ", ".join(f"{package} {version(package)}" for package in ("torch", "open_clip_torch")),
-        "sha256": hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(),
+        "sha256": sha256_of_file(folder / WEIGHTS),
     }
     history = pd.Series(losses, name="loss")
     _write_card(folder, card, facts, history)
@@ -216,18 +215,6 @@ def _set_apart(model: torch.nn.Module, images: torch.Tensor, tokens: torch.Tenso
     direction = torch.randn_like(model.ln_final.bias)  # what the text tower adds goes through its projection
     model.ln_final.bias += cones.text * text * direction / (direction @ model.text_projection).norm()
     model.logit_scale.fill_(-math.log(cones.temperature))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """The folder, made if need be and written by no other process meanwhile."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / LOCK, timeout=0, is_singleton=True):  # so that adapt and train share it
-            remove_unfinished(folder)
-            yield
-    except Timeout:
-        raise ValueError(f"{folder}: another process trains here; wait for it, or choose another folder") from None
 
 
 def _write_checkpoint(path: Path, task: str, parts: Mapping[str, Any], past: dict) -> None:
@@ -311,8 +298,9 @@ def zero_shot_accuracy(features: np.ndarray, labels: Sequence[str], encode_texts
 
 DEMO_CARD = """# The demo encoder
 
-A small CLIP in open_clip's terms, trained from scratch on *synthetic* aerial scenes only: `rscir_lib.benchmarks.synthcom` draws
-them on the fly, from a random stream that no benchmark uses, with captions in varied wording, bare values among them.
+A small CLIP in open_clip's terms, trained from scratch on *synthetic* aerial scenes only:
+`rscir_lib.benchmarks.synthcom` draws them on the fly, from a random stream that no benchmark uses, with captions in
+varied wording, bare values among them.
 
 Its similarities are shaped like real CLIP's: two images are more alike than an image and a text, and their similarities
 spread more. After a plain contrastive stage, a constant is added to each tower, the stronger one to the texts', so that
@@ -393,7 +381,7 @@ def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int
     train_on, held_out = split(archive, seed=seed)
     used = [i for i in train_on if captions[i]]
     tqdm.write(f"training on {len(used)} images of {len(archive)}; {len(train_on) - len(used)} more have no caption")
-    with _alone(folder):
+    with folder_lock(folder, seconds=0):
         for file, part in (("train.csv", train_on), ("heldout.csv", held_out)):
             write_listing(archive.subset(part), folder / file)
         with ThreadPoolExecutor() as pool:

@@ -42,7 +42,8 @@ from rscir_lib.runs import (
     read_json,
     run_of,
 )
-from rscir_lib.storage.atomic import alone_in, remove_unfinished, write_json
+from rscir_lib.storage.atomic import remove_unfinished, write_json
+from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.measuring import measured
 from rscir_lib.storage.project import ROOT
 
@@ -183,7 +184,7 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
     """
     run = run_of(parameters)
     copy, stamp = run / "notebooks" / notebook.name, run / "notebooks" / f"{notebook.stem}.json"
-    with alone_in(run):
+    with folder_lock(run):
         for room in ("notebooks", "tables", "figures"):  # the features have a lock of their own
             remove_unfinished(run / room)
         if not (force or parameters.get("OVERWRITE")) and _stands(stamp, notebook, parameters, run):

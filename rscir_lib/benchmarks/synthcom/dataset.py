@@ -12,7 +12,8 @@ from rscir_lib.benchmarks.patterncom import read_patterncom
 from rscir_lib.benchmarks.synthcom.canvas import SIZE
 from rscir_lib.benchmarks.synthcom.registry import CLASSES
 from rscir_lib.benchmarks.synthcom.scenes import describe, paint
-from rscir_lib.storage.atomic import alone_in, remove_unfinished, write_file, write_json, write_text
+from rscir_lib.storage.atomic import remove_unfinished, write_file, write_json, write_text
+from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.parallel import parallel_map
 
 MARKER = "synthcom.json"
@@ -49,8 +50,7 @@ def draw_synthcom(root: str | Path, seed: int = 0, images_per_class: int = 36, w
     numbers = range(1, images_per_class + 1)
     names = {(name, number): f"{name}{number:0{digits}d}.jpg" for name in sorted(CLASSES) for number in numbers}
     if not _marked(root, facts) or _missing(root, names) or not _has_tables(root):
-        root.mkdir(parents=True, exist_ok=True)
-        with alone_in(root):
+        with folder_lock(root):
             if not _marked(root, facts):  # again: another process may have been here
                 write_json(root / MARKER, facts, indent=2)  # first: images without it are somebody else's
             remove_unfinished(root)

@@ -28,7 +28,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import cost, scale
-from bench.measure import DIM, Report, machine, unit
+from bench.measure import DIM, Report, machine, timed, unit
 from rscir_lib.archive import Archive, read_image
 from rscir_lib.benchmarks import synthcom
 from rscir_lib.benchmarks.base import Benchmark
@@ -41,7 +41,7 @@ from rscir_lib.features import features as features_module
 from rscir_lib.ranking import engine
 from rscir_lib.search import top_k
 from rscir_lib.similarity.moments import Database, Moments
-from rscir_lib.storage.measuring import measured, timed
+from rscir_lib.storage.measuring import measured
 
 PATTERNNET = 30_400  # images
 LAMBDAS = tuple(np.arange(11) / 10)
@@ -154,7 +154,7 @@ def bench_evaluator(report: Report, quick: bool) -> None:
     images, dim, sample = (760, 32, 5) if quick else (PATTERNNET, DIM, 40)
     benchmark = patterncom_shaped(images)
     archive = benchmark.archive
-    features = Features(random_features(archive.classes, dim), archive.files, archive.classes, {})
+    features = Features.from_arrays(random_features(archive.classes, dim), archive.files, archive.classes, {})
     n = len(benchmark.queries)
     positives = [len(target) for target in benchmark.targets]
     sizes = f"{len(archive)} x {dim}, {n} composed queries, {min(positives)} to {max(positives)} positives"

@@ -2,11 +2,16 @@
 
 import os
 import platform
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
+
+from rscir_lib.storage.measuring import memory_mib
 
 DIM = 768  # of ViT-L-14's features
 
@@ -37,3 +42,25 @@ def machine() -> str:
 def unit(rows: np.ndarray) -> np.ndarray:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return rows
+
+
+def timed(function: Callable, *arguments, **options) -> tuple[float, object]:
+    """Seconds that a call took, and what it returned."""
+    start = time.perf_counter()
+    result = function(*arguments, **options)
+    return time.perf_counter() - start, result
+
+
+def anonymous_mib() -> float:
+    """As `memory_mib`, without the pages of files, which the system takes back when it wants them. Linux alone tells
+    them apart; elsewhere they count."""
+    total, this = 0, psutil.Process()
+    for process in (this, *this.children(recursive=True)):
+        try:
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            if process == this:  # no Linux
+                return memory_mib()
+            continue  # it has just ended
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
+    return total / 2**10

@@ -20,14 +20,14 @@ from matplotlib.figure import Figure
 from scipy.special import ndtr
 from tqdm.auto import tqdm
 
-from bench.measure import DIM, Report, machine, unit
+from bench.measure import DIM, Report, anonymous_mib, machine, timed, unit
 from rscir_lib.features import Features, read_features, store
 from rscir_lib.features.store import Shard, Stamp
 from rscir_lib.ranking import engine
 from rscir_lib.ranking.engine import Resident, ranks, resolve_device, top_k
 from rscir_lib.similarity.moments import Moments
 from rscir_lib.similarity.scales import best_first
-from rscir_lib.storage.measuring import anonymous_mib, measured, timed
+from rscir_lib.storage.measuring import measured
 from rscir_lib.storage.parallel import each, parallel_map
 
 IMAGES = 10_000_000
@@ -192,11 +192,9 @@ def some_of(features: Features, images: int) -> Features:
     shards = list(features.shards())
     whole = [i for i, rows in enumerate(np.cumsum([shard.rows for shard in shards]), 1) if rows <= images]
     if whole:
-        found = Features.__new__(Features)
-        found._hold(tuple(shards[: whole[-1]]), features.provenance, {})
-        return found
+        return Features(shards[: whole[-1]], features.provenance)
     rows = shards[0].feats[:images].astype(np.float32)
-    return Features(rows, shards[0].files[:images], shards[0].classes[:images])
+    return Features.from_arrays(rows, shards[0].files[:images], shards[0].classes[:images])
 
 
 def bench_store(report: Report, folder: Path, images: int, dim: int, shard_bytes: int) -> Features:
@@ -239,8 +237,7 @@ def bench_scan(report: Report, features: Features, asked: Asked) -> tuple[np.nda
 
 def bench_core(report: Report, features: Features, queries: int) -> None:
     """What a row costs one core, by its own clock, in one thread: constants of `cost.py`."""
-    some = Features.__new__(Features)
-    some._hold((next(features.shards()),), features.provenance, {})
+    some = Features([next(features.shards())], features.provenance)
     asked, threads = Asked.of(some, queries), torch.get_num_threads()
     asks = {"row_alone_ns": asked.first(1).search, "row_search_ns": asked.search, "row_rank_ns": asked.ranks}
     torch.set_num_threads(1)

@@ -1,0 +1,130 @@
+"""The encoders that are known by name, and loading one by name or folder. Weights come from disk only."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from open_clip.constants import INCEPTION_MEAN, INCEPTION_STD, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+from rscir_lib.encoders import openclip, stored, transformers
+from rscir_lib.encoders.base import PRECISIONS, Encoder, one_of
+from rscir_lib.storage.device import torch_device
+from rscir_lib.storage.project import DATA
+
+DEMO_FOLDER = DATA / "demo_encoder"
+# (name, architecture, device, precision, models_root); architecture None is the loader's default
+Loader = Callable[[str, str | None, torch.device, str, Path], Encoder]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An encoder of open_clip's whose weights are one file under the models root.
+
+    The activation (GELU or QuickGELU) and mean/std belong to the checkpoint, not to the architecture's name.
+    """
+
+    models: dict[str, str]  # architecture -> open_clip's model name
+    file: str  # under the models root, {architecture} filled in
+    source: str
+    licence: str
+    default: str = "ViT-L-14"
+    stats: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)  # where not OpenAI's
+    sha256: dict[str, str] = field(default_factory=dict)  # architecture -> digest of the file, where known
+
+    def __call__(
+        self, name: str, architecture: str | None, device: torch.device, precision: str, models_root: Path
+    ) -> Encoder:
+        """Load it; see `load_encoder`."""
+        architecture = one_of(self.models, architecture or self.default, f"architecture of {name}")
+        weights = models_root / self.file.format(architecture=architecture)
+        if not weights.is_file():
+            raise FileNotFoundError(f"{weights} is missing: run `make fetch`, or put it there by hand ({self.source})")
+        stats = self.stats.get(architecture, (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+        return openclip.load_checkpoint(
+            name, architecture, device, precision, self.models, weights, stats, self.sha256.get(architecture)
+        )
+
+
+def _demo(name: str, architecture: str | None, device: torch.device, precision: str, models_root: Path) -> Encoder:
+    """The bundled encoder, which has seen synthetic scenes only."""
+    return openclip.load_folder(name, architecture, device, precision, DEMO_FOLDER)
+
+
+_PLAIN = {name: name for name in ("RN50", "ViT-B-32", "ViT-L-14")}
+_QUICK = {name: f"{name}-quickgelu" for name in _PLAIN}
+ENCODERS: dict[str, Loader] = {
+    "demo": _demo,
+    # as WeiCom's authors loaded them: plain GELU, OpenAI's mean and std
+    "clip": Entry(_PLAIN, "CLIP-{architecture}.bin", "the WeiCom authors' drive folder", "MIT"),
+    "remoteclip": Entry(_PLAIN, "RemoteCLIP-{architecture}.pt", "hub: chendelong/RemoteCLIP", "Apache-2.0"),
+    # OpenAI's weights with the activation they were trained with
+    "clip-openai": Entry(
+        _QUICK, "OpenAI-{architecture}.safetensors", "hub: timm/*_clip_224.openai, timm/resnet50_clip.openai", "MIT"
+    ),
+    "clip-laion2b": Entry(
+        {name: name for name in ("ViT-B-32", "ViT-L-14")},
+        "LAION2B-{architecture}.safetensors",
+        "hub: laion/CLIP-ViT-L-14-laion2B-s32B-b82K, laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+        "MIT",
+        stats={"ViT-L-14": (INCEPTION_MEAN, INCEPTION_STD)},  # the ViT-B-32 was trained with OpenAI's
+    ),
+    # started from OpenAI's weights, the ViT-H-14 from LAION's (their README; of the ViT-L-14 it says nothing)
+    "georsclip": Entry(
+        {"ViT-B-32": "ViT-B-32-quickgelu", "ViT-L-14": "ViT-L-14-quickgelu", "ViT-H-14": "ViT-H-14"},
+        "ckpt/RS5M_{architecture}.pt",
+        "hub: Zilun/GeoRSCLIP",
+        "see the page of its source",
+    ),
+    # their cross_modal_retrieval.ipynb: the ViT-L-14 with QuickGELU, the ViT-B-32 (from LAION's) without
+    "skyclip": Entry(
+        {"ViT-B-32": "ViT-B-32", "ViT-L-14": "ViT-L-14-quickgelu"},
+        "SkyCLIP-{architecture}.pt",
+        "epoch_20.pt in SkyCLIP_ViT_L14_top30pct.zip or SkyCLIP_ViT_B32_top50pct.zip, "
+        "https://github.com/wangzhecheng/SkyScript",
+        "MIT (the repository's)",
+    ),
+}
+
+# A folder is known by its config: open_clip's and transformers' own formats, as the hub hands them out; or by a table
+FOLDERS: dict[str, Loader] = {
+    openclip.CONFIG: openclip.load_folder,
+    transformers.CONFIG: transformers.load_folder,
+    stored.TABLE: stored.load_stored,
+}
+
+
+def load_encoder(
+    name: str | Path,
+    architecture: str | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    models_root: str | Path | None = None,
+) -> Encoder:
+    """Load an encoder by its registry name or by its folder. No request is made, whatever a config names.
+
+    Args:
+        name: a key of `ENCODERS`, or a folder with open_clip_config.json or, for transformers, config.json.
+        architecture: one of the entry's; None or "" for its default.
+        device: "auto" (CUDA, else MPS, else CPU) or a torch device.
+        precision: of the towers: float32, bfloat16 or float16. Features come out in float32 whatever it is.
+        models_root: folder of the checkpoint files, for the keys of `ENCODERS`; "models" if not given.
+
+    Raises:
+        FileNotFoundError: a file is missing; says which, where it belongs and how to get it.
+        ValueError: unknown name, architecture, device or precision; a config with keys or values out of bounds; a
+            file that holds anything but tensors, does not fit the architecture, or has another sha256 than expected.
+    """
+    one_of(PRECISIONS, precision, "precision")
+    if not isinstance(name, str | Path) or not str(name):
+        raise ValueError(f"an encoder is given by name or folder, not by {name!r}; one of {', '.join(ENCODERS)}")
+    place = torch_device(device)
+    if name in ENCODERS:
+        root = Path(models_root or "models").expanduser()
+        return ENCODERS[name](name, architecture or None, place, precision, root)
+    folder = Path(name).expanduser()
+    for config, load in FOLDERS.items():
+        if (folder / config).is_file():
+            return load(folder.resolve().name, architecture or None, place, precision, folder)
+    known, configs = ", ".join(ENCODERS), " or ".join(FOLDERS)
+    raise ValueError(f"unknown encoder {str(name)!r}: one of {known}, or a folder with {configs}")

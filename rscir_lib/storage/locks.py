@@ -1,0 +1,50 @@
+"""One process at a time in a folder."""
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+@contextmanager
+def folder_lock(folder: Path, seconds: float | None = None) -> Iterator[None]:
+    """A folder, made if need be, for this process alone; the lock of a killed process is none.
+
+    A process may lock a folder that it has locked.
+
+    Args:
+        folder: The folder.
+        seconds: How long to wait for another process. None waits until it has ended, and says so.
+
+    Raises:
+        BlockingIOError: Naming the process that still works there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / ".lock"
+    lock = FileLock(note, is_singleton=True)
+    with suppress(Timeout):
+        lock.acquire(timeout=seconds or 0)
+    if not lock.is_locked:
+        holder = "a process"
+        with suppress(OSError):  # Windows lets nobody read it
+            holder = note.read_text(errors="replace") or holder
+        if seconds is not None:
+            raise BlockingIOError(
+                errno.EAGAIN,
+                f"{folder}: another command is at work here ({holder}). Wait until it has ended and call again, or "
+                "choose another folder",
+            )
+        print(f"      another command works in {folder} ({holder}); waiting until it is done", flush=True)
+        lock.acquire()
+    try:
+        with suppress(OSError):  # a full disk: the lock holds without its note
+            since = time.strftime("%d %B, %H:%M:%S")
+            note.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {since}")
+        yield
+    finally:
+        lock.release()
