@@ -1,0 +1,61 @@
+"""Lambda read off the similarities themselves, without a label (notebooks/book/lambda.md derives it)."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+BEGIN = 0.97  # quantile above which the upper distribution begins: few images answer a query
+STEPS = 40  # of expectation maximisation; the answer changes by less than its spread over queries from 20 on
+NARROWEST = 0.05  # of a standard deviation, in z: equal similarities must not shrink a distribution to a point
+QUERIES = 300  # a sample: from 200 on lambda stays within 0.08
+ROWS = 2**16  # of the archive, evenly spaced: more images shift nothing that is read off the bulk of them
+
+
+class Mixture(NamedTuple):
+    """Two normal distributions, (B,) of each: means, standard deviations, and the upper one's share."""
+
+    low_mean: np.ndarray
+    low_std: np.ndarray
+    high_mean: np.ndarray
+    high_std: np.ndarray
+    share: np.ndarray
+
+
+def two_normals(z: np.ndarray, steps: int = STEPS) -> Mixture:
+    """The mixture of two normal distributions that fits each row of z-scores (B, N), by expectation maximisation."""
+    high = (z >= np.quantile(z, BEGIN, axis=1, keepdims=True)).astype(np.float64)  # share of each image in the upper
+    for _ in range(steps):
+        sides = []
+        for part in (1 - high, high):
+            size = np.maximum(part.sum(axis=1, keepdims=True), 1e-12)
+            mean = (part * z).sum(axis=1, keepdims=True) / size
+            std = np.sqrt((part * (z - mean) ** 2).sum(axis=1, keepdims=True) / size).clip(min=NARROWEST)
+            sides.append((mean, std, np.log(size / z.shape[1] / std) - ((z - mean) / std) ** 2 / 2))
+        high = 1 / (1 + np.exp((sides[0][2] - sides[1][2]).clip(-500, 500)))
+    (low_mean, low_std, _), (high_mean, high_std, _) = sides
+    return Mixture(*(a[:, 0] for a in (low_mean, low_std, high_mean, high_std)), high.mean(axis=1))
+
+
+def fisher_lambda(image: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """Lambda of each query from z-scores (B, N) to its image and its text: the weights with which a sum separates the
+    two distributions best, D / s^2 a side. 0.5 where neither side has an upper distribution."""
+    weights = []
+    for z in (image, text):
+        fit = two_normals(z)
+        weights.append(np.maximum(fit.high_mean - fit.low_mean, 0) / fit.high_std**2)
+    total = weights[0] + weights[1]
+    return np.divide(weights[1], total, out=np.full(len(total), 0.5), where=total > 0)
+
+
+def auto_lambda(similarities: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float, float]:
+    """Median, rounded to a hundredth as no more is known, and quartiles of the lambda of some queries.
+
+    similarities: pairs of (B, N) to images and to texts, a batch of queries each.
+    """
+    found = []
+    for pair in similarities:
+        centred = [s - s.mean(axis=1, keepdims=True) for s in pair]
+        found.append(fisher_lambda(*(s / np.maximum(s.std(axis=1, ddof=1, keepdims=True), 1e-12) for s in centred)))
+    low, median, high = np.quantile(np.concatenate(found), [0.25, 0.5, 0.75])
+    return round(float(median), 2), float(low), float(high)
