@@ -14,7 +14,9 @@ def write_trec(
     """Writes ranked lists as a TREC run, and the relevant images as qrels, for trec_eval, ranx and others.
 
     Topics are named by the queries' index, documents by the archive's files, with blanks as %20. Scores are k, k - 1,
-    ..., since a list has ranks alone. Unknown images are in neither file.
+    ..., since a list has ranks alone. Unknown images are in neither file. A topic that nothing answers gets a line that
+    says so, of relevance 0: without one trec_eval leaves it out of its means, where `evaluate` counts it as 0.
+    MAP of lists cut at k counts what is relevant below as never found; write k = len(archive) for `evaluate`'s AP.
 
     Args:
         benchmark: The queries.
@@ -31,8 +33,9 @@ def write_trec(
     ]
     write_text(run, "".join(lines))
     relevant = [
-        f"{topic} 0 {documents[position]} 1\n"
+        f"{topic} 0 {documents[position]} {int(bool(answers))}\n"
         for topic, target in zip(benchmark.queries.index, benchmark.queries["target"], strict=True)
-        for position in benchmark.targets[target].tolist()
+        for answers in [benchmark.targets[target].tolist()]
+        for position in answers or [0]
     ]
     write_text(qrels, "".join(relevant))

@@ -1,5 +1,8 @@
 """Ranked lists as TREC files, judged by another library."""
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -47,3 +50,22 @@ def test_unknown_images_are_in_no_file(case, tmp_path):
     topic, q0, document, rank, score, name = lines[0].split()
     assert (topic, q0, rank, score, name) == (str(condensed.queries.index[0]), "Q0", "1", "90", "rscir")
     assert document in condensed.archive.files
+
+
+@pytest.mark.filterwarnings("ignore")  # ranx's own
+@pytest.mark.parametrize("depth", [90, 5])
+def test_a_topic_that_nothing_answers_counts(case, tmp_path, depth):
+    """trec_eval and ranx take their means over the topics of the qrels; a cut list loses what lies below."""
+    import ranx
+
+    benchmark, features = case
+    queries = benchmark.queries.assign(target=[len(benchmark.targets), *benchmark.queries["target"][1:]])
+    benchmark = replace(benchmark, queries=queries, targets=(*benchmark.targets, np.empty(0, np.int64)))
+    rows = evaluate(benchmark, features, text_encoder(8), ["weicom"], [0.3], "cpu", progress=False, return_ranks=True)
+    lists = top_lists(benchmark, features, text_encoder(8), "weicom", 0.3, depth, "cpu", progress=False)
+    write_trec(benchmark, lists, tmp_path / "run.trec", tmp_path / "qrels.trec")
+    qrels, run = (kind.from_file(str(tmp_path / f"{name}.trec"), kind="trec")
+                  for kind, name in ((ranx.Qrels, "qrels"), (ranx.Run, "run")))  # fmt: skip
+    cut = [sum(np.arange(1, len(r) + 1)[r <= depth] / r[r <= depth]) / max(len(r), 1) for r in rows["ranks"]]
+    assert ranx.evaluate(qrels, run, "map") == pytest.approx(np.mean(cut), abs=1e-9)
+    assert depth < 90 or np.mean(cut) == pytest.approx(rows["AP"].mean())
