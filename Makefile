@@ -31,7 +31,7 @@ export $(NAMED) IMAGES CAPTIONS OUT
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test fuzz mutants lint lint-js format lab explore page book course bench scale chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test fuzz mutants lambdas lint lint-js format lab explore page book course bench scale chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes 
 
 test: $(READY) lint ## lint, the library's tests, the notebooks through papermill and nbval
 	$(RUN) pytest --nbval-lax --nbval-current-env tests notebooks $(ARGS)
+
+lambdas: $(READY) ## WHUCom's methods, and lambda without a label (ARGS=a folder of RS-TransCLIP's features)
+	$(BIN)/python tests/campaigns/lambdas.py $(ARGS)
 
 fuzz: $(READY) ## damaged files of every kind to every reader (ARGS=--quick, or a part of a reader's name)
 	$(BIN)/python tests/campaigns/fuzz.py $(ARGS)
