@@ -144,7 +144,7 @@ def randomisation_test(a: pd.DataFrame, b: pd.DataFrame, samples: int = 10_000, 
 
 
 def holm(p_values: Mapping[str, float]) -> pd.Series:
-    """p-values corrected for their number (Holm 1979): among all that are below 0.05, any is wrong in 5 % at most."""
+    """p-values corrected for their number (Holm 1979): the chance that any below 0.05 is a false alarm is 5 %."""
     p = pd.Series(p_values, dtype=float).sort_values()
     return (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1).reindex(list(p_values))
 

@@ -74,6 +74,8 @@ def mirror(source: Path, executed: Path) -> None:
         "README.md",
         "LICENSE",
         "CITATION.cff",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
         "figures",
         "data/README.md",
         "data/published",
@@ -98,7 +100,13 @@ def mirror(source: Path, executed: Path) -> None:
     pages = sorted(path.stem for path in PAGES.glob("*.md"))
     parts = {
         "Notebooks": [f"notebooks/{path.stem}" for path in notebooks],
-        "Pages": [*(f"notebooks/book/{page}" for page in pages), "data/README", "data/demo_encoder/README"],
+        "Pages": [
+            *(f"notebooks/book/{page}" for page in pages),
+            "data/README",
+            "data/demo_encoder/README",
+            "CONTRIBUTING",
+            "CHANGELOG",
+        ],
         "Library": ["api/index"],
     }
     with open(source / "index.md", "a", encoding="utf-8") as index:
