@@ -66,8 +66,8 @@ def test_every_page_is_there(site):
         assert (site / "notebooks" / f"{path.stem}.html").is_file()
     for path in book.PAGES.glob("*.md"):
         assert (site / "notebooks" / "book" / f"{path.stem}.html").is_file()
-    api = (site / "api" / "rscir_lib.evaluation.html").read_text(encoding="utf-8")
-    assert 'id="rscir_lib.evaluation.evaluate"' in api
+    api = (site / "api" / "rscir_lib.evaluation.evaluate.html").read_text(encoding="utf-8")
+    assert 'id="rscir_lib.evaluation.evaluate.evaluate"' in api
     assert "searchindex.js" in (site / "search.html").read_text(encoding="utf-8")
 
 

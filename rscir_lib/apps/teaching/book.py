@@ -65,6 +65,9 @@ CONFIG = {
 MOVING = {"application/vnd.jupyter.widget-view+json"}  # needs a kernel
 
 
+OTHER_PAGES = ["data/README", "data/whucom/README", "data/demo_encoder/README", "CONTRIBUTING", "CHANGELOG"]
+
+
 def mirror(source: Path, executed: Path) -> None:
     """Lays out what the book is made of, as it lies in the project, with the executed notebooks in place of the others.
 
@@ -74,39 +77,32 @@ def mirror(source: Path, executed: Path) -> None:
         "README.md",
         "LICENSE",
         "CITATION.cff",
-        "CONTRIBUTING.md",
-        "CHANGELOG.md",
+        *(f"{page}.md" for page in OTHER_PAGES),
         "figures",
-        "data/README.md",
+        "data/demo_encoder/loss.png",
         "data/published",
         "notebooks/book",
     ):
         copy = shutil.copytree if (ROOT / place).is_dir() else shutil.copy
         (source / place).parent.mkdir(parents=True, exist_ok=True)
         copy(ROOT / place, source / place)
-    shutil.copytree(
-        ROOT / "data/demo_encoder", source / "data/demo_encoder", ignore=shutil.ignore_patterns("*.safetensors")
-    )
     (source / "README.md").rename(source / "index.md")
     notebooks = sorted(executed.glob("[0-9]*.ipynb"))
     for path in notebooks:
         nbformat.write(_readable(nbformat.read(path, as_version=4)), source / "notebooks" / path.name)
-    modules = [module.name for module in pkgutil.walk_packages(rscir_lib.__path__, "rscir_lib.")]
-    modules = [name for name in modules if not name.endswith("__main__")]
+    # a package has its docstring alone: the names that it gives are described where they lie
+    members = {
+        m.name: "" if m.ispkg else "   :members:\n" for m in pkgutil.walk_packages(rscir_lib.__path__, "rscir_lib.")
+    }
+    modules = [name for name in members if not name.endswith("__main__")]
     (source / "api").mkdir()
     for name in modules:
-        text = f"# {name.removeprefix('rscir_lib.')}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n"
+        text = f"# {name.removeprefix('rscir_lib.')}\n\n```{{eval-rst}}\n.. automodule:: {name}\n{members[name]}```\n"
         (source / "api" / f"{name}.md").write_text(text, encoding="utf-8")
     pages = sorted(path.stem for path in PAGES.glob("*.md"))
     parts = {
         "Notebooks": [f"notebooks/{path.stem}" for path in notebooks],
-        "Pages": [
-            *(f"notebooks/book/{page}" for page in pages),
-            "data/README",
-            "data/demo_encoder/README",
-            "CONTRIBUTING",
-            "CHANGELOG",
-        ],
+        "Pages": [f"notebooks/book/{page}" for page in pages] + OTHER_PAGES,
         "Library": ["api/index"],
     }
     with open(source / "index.md", "a", encoding="utf-8") as index:
