@@ -22,6 +22,10 @@ READY := $(VENV)/.ready
 UV := $(shell grep -o '^uv==[0-9.]*' requirements.lock)
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBSTRIPOUT := nbstripout --keep-count --keep-id --extra-keys=metadata.language_info.version $(NOTEBOOKS)
+# two to four processes test at once, each with one thread; each kernel and browser beside them takes memory, too
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
+PYTEST := pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+UNMARKED := not (slow or browser or notebook or campaign)
 # the shell takes what a user gives from its environment, so that spaces and quotes in it stay as they are
 NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION SCHEDULER
 RESULTS := 01 02 04 05 09 --show 04_beside_chance,04_against_average,05_normalisation,09_how_sure
@@ -31,7 +35,7 @@ export $(NAMED) IMAGES CAPTIONS OUT
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test fuzz mutants lambdas lint lint-js format lab explore page book course bench scale chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test test-fast fuzz mutants lambdas lint lint-js format lab explore page book course bench scale chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,8 +111,11 @@ rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes 
 
 ##@ Work on the workbook itself
 
-test: $(READY) lint ## lint, the library's tests, the notebooks through papermill and nbval
-	$(RUN) pytest --nbval-lax --nbval-current-env tests notebooks $(ARGS)
+test: $(READY) lint ## lint, all tests, the notebooks through papermill and nbval: ten minutes on two cores
+	$(RUN) $(PYTEST) --durations=20 --nbval-lax --nbval-current-env tests notebooks $(ARGS)
+
+test-fast: $(READY) ## a minute's worth of the tests, without lint: before each commit
+	$(RUN) $(PYTEST) -p no:nbval --hypothesis-profile=fast -m "$(UNMARKED)" tests $(ARGS)
 
 lambdas: $(READY) ## WHUCom's methods, and lambda without a label (ARGS=a folder of RS-TransCLIP's features)
 	$(BIN)/python tests/campaigns/lambdas.py $(ARGS)
@@ -119,9 +126,10 @@ fuzz: $(READY) ## damaged files of every kind to every reader (ARGS=--quick, or 
 mutants: $(READY) ## change operators and numbers one by one: does a test notice? (ARGS=ranking or ARGS="--sample 100")
 	$(BIN)/python tests/campaigns/mutants.py $(ARGS)
 
-lint: $(READY) lint-js ## ruff on code and notebooks; notebooks committed clean; JavaScript where npm is there
+lint: $(READY) lint-js ## ruff on code and notebooks, mypy on the core; notebooks committed clean; JavaScript where npm is there
 	$(RUN) ruff check
 	$(RUN) ruff format --check
+	$(RUN) mypy
 	$(RUN) $(NBSTRIPOUT) --verify
 
 lint-js: ## the explorer's and the labeller's JavaScript: format, lint, types (needs npm; a few seconds)

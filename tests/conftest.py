@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: optional real data, a browser, JupyterLab."""
+"""What holds for every test: its kind, who runs it, fixtures (optional real data, a browser, JupyterLab)."""
 
 import os
 import re
@@ -12,13 +12,53 @@ from pathlib import Path
 # threads that wait sleep: tests share the cores with browsers, kernels and each other, and with threads that spin
 # instead an operation waits for a core each time. Before torch is imported; kernels inherit it
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by the other workers
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import papermill
+import hypothesis
 import pytest
-from browser import browser, find_browser
 
-from rscir_lib.apps.commands import workbook
-from rscir_lib.storage.project import ROOT
+# the library is imported by the fixtures that need it: the process that hands out the tests runs none
+ROOT = Path(__file__).parents[1]
+sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema builds its grammars for a second, to check no address here
+
+# how many random examples, for 100 that a test asks for by `helpers.examples`: --hypothesis-profile=fast
+for profile, number in {"fast": 15, "default": 100, "full": 1000}.items():
+    hypothesis.settings.register_profile(profile, max_examples=number, deadline=None)
+
+# the long chains first, or one worker would be left with them when the other has nothing to do
+FIRST = ("notebook", "browser", "campaign", "slow")
+KINDS_BY_FIXTURE = {"chromium": "browser", "kernel": "notebook"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects, and before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by what it is and uses, and keep together what one worker had better run."""
+    for item in items:
+        if item.path.suffix == ".ipynb":  # nbval's: they write into one folder, in this order
+            item.add_marker(pytest.mark.notebook)
+            item.add_marker(pytest.mark.xdist_group("notebooks in their place"))
+            continue
+        if "campaigns" in item.path.parts:
+            item.add_marker(pytest.mark.campaign)
+            item.add_marker(pytest.mark.timeout(1200, method="thread"))  # they use SIGALRM themselves
+        for fixture, kind in KINDS_BY_FIXTURE.items():
+            if fixture in item.fixturenames:
+                item.add_marker(getattr(pytest.mark, kind))
+        shared = [made[-1] for name, made in item._fixtureinfo.name2fixturedefs.items() if made[-1].scope == "module"]
+        if shared:  # made once
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+    def turn(item: pytest.Item) -> int:
+        names = {mark.name for mark in item.iter_markers()}
+        return next((i for i, name in enumerate(FIRST) if name in names), len(FIRST))
+
+    items.sort(key=turn)
+
+
+@pytest.fixture(scope="session")
+def kernel() -> None:
+    """Asked for by whatever starts the kernel of a notebook: each takes seconds to import what it needs."""
 
 
 def optional_data(variable: str, what: str) -> Path:
@@ -42,6 +82,8 @@ def whu_root() -> Path:
 @pytest.fixture(scope="module")
 def chromium():
     """A browser, in one module at a time: its event loop stands in the way of another's."""
+    from browser import browser, find_browser
+
     if find_browser() is None:
         pytest.skip("no Chromium or Chrome on the PATH to open the page with")
     with browser() as found:
@@ -80,9 +122,11 @@ class Lab:
 
     def address(self, notebook: str, **parameters: object) -> str:
         """Where a notebook of the workbook is opened with these parameters."""
+        import papermill
+
         name = f"{notebook}.ipynb"
         papermill.execute_notebook(
-            str(workbook.NOTEBOOKS / name), str(self.folder / name), parameters, prepare_only=True
+            str(ROOT / "notebooks" / name), str(self.folder / name), parameters, prepare_only=True
         )
         return f"{self.root}/lab/tree/{name}"
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import rasterio
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from rasterio.transform import from_origin
 
@@ -9,6 +10,16 @@ from rscir_lib.features import Features
 
 VALUES = ("red", "two", "oval")
 UTM = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_400_000, 10, 10)}
+
+
+def examples(number):
+    """Hypothesis' settings: so many random examples; with --hypothesis-profile=fast fewer, with full ten times."""
+    share = settings.default.max_examples / 100
+    checks = [
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+    ]  # tests make folders anew themselves
+    return settings(max_examples=max(2, round(number * share)), deadline=None, suppress_health_check=checks)
 
 
 def unit(x):

@@ -167,7 +167,7 @@ def prove(number: str, **given: object) -> Path:
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory):
+def given(tmp_path_factory, kernel):
     """Parameters of a small run on a small synthetic benchmark."""
     folder = tmp_path_factory.mktemp("notebooks")
     root = draw_synthcom(folder / "small", images_per_class=8, workers=1)
@@ -370,7 +370,7 @@ def test_11_compare(given, tmp_path, benchmark, features, encoder):
 
 
 @pytest.fixture(scope="module")
-def unlabelled(tmp_path_factory):
+def unlabelled(tmp_path_factory, kernel):
     """Parameters of a flat folder of GeoTIFFs, without classes or labels, its name with a space and an umlaut."""
     folder = tmp_path_factory.mktemp("own pictures für")
     (folder / "archive").mkdir()
@@ -440,7 +440,7 @@ def test_a_position_outside_the_archive_is_named(unlabelled):
         run("06", **unlabelled, POSITION=99999, DEVICE="cpu")
 
 
-def test_real_images(ucm_root, tmp_path):
+def test_real_images(ucm_root, tmp_path, kernel):
     """All six on real JPEGs of uneven sizes with human labels: nothing in the chain is special to synthetic data."""
     lines = [
         f"images/{path.parent.name}/{path.name} 0 {path.parent.name}\n"

@@ -39,6 +39,7 @@ def test_the_import_alone_loads_no_library():
     assert done.stdout.strip() == "set()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["", "import rscir_lib.search", "from rscir_lib.search import Searcher"])
 def test_search_can_be_called_whoever_imported_its_package_first(first):
     """The package `rscir_lib.search` and the function `search` bear one name."""

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from analysis_rows import made_up
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import unit
+from helpers import examples, unit
 from rscir_lib.analysis import balanced_lambda, choose_lambda, choose_lambdas, folds, lambda_choices, rows_of
 
 
@@ -56,7 +56,8 @@ def test_nothing_to_choose(case, rows):
     pd.testing.assert_frame_equal(found["image"], rows_of(rows, "image"))
 
 
-@settings(max_examples=25, deadline=None)
+@pytest.mark.slow
+@examples(25)
 @given(st.lists(st.lists(st.floats(0, 1), min_size=4, max_size=4), min_size=4, max_size=9))
 def test_ceiling_best_honest(curves):
     """A law: a lambda chosen without an attribute never beats the one chosen with it, in any attribute's share."""

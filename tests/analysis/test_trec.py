@@ -14,6 +14,7 @@ from rscir_lib.evaluation import evaluate, top_lists
 from rscir_lib.features import Features
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # ranx's own
 def test_ranx_agrees_on_the_same_files(case, tmp_path):
     """Full-length lists, written as TREC files and judged by another library."""

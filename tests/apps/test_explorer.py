@@ -57,6 +57,7 @@ def error(explorer, **question):
     return answer["error"]
 
 
+@pytest.mark.slow
 def test_a_query_holds_the_similarities_that_the_library_ranks_by(explorer, features, encoder):
     answer, buffers = explorer.answer({"ask": "query", "images": [7], "words": "red"})
     image, text = map(doubles, buffers)
@@ -66,6 +67,7 @@ def test_a_query_holds_the_similarities_that_the_library_ranks_by(explorer, feat
     assert answer["moments"][1] == pytest.approx([text.mean(), text.std(ddof=1), text.min(), text.max()])
 
 
+@pytest.mark.slow
 def test_several_pictures_are_their_mean_and_a_word_can_be_left_out(explorer, features, encoder):
     _, buffers = explorer.answer({"ask": "query", "images": [3, 8], "words": "red", "without": "grass"})
     mean = features.feats[[3, 8]].mean(axis=0)

@@ -37,6 +37,7 @@ def colours(tmp_path):
     return tmp_path / "archive", path
 
 
+@pytest.mark.slow
 def test_demo_recipe_leaves_an_encoder(tmp_path):
     losses = demo(tmp_path / "out", scenes=24, steps=3, cones=Cones(steps=2))
     assert len(losses) == 5
@@ -50,6 +51,7 @@ def test_demo_recipe_leaves_an_encoder(tmp_path):
     assert (tmp_path / "out" / "loss.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights(tmp_path):
     for folder in ("a", "b"):
         demo(tmp_path / folder, scenes=8, steps=1, cones=Cones(steps=1))
@@ -57,6 +59,7 @@ def test_same_seed_same_weights(tmp_path):
     assert len(digests) == 1
 
 
+@pytest.mark.slow
 def test_words_never_seen_carry_nothing(tmp_path):
     images = np.zeros((2, 80, 80, 3), np.uint8)
     train(images, [["red"], ["green"]], tmp_path, steps=1, batch_size=2)
@@ -99,6 +102,7 @@ def killed_at(step, monkeypatch, *arguments, **options):
             train(*arguments, **options)
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_bits(pairs, tmp_path, monkeypatch):
     options = {"steps": 12, "batch_size": 8, "cones": Cones(steps=6)}
     whole = train(*pairs, tmp_path / "whole", **options)
@@ -120,6 +124,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(pairs, tmp_path, monkeypatch
     ]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_something_else_is_named(pairs, tmp_path, monkeypatch):
     killed_at(3, monkeypatch, *pairs, tmp_path, steps=10, batch_size=8)
     with pytest.raises(ValueError, match=r"training.pt: can't go on from here .*other images, captions or settings"):
@@ -152,6 +157,7 @@ def gap_and_ratio(shapes):
     return images["mean"] - texts["mean"], images["std"] / texts["std"]
 
 
+@pytest.mark.slow
 def test_second_stage_sets_the_modalities_apart(pairs, tmp_path):
     train(*pairs, tmp_path / "plain", steps=3)
     weights = digest(tmp_path / "plain")
@@ -181,6 +187,7 @@ def test_a_start_is_followed_by_a_second_stage_and_fits(pairs, tmp_path):
         train(*pairs, tmp_path / "out", steps=0, cones=Cones(steps=1), start=tmp_path)
 
 
+@pytest.mark.slow
 def test_adapt_takes_names_with_spaces(colours, tmp_path):
     root, captions = colours
     (root / "images" / "redroof").rename(root / "images" / "red roof")
@@ -193,6 +200,7 @@ def test_adapt_takes_names_with_spaces(colours, tmp_path):
     assert sorted(sum(listed, ())) == sorted(read_archive(root).files)
 
 
+@pytest.mark.slow
 def test_adapt_without_classes(colours, tmp_path):
     root, captions = colours
     flat = tmp_path / "flat"
@@ -211,6 +219,7 @@ def test_images_and_captions_must_pair_up(tmp_path):
         train(np.zeros((2, 80, 80, 3), np.uint8), [["red"], []], tmp_path, steps=1)
 
 
+@pytest.mark.slow
 def test_adapt_learns_a_folder_of_images(colours, tmp_path):
     root, captions = colours
     accuracy = adapt(str(root), str(captions), tmp_path / "run", epochs=40)
@@ -280,6 +289,7 @@ def has_clips_shape(images, texts):
     return gap >= 0.3 and 2 <= ratio <= 4
 
 
+@pytest.mark.slow
 def test_demo_encoder_has_clips_shape_on_the_benchmark_and_on_training_scenes(tmp_path):
     encoder = load_encoder("demo", device="cpu")
 

@@ -303,6 +303,7 @@ def features_of(images):
     return encoder.encode_images(torch.stack([encoder.preprocess(image) for image in images]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", ["same", "grey"])
 def test_the_same_picture_in_any_format_has_the_same_features(mixed, picture, cls):
     reference = Image.fromarray(picture).convert("L" if cls == "grey" else "RGB").convert("RGB")

@@ -208,6 +208,7 @@ def test_refuses_impossible_numbers(tmp_path, wrong):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_contact_sheet(root):
     figure = contact_sheet(root)
     assert isinstance(figure, Figure)

@@ -49,6 +49,7 @@ def pictures(encoder, n=4):
     return torch.stack([encoder.preprocess(image) for image in images])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_authors_formats(checkpoints, architecture):
     clip, remote = (load_encoder(name, architecture, "cpu", models_root=checkpoints) for name in ("clip", "remoteclip"))

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import oracle
-from helpers import VALUES, make_features, text_encoder, unit, write_benchmark
+from helpers import VALUES, examples, make_features, text_encoder, unit, write_benchmark
 from rscir_lib.archive import Archive
 from rscir_lib.benchmarks.base import Benchmark, ValidationReport
 from rscir_lib.benchmarks.patterncom import read_patterncom
@@ -67,7 +67,7 @@ def benchmarks(draw):
     return classes, rows, feats
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(150)
 @given(case=benchmarks(), protocol=st.sampled_from(["released", "first-release"]), lam=st.sampled_from([0, 0.37, 1]))
 def test_agrees_with_the_oracle(tmp_path_factory, case, protocol, lam):
     classes, rows, feats = case
@@ -195,6 +195,7 @@ def test_a_gpus_way_to_rank_changes_nothing(case, monkeypatch):
     pd.testing.assert_frame_equal(run(case, lambdas=[0.4, 1]), rows)
 
 
+@pytest.mark.slow
 def test_counts_of_a_gpus_kernel():
     """As by torch alone, with ties, with what was taken out, at sizes around those of its blocks; interpreted."""
     pytest.importorskip("triton", reason="Triton isn't installed (it comes with torch's CUDA builds)")
@@ -274,6 +275,7 @@ def test_summary_per_value_is_the_mean_of_means(case):
     assert table["Density"].item() != pytest.approx(summarize(rows)["Density"].item())
 
 
+@pytest.mark.slow
 def test_chance_is_what_random_features_give(case):
     benchmark, _ = case
     rng = np.random.default_rng(3)
@@ -414,7 +416,7 @@ def by_oracle(benchmark, features, strangers, method, lam, cutoffs):
     return pd.DataFrame(rows, index=benchmark.queries.index)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     seed=st.integers(0, 2**32), lam=st.sampled_from([0, 0.4, 1]), kept=st.sampled_from([1, 100, 2**23]),
     compiled=st.booleans(), exclude_self=st.booleans(),
@@ -450,7 +452,8 @@ def in_shards(features, number):
 POINTWISE = [name for name in METHODS if composition.METHODS[name].pointwise]
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.slow
+@examples(30)
 @given(
     seed=st.integers(0, 2**32), lams=st.sampled_from([[0, 0.4, 1], [0.7]]), shards=st.integers(1, 5),
     sizes=st.sampled_from([(2**14, 256, 4096), (7, 4, 8)]), equal=st.sampled_from([0, 1, 30]), fast=st.booleans(),
@@ -476,6 +479,7 @@ def test_ranks_of_shards_are_those_of_the_whole(seed, lams, shards, sizes, equal
     pd.testing.assert_frame_equal(whole.drop(columns="ranks"), by_parts.drop(columns="ranks"), check_exact=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["COMPILED_FROM", "HELD_BYTES"])
 def test_compiled_code_and_shards_change_no_metric(case, limit, monkeypatch):
     if limit == "COMPILED_FROM":
@@ -531,7 +535,7 @@ def test_features_in_another_order_are_not_ranked_by_shards(case):
         evaluate(benchmark, turned, text_encoder(16), progress=False, scheduler="local")
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(seed=st.integers(0, 2**32), k=st.sampled_from([1, 7, 60]), method=st.sampled_from(METHODS))
 def test_top_lists_are_the_head_of_the_ranking(seed, k, method):
     benchmark, features, strangers = open_benchmark(np.random.default_rng(seed))
@@ -612,6 +616,7 @@ def test_further_methods_are_ranked_by_their_own_scores(case, monkeypatch):
         assert pytest.approx(oracle.metrics(ranked, set(benchmark.targets[query.target]))["AP"]) == found.AP
 
 
+@pytest.mark.slow
 def test_many_texts_take_little_memory():
     """20,000 texts over 30,400 images would be 4.9 GB of similarities at once: here 2,000, in a process of its own."""
     code = """
@@ -622,7 +627,6 @@ from rscir_lib.benchmarks.base import Benchmark, ValidationReport
 from rscir_lib.evaluation import evaluate
 from rscir_lib.features import Features
 
-evaluation = importlib.import_module("rscir_lib.evaluation.evaluate")
 n, texts, d = 30_400, 2_000, 16
 rng = np.random.default_rng(0)
 unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
@@ -677,7 +681,8 @@ def all_metrics(benchmark, feats, lam=0.4, methods=("weicom", "minmax", "zscore"
     )  # fmt: skip
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@examples(4)
 @given(seed=st.integers(0, 2**32))
 def test_permuting_the_archive_changes_no_metric(case, seed):
     """Without ties, where order would decide."""

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers import examples
 from rscir_lib.archive import Archive, read_archive
 from rscir_lib.benchmarks.base import Benchmark, ValidationReport
 from rscir_lib.encoders import load_encoder
@@ -32,7 +33,7 @@ DIM = 8
 # each image's score depends on that image alone
 ALONE = ("image", "text", "average", "linear", "sum", "product", "minimum")
 TEXTS = ("red", "two", "oval")
-some = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+some = examples(6)
 seeds, sizes, lambdas = st.integers(0, 2**32), st.integers(4, 24), st.sampled_from([0, 0.3, 0.5, 1])
 
 

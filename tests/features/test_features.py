@@ -300,6 +300,7 @@ def kill_at(patch, operation):
         patch.setattr(module, name, counted(getattr(module, name)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:left out")
 @pytest.mark.parametrize(("step", "second"), [(1, None), (3, 1), (5, 12)])
 def test_killed_at_every_file_operation_and_again(tmp_path, monkeypatch, step, second):

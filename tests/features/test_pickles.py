@@ -12,10 +12,11 @@ import time
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from helpers import examples
 from rscir_lib.features import pickles, read_features
 
 
@@ -132,7 +133,7 @@ def test_crafted_pickle_is_refused(tmp_path, data):
     assert read_features(path).feats.shape == (6, 4)  # nothing was left behind
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data())
 def test_damaged_pickle_never_does_more_than_refuse(tmp_path_factory, data):
     whole = bytearray(pickle.dumps(content(), data.draw(st.sampled_from([0, 2, 4, 5]))))
@@ -147,7 +148,7 @@ def test_damaged_pickle_never_does_more_than_refuse(tmp_path_factory, data):
     assert read.feats.ndim == 2  # a letter or digit changed
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2), elements=st.floats(0.5, 1, width=32)),
     st.integers(0, pickle.HIGHEST_PROTOCOL),
@@ -245,6 +246,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_bombs(tmp_path):
     """Each is refused, with a quarter of a GiB to spend on all of them, at once."""
     paths = []

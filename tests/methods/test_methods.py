@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import oracle
+from helpers import examples
 from rscir_lib.methods import Basic, Expanded, FreeDom, Slerp, read_vocabulary
 from rscir_lib.methods.pairwise import TwoSimilarities
 from rscir_lib.methods.registry import METHODS, get_method
@@ -43,7 +44,7 @@ def scores_of(method, feats, positions, texts, lam=float("nan")):
     return method.fit(Database(feats), encode)(*asked)
 
 
-fast = settings(max_examples=40, deadline=None)
+fast = examples(40)
 
 
 @fast

@@ -6,10 +6,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers import examples
 from rscir_lib.archive import read_archive
 from rscir_lib.encoders import load_encoder
 from rscir_lib.features import extract_features, read_features, store
@@ -71,7 +72,7 @@ def archives(draw):
     return unit(feats), unit(rng.normal(size=(3, d))), draw(st.integers(1, 5)), draw(st.sampled_from(store.DTYPES))
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(
     case=archives(), name=st.sampled_from(POINTWISE), lam=st.sampled_from([0, 0.3, 0.95, 1]), top=st.integers(1, 70),
     small=st.booleans(),

@@ -177,6 +177,7 @@ def second_checkout(tmp_path: Path) -> Path:
     return other
 
 
+@pytest.mark.slow
 def test_a_notebook_of_another_checkout_is_refused(tmp_path):
     other = second_checkout(tmp_path)
     done = subprocess.run(
@@ -188,6 +189,7 @@ def test_a_notebook_of_another_checkout_is_refused(tmp_path):
     assert f"PYTHONPATH={other}" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_copied_checkout_opens_its_runs(tmp_path):
     """Its own copy of `runs/` and of a dataset inside the project, whatever the place."""
     first = second_checkout(tmp_path / "first")
