@@ -4,7 +4,7 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
@@ -33,6 +33,7 @@ SAVE_SECONDS = 5.0  # work that a killed extraction loses at most, plus one batc
 LOCK_SECONDS = 6.0
 WORKERS_FROM = 500  # images from which several processes read for a GPU: to start them takes as long as some hundred
 
+Positions = Sequence[int] | np.ndarray
 # Of each image what its file was, or why it can't be read; the features of those that were read, None if none was
 Batch = tuple[list[Stamp | str], np.ndarray | None]
 
@@ -134,7 +135,7 @@ class _Extraction:
         self.archive, self.folder, self.provenance = archive, folder, provenance
         self.source = np.full((len(archive), 2), -1)
         self.unreadable: dict[str, str] = {}
-        self._unsaved: list[tuple[list[int], list[Stamp], np.ndarray]] = []  # positions, stamps and rows by batch
+        self._unsaved: list[tuple[list[tuple[int, Stamp]], np.ndarray]] = []  # by batch: its images, and their rows
         self._saved = time.perf_counter()
         self.shards, self.problems = store.standing_shards(folder)
         position = {file: i for i, file in enumerate(archive.files)}
@@ -160,15 +161,23 @@ class _Extraction:
     ) -> None:
         """Encode the images that have no row yet, and save them every few seconds, and whatever ends it."""
         missing = np.flatnonzero(self.source[:, 0] < 0)
-        total, start = len(self.archive), len(self.archive) - len(missing)
+        total, name = len(self.archive), self.archive.name
         images = _Images(self.archive, encoder.preprocess, missing)
-        bar = tqdm(total=total, initial=start, unit="image", desc=f"{self.archive.name}, {encoder.name}")
+        bar = tqdm(total=total, initial=total - len(missing), unit="image", desc=f"{name}, {encoder.name}")
         try:
             with bar, closing(_encoded_batches(images, encoder, batch_size, workers, scheduler)) as batches:
                 first = 0
                 for stamps, feats in batches:
-                    positions = missing[first : first + len(stamps)].tolist()
-                    self._take(positions, stamps, feats, encoder, strict)
+                    batch = list(zip(missing[first : first + len(stamps)].tolist(), stamps, strict=True))
+                    read = [(position, stamp) for position, stamp in batch if isinstance(stamp, Stamp)]
+                    unread = {position: stamp for position, stamp in batch if isinstance(stamp, str)}
+                    if strict and unread:
+                        position, reason = next(iter(unread.items()))
+                        raise ValueError(f"row {position} of {name}: {reason}")
+                    self.unreadable |= {self.archive.files[position]: reason for position, reason in unread.items()}
+                    if feats is not None:
+                        _check_encoded(feats, [self.archive.path(position) for position, _ in read], encoder)
+                        self._unsaved.append((read, feats.astype(self.provenance["dtype"])))
                     first += len(stamps)
                     bar.update(len(stamps))
                     if time.perf_counter() - self._saved > SAVE_SECONDS:
@@ -179,37 +188,14 @@ class _Extraction:
             raise
         self._save()
 
-    def _take(
-        self,
-        positions: list[int],
-        stamps: list[Stamp | str],
-        feats: np.ndarray | None,
-        encoder: "Encoder",
-        strict: bool,
-    ) -> None:
-        """Note the rows of a batch, and its images that can't be read."""
-        read: list[tuple[int, Stamp]] = []
-        for position, stamp in zip(positions, stamps, strict=True):
-            if isinstance(stamp, Stamp):
-                read.append((position, stamp))
-            elif strict:
-                raise ValueError(f"row {position} of {self.archive.name}: {stamp}")
-            else:
-                self.unreadable[self.archive.files[position]] = stamp
-        if feats is not None:
-            _check_encoded(feats, [self.archive.path(position) for position, _ in read], encoder)
-            rows = feats.astype(self.provenance["dtype"])
-            self._unsaved.append(([position for position, _ in read], [stamp for _, stamp in read], rows))
-
     def _save(self) -> None:
         """Write the rows since the last time as a shard."""
-        positions = [position for batch in self._unsaved for position in batch[0]]
-        if positions:
-            stamps = [stamp for batch in self._unsaved for stamp in batch[1]]
-            rows, seconds = np.concatenate([batch[2] for batch in self._unsaved]), time.perf_counter() - self._saved
+        if self._unsaved:
+            positions, stamps = zip(*(image for images, _ in self._unsaved for image in images), strict=True)
+            rows, seconds = np.concatenate([rows for _, rows in self._unsaved]), time.perf_counter() - self._saved
             with _explained(self.folder, f"{len(self.done)} of {len(self.archive)} images are done and kept"):
                 self.shards.append(self._write(positions, stamps, rows, seconds, moments=False))
-            self.source[positions] = [(len(self.shards) - 1, row) for row in range(len(positions))]
+            self.source[list(positions)] = [(len(self.shards) - 1, row) for row in range(len(positions))]
         self._unsaved.clear()
         self._saved = time.perf_counter()
 
@@ -217,9 +203,8 @@ class _Extraction:
         """Put the rows into the archive's order, in shards of full size, and write the manifest that declares those."""
         order = self.done
         if not order.size:
-            raise ValueError(
-                f"{self.archive.root}: no image can be read; the first: {next(iter(self.unreadable.values()))}"
-            )
+            first = next(iter(self.unreadable.values()))
+            raise ValueError(f"{self.archive.root}: no image can be read; the first: {first}")
         size = max(1, store.SHARD_BYTES // self.shards[0].feats[0].nbytes)
         with _explained(self.folder, f"all {len(order)} images are done and kept"):
             final = [self._gather(order[start : start + size]) for start in range(0, len(order), size)]
@@ -242,16 +227,12 @@ class _Extraction:
         return self._write(positions, stamps, feats, seconds)
 
     def _write(
-        self,
-        positions: Sequence[int] | np.ndarray,
-        stamps: Sequence[Stamp],
-        rows: np.ndarray,
-        seconds: float,
-        moments: bool = True,
+        self, positions: Positions, stamps: Sequence[Stamp], rows: np.ndarray, seconds: float, moments: bool = True
     ) -> Shard:
-        return store.write_shard(self.folder, rows, *self._ids(positions), stamps, self.provenance, seconds, moments)
+        ids = self._ids(positions)
+        return store.write_shard(self.folder, rows, *ids, stamps, self.provenance, seconds, moments)
 
-    def _ids(self, positions: Sequence[int] | np.ndarray) -> tuple[list[str], list[str]]:
+    def _ids(self, positions: Positions) -> tuple[list[str], list[str]]:
         return [self.archive.files[i] for i in positions], [self.archive.classes[i] for i in positions]
 
 
@@ -315,7 +296,7 @@ def _stacked(
 
 def _encoded_batches(
     images: _Images, encoder: "Encoder", batch_size: int | None, workers: int | None, scheduler: str | None
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Stamps and features of the images in order, a batch at a time."""
     device = torch.device(encoder.device).type
     if device == "cpu" or scheduler:  # each process decodes and encodes: none waits for another
@@ -341,9 +322,9 @@ def _encoded_batches(
             coming.append((stamps, None if batch is None else pool.submit(_encoded, encoder, batch)))
             if len(coming) > 2:
                 stamps, rows = coming.popleft()
-                yield stamps, rows and rows.result()
+                yield stamps, rows.result() if rows else None
         for stamps, rows in coming:
-            yield stamps, rows and rows.result()
+            yield stamps, rows.result() if rows else None
 
 
 def _encoded_items(images: _Images, encoder: "Encoder", size: int, items: range) -> list[Batch]:
@@ -363,4 +344,5 @@ def _encoded(encoder: "Encoder", batch: torch.Tensor) -> np.ndarray:
         if len(batch) == 1:
             raise
     torch.cuda.empty_cache()
-    return np.concatenate([_encoded(encoder, half) for half in batch.split(-(-len(batch) // 2))])
+    half = len(batch) // 2
+    return np.concatenate([_encoded(encoder, batch[:half]), _encoded(encoder, batch[half:])])

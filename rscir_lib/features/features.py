@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from rscir_lib.archive import Archive
 from rscir_lib.features import store
 from rscir_lib.features.pickles import read_pickle
-from rscir_lib.features.store import RECORDED, Shard, Stamp
+from rscir_lib.features.store import RECORDED, GeoJson, Shard, Stamp
 from rscir_lib.similarity.moments import Moments
 
 if TYPE_CHECKING:  # reading features needs no encoder
@@ -43,7 +43,7 @@ class MemoryShard:
         return len(self.feats)
 
     @property
-    def footprints(self) -> list[dict | None]:
+    def footprints(self) -> list[GeoJson | None]:
         return [None] * self.rows
 
     @property
@@ -158,20 +158,20 @@ class Features:
             first += shard.rows
         return rows
 
-    def named(self, positions: Sequence[int] | np.ndarray) -> list[tuple[str, str, dict | None]]:
+    def named(self, positions: Sequence[int] | np.ndarray) -> list[tuple[str, str, GeoJson | None]]:
         """File, class and footprint of the rows at these positions; the names of other shards are not read.
 
         Those of a large store are read and verified each time, a quarter of a second a shard. A footprint is where the
         image lies, GeoJSON in longitude and latitude; None unless the features came with it. Raises IndexError for a
         position outside.
         """
-        names: dict[int, tuple[str, str, dict | None]] = {}
+        names: dict[int, tuple[str, str, GeoJson | None]] = {}
         first = 0
         for shard in self._shards_for_names():
             here = {int(position) for position in positions if first <= position < first + shard.rows}
             if here:
-                columns = shard.files, shard.classes, shard.footprints
-                names |= {position: tuple(column[position - first] for column in columns) for position in here}
+                rows = list(zip(shard.files, shard.classes, shard.footprints, strict=True))
+                names |= {position: rows[position - first] for position in here}
             first += shard.rows
         outside = [position for position in positions if position not in names]
         if outside:

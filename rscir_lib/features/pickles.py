@@ -160,7 +160,7 @@ def _dict(values: list[Any]) -> dict[str, Any]:
 
 
 def read_pickle(path: Path) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Features (N, d) float32, N files and N classes of the authors' `.pkl` (protocol, Data), as they stand there.
+    """Features (N, d), N files and N classes of the authors' `.pkl` (protocol, Data), as they stand there.
 
     Raises:
         FileNotFoundError: For an absent file.
@@ -173,19 +173,17 @@ def read_pickle(path: Path) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...
     except Exception as error:  # a malformed pickle can raise anything
         reason = str(error)[:LONGEST]
         raise ValueError(f"{path} is refused: a feature file holds arrays, lists and strings only ({reason})") from None
-    keys = ("feats", "labels", "paths")
-    if type(content) is not dict or not content.keys() >= set(keys):
+    if type(content) is not dict or not content.keys() >= {"feats", "labels", "paths"}:
         held = str(sorted(content))[:LONGEST] if type(content) is dict else type(content).__name__
         raise ValueError(f"{path}: expected a dict with feats, labels and paths, found {held}")
-    feats, labels, files = (c.array if isinstance(c := content[key], _Array) else c for key in keys)
-    if not isinstance(feats, np.ndarray) or feats.ndim != 2 or feats.dtype.kind != "f":
-        given = f"{feats.dtype} {feats.shape}" if isinstance(feats, np.ndarray) else type(feats).__name__
-        raise ValueError(f"{path}: feats must be an (N, d) array of floats, found {given}")
-    for key, value, types in (("labels", labels, str | int | np.integer), ("paths", files, str)):
-        if not isinstance(value, list | tuple | np.ndarray) or not all(isinstance(v, types) for v in value):
+    content = {key: value.array if isinstance(value, _Array) else value for key, value in content.items()}
+    for key, types in (("labels", str | int | np.integer), ("paths", str)):
+        values = content[key]
+        if not isinstance(values, list | tuple | np.ndarray) or not all(isinstance(value, types) for value in values):
             raise ValueError(f"{path}: {key} must be a list of strings")
-        if len(value) != len(feats):
-            raise ValueError(f"{path}: {len(feats)} rows of feats, but {len(value)} {key}")
-    once = {label: str(label).replace("_", "") for label in labels}  # a class has one name, however many its images
-    feats = np.array(feats, np.float32, order="C")  # the pickle's own bytes are read-only
-    return feats, tuple(map(str, files)), tuple(once[label] for label in labels)
+    # A class has one name, however many its images
+    name = {label: str(label).replace("_", "") for label in content["labels"]}
+    feats = content["feats"]
+    if isinstance(feats, np.ndarray):
+        feats = feats.copy()  # the pickle's own bytes are read-only
+    return feats, tuple(map(str, content["paths"])), tuple(name[label] for label in content["labels"])

@@ -55,6 +55,9 @@ MENDED = "run extract_features (notebook 02), or what else made it, again: it ma
 AGAIN = "Choose another folder, or extract again with overwrite=True"
 
 
+GeoJson = dict[str, Any]
+
+
 class Stamp(NamedTuple):
     """What an image file was when its features were made. sha256 decides; size and mtime_ns are the quick look."""
 
@@ -133,7 +136,7 @@ class Shard:
         return tuple(self.ids["classes"])
 
     @property
-    def footprints(self) -> list[dict | None]:
+    def footprints(self) -> list[GeoJson | None]:
         """Where the image of each row lies, GeoJSON in longitude and latitude, as far as the rows came with it."""
         return self.ids.get("footprints") or [None] * self.rows
 
@@ -161,7 +164,7 @@ class Shard:
 
 def merged(parts: Iterable[tuple[int, Moments]]) -> Moments:
     """Moments of all rows from those of parts, (rows, moments) each, by Chan's update: no pass over the rows."""
-    count, mean, scatter = 0, 0.0, 0.0
+    count, mean, scatter = 0, np.zeros(1), np.zeros((1, 1))
     for rows, moments in parts:
         step, total = moments.mean - mean, count + rows
         scatter = scatter + moments.covariance * (rows - 1) + np.outer(step, step) * (count * rows / total)
@@ -192,7 +195,7 @@ def write_shard(
     provenance: dict[str, str],
     seconds: float = 0.0,
     moments: bool | Moments = True,
-    footprints: list[dict | None] | None = None,
+    footprints: list[GeoJson | None] | None = None,
 ) -> Shard:
     """Write rows (n, d) float32 or float16 and their ids; the shard stands, or nothing does.
 
@@ -217,13 +220,13 @@ def write_shard(
     return Shard(folder, name, len(feats), sha256 | {"json": sha256_of_file(path)})
 
 
-def columns(files: Sequence[str], classes: Sequence[str], stamps: Sequence[Stamp]) -> dict[str, list]:
+def columns(files: Sequence[str], classes: Sequence[str], stamps: Sequence[Stamp]) -> dict[str, list[Any]]:
     """The ids of a shard's rows as they are written."""
-    ids = {"files": list(files), "classes": list(classes)}
+    ids: dict[str, list[Any]] = {"files": list(files), "classes": list(classes)}
     return ids | {column: list(values) for column, values in zip(STAMPS, zip(*stamps, strict=True), strict=True)}
 
 
-def shard_name(ids: dict[str, list], provenance: dict[str, str]) -> str:
+def shard_name(ids: Mapping[str, list[Any]], provenance: Mapping[str, str]) -> str:
     """The name of the shard with these ids and provenance."""
     made = {key: value for key, value in provenance.items() if key not in RECORDED}
     return sha256_of(json.dumps([ids, made], sort_keys=True))[:16]
@@ -260,14 +263,14 @@ def write_manifest(
     clean(folder, {shard.name for shard in shards})
 
 
-def read_manifest(folder: Path) -> tuple[dict, tuple[Shard, ...]]:
+def read_manifest(folder: Path) -> tuple[dict[str, Any], tuple[Shard, ...]]:
     """The manifest and its shards, opened. A store of up to VERIFIED_BYTES is verified; of a larger one, sizes only.
 
     Raises ValueError naming the file for a damaged store.
     """
     path = folder / MANIFEST
     try:
-        manifest = read_json(path)
+        manifest: dict[str, Any] = read_json(path)
         shards = [Shard(folder, str(s["name"]), s["rows"], dict(s["sha256"])) for s in manifest["shards"]]
         whole = (
             manifest["rows"] == sum(shard.rows for shard in shards) > 0
@@ -306,9 +309,9 @@ def leftovers(folder: Path, kept: Collection[str]) -> list[Path]:
     ]
 
 
-def _read_ids(path: Path) -> dict:
+def _read_ids(path: Path) -> dict[str, Any]:
     try:
-        ids = read_json(path)
+        ids: dict[str, Any] = read_json(path)
         held = {key: ids[key] for key in ("files", "classes", *STAMPS)}
         whole = len({len(column) for column in held.values()}) == 1 and "npy" in ids["sha256"]
         whole = whole and path.stem == shard_name(held, ids["provenance"])
