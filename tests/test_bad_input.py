@@ -93,7 +93,7 @@ PATTERNCOM = [
             ("listing", "nowhere.csv", r"nowhere\.csv: no such listing"),
         ]
     ),
-    row({}, read_benchmark, r"no benchmark here\. Expected one of: PatternCom; .*multilabels\.tsv", "no benchmark"),
+    row({}, read_benchmark, r"no benchmark here\. Expected one of: .*PatternCom; .*multilabels\.tsv", "no benchmark"),
 ]
 
 
@@ -163,10 +163,10 @@ TRIPLETS = [
     triplets(FIELDS + "h0,ships,h9\n", "line 2: image 'h9' is not in the archive; correct the name", "no target image"),
     triplets(FIELDS + "same,ships,h1\n", "line 2: .*several images named 'same'; say which: ", "two of one name"),
     triplets(FIELDS + "h0,ships,h0\n", "line 2: 'h0' is its own target; correct the row, or read with", "own target"),
-    entries("{", r"triplets\.json: expected JSON in UTF-8, a list of queries", "cut short"),
-    entries("[" * 100_000, r"triplets\.json: expected JSON in UTF-8, a list of queries", "nested too deep"),
-    entries(b'["caf\xe9"]', r"triplets\.json: expected JSON in UTF-8", "in latin-1"),
-    entries(ENTRY, r"triplets\.json: expected JSON, a list of queries, each an object", "without a list"),
+    entries("{", r"triplets\.json .*no JSON in UTF-8: expected JSON, a list of queries", "cut short"),
+    entries("[" * 100_000, r"triplets\.json .*no JSON in UTF-8: expected JSON, a list of queries", "nested too deep"),
+    entries(b'["caf\xe9"]', r"triplets\.json .*no JSON in UTF-8", "in latin-1"),
+    entries(ENTRY, r"triplets\.json .*expected JSON, a list of queries, found a dict", "without a list"),
     entries([], r"triplets\.json: expected JSON, a list of queries", "empty list"),
     entries([ENTRY, "h0"], r"triplets\.json: expected JSON, a list of queries, each an object", "entry no object"),
     entries([ENTRY, ENTRY | {"text": 3}], "entry 2: text is 3; expected a word", "number as text"),
@@ -187,10 +187,10 @@ def captions(text, message, name):
 
 
 CAPTIONS = [
-    captions(b"{", r"captions\.json: expected JSON, image name -> list of captions", "cut short"),
-    captions(b"[" * 100_000, r"captions\.json: expected JSON, image name -> list of captions", "nested too deep"),
-    captions(b'{"h0": ["caf\xe9"]}', r"captions\.json: not UTF-8 text .*; save the file as UTF-8", "in latin-1"),
-    captions(["a ship"], r"captions\.json: expected JSON, image name -> .*; found a list", "without names"),
+    captions(b"{", r"captions\.json .*expected JSON, image name -> list of captions", "cut short"),
+    captions(b"[" * 100_000, r"captions\.json .*expected JSON, image name -> list of captions", "nested too deep"),
+    captions(b'{"h0": ["caf\xe9"]}', r"captions\.json .*no JSON in UTF-8: expected JSON, image", "in latin-1"),
+    captions(["a ship"], r"captions\.json .*expected JSON, image name -> .*, found a list", "without names"),
     captions({"h0": "a ship"}, "h0 needs a list of captions, none of them blank, found 'a ship'", "a text alone"),
     captions({"h0": ["a ship", " "]}, r"h0 needs a list of captions, none of them blank, found", "blank"),
     captions({"h0": [["a ship"]]}, r"h0 needs a list of captions, none of them blank, found", "nested"),
@@ -615,7 +615,11 @@ FILES_OF_OURS = [
     marks(MARKED + "a,b,c,right\n", r"marks\.csv marks 2 images that .* lacks"),
     *(
         row({"synthcom.json": content}, draw_synthcom, f"holds {held}.*, not .*: choose another folder", f"draw {held}")
-        for content, held in ((b'{"seed": ', "a damaged synthcom.json"), (b"\xff", "a damaged"), (b"[3]", r"\[3\]"))
+        for content, held in (
+            (b'{"seed": ', "a damaged synthcom.json"),
+            (b"\xff", "a damaged"),
+            (b"[3]", "a damaged"),
+        )
     ),
     row(
         {"patternnet.csv": "x" * 70_000}, read_archive, "line 1: 70000 characters, at most 65536 make a row", "long row"

@@ -1,6 +1,5 @@
 """One image, or a window of a scene, as 8-bit RGB, whatever its format, depth and bands, by one recorded rule."""
 
-import json
 import os
 import stat
 import threading
@@ -8,10 +7,12 @@ import warnings
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401 (the plugins register themselves)
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (the plugins register themselves)
+
+from rscir_lib.storage.atomic import read_json
 
 if TYPE_CHECKING:  # an optional package: it reads what isn't 8-bit RGB
     from rasterio.io import DatasetReader
@@ -31,9 +32,12 @@ _GDAL = {  # by their first bytes
     b"BM": "BMP",
 }
 CACHE = "128"  # MB of decoded blocks that GDAL keeps in a process; its own default is a share of the memory
-_SAMPLE = 2048  # pixels a side; the stretch of a larger scene is that of 8 x 8 windows spread over it, as many pixels
+# Pixels a side: the stretch of a larger scene is that of 8 x 8 windows spread over it, as many pixels. Fewer would miss
+# what is rare, more take longer to read.
+_SAMPLE = 2048
 
 Window = tuple[int, int, int, int]  # column, row, width, height in pixels of the scene
+Part = tuple[tuple[int, int], tuple[int, int]]  # first and last row, first and last column: rasterio's window
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,10 @@ def read_rule(root: Path) -> Reading:
     if not path.exists():
         return DEFAULT_READING
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-        return Reading(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        values: dict[str, Any] = read_json(path)
+        values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return Reading(**values)
+    except (OSError, ValueError, TypeError) as error:
         names = ", ".join(field.name for field in fields(Reading))
         raise ValueError(f"{path}: {error}; expected a JSON object of {names}") from None
 
@@ -139,7 +144,7 @@ def _read_plain(path: Path, rule: Reading) -> Image.Image | None:
             image = Image.open(path, formats=_PILLOW)
     except Image.DecompressionBombError as error:
         raise _too_large(path, str(error), rule) from None
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         if driver == "GTiff":  # several bands of 16 bits, say
             return None
         raise ValueError(f"a damaged {driver} header") from error
@@ -148,7 +153,7 @@ def _read_plain(path: Path, rule: Reading) -> Image.Image | None:
         deep = (
             image.mode == "F"
             or image.mode.startswith("I")
-            or (image.format == "TIFF" and max(image.tag_v2.get(258, (1,))) > 8)
+            or (isinstance(image, TiffImagePlugin.TiffImageFile) and max(image.tag_v2.get(258, (1,))) > 8)
             or (image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile))
         )
         if deep:
@@ -205,7 +210,7 @@ def _driver(path: Path) -> str:
     raise OSError("its content is not of an image format that is read here")
 
 
-def geography(path: Path) -> tuple | None:
+def geography(path: Path) -> tuple[Any, Any, tuple[int, int]] | None:
     """Affine transform (pixel to ground), CRS and size (width, height) of a file; None where it has no place."""
     scene = open_raster(path)
     return None if scene.crs is None or scene.transform.is_identity else (scene.transform, scene.crs, scene.shape[::-1])
@@ -252,7 +257,7 @@ def colour_bands(scene: "DatasetReader", rule: Reading) -> tuple[int, ...]:
     return tuple(colours[:3] if len(colours) >= 3 else colours[:1])
 
 
-def band_values(scene: "DatasetReader", band: int, where: tuple, rule: Reading) -> tuple[np.ndarray, np.ndarray]:
+def band_values(scene: "DatasetReader", band: int, where: Part, rule: Reading) -> tuple[np.ndarray, np.ndarray]:
     """A band's values in a window, and which of them are data."""
     values = scene.read(band, window=where)
     valid = (scene.read_masks(band, window=where) > 0) & np.isfinite(values)
@@ -260,9 +265,12 @@ def band_values(scene: "DatasetReader", band: int, where: tuple, rule: Reading) 
 
 
 @lru_cache(maxsize=64)
-def _limits(path: Path, state: tuple[int, int], bands: tuple[int, ...], rule: Reading) -> tuple:
+def _limits(
+    path: Path, state: tuple[int, int], bands: tuple[int, ...], rule: Reading
+) -> tuple[tuple[float, float] | None, ...]:
     """Of each band the values that become 0 and 255; None for a band of 8 bits, which stays as it is."""
-    scene, limits, highest = open_raster(path), [], 0.0
+    scene, highest = open_raster(path), 0.0
+    limits: list[tuple[float, float]] = []
     whole = scene.width * scene.height <= _SAMPLE**2
     side = _SAMPLE // 8
     windows = [((0, scene.height), (0, scene.width))] if whole else []
@@ -281,7 +289,8 @@ def _limits(path: Path, state: tuple[int, int], bands: tuple[int, ...], rule: Re
         if not sample.size:
             raise _Refused(f"{path}: band {band} holds no data where it was sampled; give Reading(limits=...)")
         highest = max(highest, float(sample.max()))
-        limits.append(tuple(float(value) for value in np.percentile(sample, rule.percentiles)))
+        dark, bright = np.percentile(sample, rule.percentiles)
+        limits.append((float(dark), float(bright)))
     low, high = min(low for low, _ in limits), max(high for _, high in limits)
     # 2^k - 1, or 2^k for fractions, k the least that holds all values
     full = 2.0 ** np.ceil(np.log2(highest + (dtype.kind != "f"))) - (dtype.kind != "f") if highest > 0 else 1.0

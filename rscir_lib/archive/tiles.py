@@ -46,10 +46,10 @@ def read_scenes(
     for position, file in enumerate(tqdm(whole.files, f"tiles of {whole.name}", unit="scene")):
         try:
             listed = split_window(file)[1]  # a listing may name windows: they stay
-            found = [(None, 0.0)] if listed else list(_windows(whole.path(position), tile, overlap, whole.rule))
+            windows = [(None, 0.0)] if listed else list(_windows(whole.path(position), tile, overlap, whole.rule))
         except OSError:  # no format of GDAL's, or absent: reading it will say so
-            found, unopened = [(None, 0.0)], unopened + 1
-        for window, share in found:
+            windows, unopened = [(None, 0.0)], unopened + 1
+        for window, share in windows:
             files.append(file if window is None else f"{file}#{','.join(map(str, window))}")
             classes.append(whole.classes[position])
             shares.append(share)
@@ -94,7 +94,7 @@ def _windows(path: Path, tile: int, overlap: int, rule: Reading) -> Iterator[tup
     for row in tqdm(rows, f"pixels without data in {path.name}", unit="row", leave=False) if gaps else rows:
         valid = band_values(scene, band, ((row, row + height), (0, scene.width)), rule)[1] if gaps else None
         for column in columns:
-            share = 1 - valid[:, column : column + width].mean() if gaps else 0.0
+            share = 0.0 if valid is None else 1 - valid[:, column : column + width].mean()
             yield (column, row, width, height), float(share)
 
 

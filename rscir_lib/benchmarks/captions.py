@@ -1,11 +1,11 @@
 """Captions of an archive's images."""
 
-import json
 from pathlib import Path
 
 from rscir_lib.archive import Archive
 from rscir_lib.benchmarks.base import ValidationReport
 from rscir_lib.benchmarks.image_names import ImageNames
+from rscir_lib.storage.atomic import read_json
 
 
 def read_captions(
@@ -26,15 +26,7 @@ def read_captions(
         ValueError: The file is malformed, names no image of the archive, one name means several images, or a caption
             is blank.
     """
-    try:
-        captions_by_name = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error}); save the file as UTF-8") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: expected JSON, image name -> list of captions ({error})") from None
-    if not isinstance(captions_by_name, dict):
-        kind = type(captions_by_name).__name__
-        raise ValueError(f"{path}: expected JSON, image name -> list of captions; found a {kind}")
+    captions_by_name = read_json(Path(path), expected="JSON, image name -> list of captions")
     names = ImageNames(archive, listing, suffixless=True)
     captions: list[list[str]] = [[] for _ in archive.files]
     unknown = [name for name in captions_by_name if name not in names]

@@ -1,7 +1,6 @@
 """Benchmarks given query by query: an image, a text, and the one or several images that answer them."""
 
 import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from rscir_lib.benchmarks.base import (
     group_of,
 )
 from rscir_lib.benchmarks.image_names import ImageNames
+from rscir_lib.storage.atomic import read_json
 
 FILES = ("triplets.csv", "triplets.json", "xview2_cir.csv")
 # what data sets call the query image, what answers it, and the text; every field query_<wording> is a text too
@@ -137,11 +137,8 @@ def _read_csv(path: Path, report: ValidationReport) -> Iterator[Triplet]:
 
 
 def _read_json(path: Path, report: ValidationReport) -> Iterator[Triplet]:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected JSON in UTF-8, a list of queries ({error})") from None
-    if not (isinstance(entries, list) and entries and all(isinstance(entry, dict) for entry in entries)):
+    entries = read_json(path, list, "JSON, a list of queries")
+    if not entries or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{path}: expected JSON, a list of queries, each an object with image, text and target")
     _report_unread(path, list(dict.fromkeys(field for entry in entries for field in entry)), report)
     for number, entry in enumerate(entries, 1):

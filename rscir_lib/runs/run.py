@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rscir_lib.archive import Archive, read_archive
-from rscir_lib.storage.atomic import write_file, write_json, write_text
+from rscir_lib.storage.atomic import read_json, write_file, write_json, write_text
 from rscir_lib.storage.project import ROOT, check_checkout
 
 if TYPE_CHECKING:  # each takes seconds to import, and not every caller needs them
@@ -320,17 +320,6 @@ def _read_note(note: Path) -> dict | None:
     except ValueError as error:
         print(f"{error}; it is written afresh", file=sys.stderr)
         return None
-
-
-def read_json(path: Path) -> dict:
-    """The object in a JSON file. Raises ValueError naming the file for anything else."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error})") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is damaged (it holds a {type(value).__name__}, not an object)")
-    return value
 
 
 def run_of(parameters: dict[str, object]) -> Path:

@@ -35,11 +35,12 @@ def write_file(path: str | Path, write: Callable[[BinaryIO], object], durable: b
     path = Path(path)
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        with _Written(new.open("xb", buffering=0)) as file:
+        raw = new.open("xb", buffering=0)
+        with _Written(raw) as file:
             write(file)
             file.flush()
             if durable:
-                os.fsync(file.raw.fileno())
+                os.fsync(raw.fileno())
         os.replace(new, path)
     except BaseException as error:
         new.unlink(missing_ok=True)

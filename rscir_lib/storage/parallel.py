@@ -6,27 +6,36 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context, parent_process
+from typing import Any, TypeVar
 
 import torch
 
-MOST_WORKERS = 16  # each needs memory for its item
-AHEAD = 8  # items for each worker that are under way or done before their results are taken
+MOST_WORKERS = 16  # processes: each needs memory for its item, and more gain little where all read one disk
+AHEAD = 8  # items for each worker that are under way or done before their results are taken: fewer let workers wait
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def parallel_map(function: Callable, items: Sequence, workers: int | None = None) -> Iterator:
+def parallel_map(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None
+) -> Iterator[Result]:
     """The results of `function(item)`, in order.
-
-    workers: processes, each of one thread, at most 16; None for one a thread of torch's here, 0 or 1: this alone.
 
     Threads would wait for Python's lock, and a process of one thread loses nothing to the others. The processes are
     forked, so that they share what is in memory, and know what a notebook has defined; where the system can't do that
     safely (only Linux can), this process does all the work. An error in one of them is raised here, and an error or
     an interrupt here ends them all at once.
+
+    Args:
+        function: What is done.
+        items: With what.
+        workers: Processes, each of one thread, at most 16; None for one a thread of torch's here, 0 or 1: this alone.
     """
     if workers is not None and workers < 0:
         raise ValueError(f"workers {workers}: a positive number, or None for the usual")
@@ -45,16 +54,24 @@ def parallel_map(function: Callable, items: Sequence, workers: int | None = None
                 futures.extend(pool.submit(_work, item) for item in islice(waiting, 1))
                 yield result
         except BaseException:  # GeneratorExit too: nobody waits for the rest
-            mine = list(pool._processes.values())
-            for process in mine:
-                process.terminate()
-            for process in mine:
-                process.join()
-            pool._result_queue._writer.close()  # or the pool would wait for the rest of a result that was cut short
+            _end(pool)
             raise
 
 
-def _start(function: Callable) -> None:
+def _end(pool: Any) -> None:
+    """End a pool's processes at once; until Python 3.14 a pool has no public way to."""
+    processes = list(pool._processes.values())
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+    pool._result_queue._writer.close()  # or the pool would wait for the rest of a result that was cut short
+
+
+_function: Callable[[Any], Any]  # of a worker
+
+
+def _start(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
     torch.set_num_threads(1)  # a forked process that asks OpenMP for more, where its parent has, waits forever
@@ -65,16 +82,18 @@ def _start(function: Callable) -> None:
 
 
 def _end_with_parent() -> None:
-    parent_process().join()  # a parent that was killed can't end its workers
+    parent = parent_process()
+    if parent:
+        parent.join()  # a parent that was killed can't end its workers
     os._exit(1)
 
 
-def _work(item: object) -> object:
+def _work(item: Any) -> Any:
     return _function(item)
 
 
 @contextmanager
-def running(scheduler: str | None, workers: int | None = None) -> Iterator[str | None]:
+def running(scheduler: str | None, workers: int | None = None) -> Generator[str | None, None, None]:
     """The scheduler to use meanwhile: for "local" a Dask cluster of `workers` processes on this machine (None: one a
     core), which ends with it; None or an address stays what it is. Raises ImportError, saying what to install."""
     if not scheduler:
@@ -88,18 +107,30 @@ def running(scheduler: str | None, workers: int | None = None) -> Iterator[str |
         yield scheduler
         return
     # several processes map the same files: what Dask would count as theirs is the system's page cache
-    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", memory_limit=0) as cluster:
+    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0", "memory_limit": 0}
+    with LocalCluster(n_workers=workers, **options) as cluster:  # type: ignore[no-untyped-call]
         yield cluster.scheduler_address
 
 
-def each(function: Callable, items: Sequence, scheduler: str | None = None, workers: int | None = None) -> Iterator:
+def each(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    scheduler: str | None = None,
+    workers: int | None = None,
+) -> Iterator[Result]:
     """The results of `function(item)`, in order.
 
-    scheduler: None for this machine's cores, by `parallel_map`; "local" for a Dask cluster of processes here, which a
-    script must start under `if __name__ == "__main__":`; the address of one that runs, such as "tcp://host:8786", whose
-    workers see the same files. workers: processes, None for one a core. A worker that dies is replaced, its items are
-    done again. The function travels once, and so should hold what is large; items should be small.
-    Raises ImportError, saying what to install, without Dask; what `function` raises.
+    Args:
+        function: It travels once, and so should hold what is large.
+        items: They should be small.
+        scheduler: None for this machine's cores, by `parallel_map`; "local" for a Dask cluster of processes here,
+            which a script must start under `if __name__ == "__main__":`; the address of one that runs, such as
+            "tcp://host:8786", whose workers see the same files. A worker that dies is replaced, its items are done
+            again.
+        workers: Processes, None for one a core.
+
+    Raises:
+        ImportError: Without Dask, saying what to install; and what `function` raises.
     """
     if not scheduler:
         yield from parallel_map(function, items, workers)
@@ -107,7 +138,7 @@ def each(function: Callable, items: Sequence, scheduler: str | None = None, work
     with running(scheduler, workers) as address:
         from distributed import Client
 
-        with Client(address) as client:
+        with Client(address) as client:  # type: ignore[no-untyped-call]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Sending large graph")  # an encoder is large, and is sent once
                 # as a task of its own: where the worker that holds it dies, it is made again
@@ -117,9 +148,9 @@ def each(function: Callable, items: Sequence, scheduler: str | None = None, work
                 yield futures.popleft().result()
 
 
-def _itself(function: Callable) -> Callable:
+def _itself(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
     return function
 
 
-def _call(item: object, function: Callable) -> object:
+def _call(item: Item, function: Callable[[Item], Result]) -> Result:
     return function(item)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,16 @@ def test_an_error_is_raised_where_its_result_is_due(workers):
     assert [next(results) for _ in range(3)] == [-1 / 3, -1 / 2, -1]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+@linux
+def test_a_pool_has_the_names_by_which_it_is_ended():
+    """They are not public: where a new Python has other names, `_end` is to be written anew."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        process = pool.submit(os.getpid).result()
+        assert list(pool._processes) == [process]
+        assert pool._processes[process].is_alive()
+        assert not pool._result_queue._writer.closed
 
 
 @linux

@@ -1,6 +1,5 @@
 """The benchmark on disk."""
 
-import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -12,7 +11,7 @@ from rscir_lib.benchmarks.patterncom import read_patterncom
 from rscir_lib.benchmarks.synthcom.canvas import SIZE
 from rscir_lib.benchmarks.synthcom.registry import CLASSES
 from rscir_lib.benchmarks.synthcom.scenes import describe, paint
-from rscir_lib.storage.atomic import remove_unfinished, write_file, write_json, write_text
+from rscir_lib.storage.atomic import read_json, remove_unfinished, write_file, write_json, write_text
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.parallel import parallel_map
 
@@ -64,8 +63,8 @@ def _marked(root: Path, facts: dict[str, bool | int]) -> bool:
     """Whether the folder holds this benchmark, begun or whole. Raises ValueError where it holds something else."""
     marker = root / MARKER
     try:
-        held = json.loads(marker.read_bytes()) if marker.exists() else None
-    except (ValueError, RecursionError) as error:
+        held = read_json(marker) if marker.exists() else None
+    except ValueError as error:
         held = f"a damaged {MARKER} ({error})"
     if held != facts and (held is not None or (root / "images").exists()):
         raise ValueError(f"{root} holds {held or 'images that are not SynthCom'}, not {facts}: choose another folder")

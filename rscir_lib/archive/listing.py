@@ -1,0 +1,156 @@
+"""Which images an archive has: those of a listing, or those that lie in a folder."""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from rscir_lib.archive.archive import Archive, class_name, class_of, normal_path
+from rscir_lib.archive.reading import Reading, read_rule
+from rscir_lib.storage.atomic import write_text
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".j2k"}
+LONGEST_LINE = 2**16  # characters: a longer line is no row of a table but another kind of file
+
+
+def read_archive(root: str | Path, listing: str | Path | None = None, rule: Reading | None = None) -> Archive:
+    """The archive under a dataset root: any folder of images. `archive.note` says what was read and left out.
+
+    Its order and classes are those of `listing`, a file in the format of `patternnet.csv` (per line: path relative to
+    the root, class index, class name or `-`; paths may hold spaces); without one, of `root/patternnet.csv`; without
+    that, of the images in `root/images/`, or in `root`, at any depth and sorted by path. A class is then the name of
+    the folder that holds the image; in a flat folder the file name up to its number where all are named as in
+    PatternNet, else "". The images themselves need not be on disk for a listed archive, and none is opened here.
+
+    Args:
+        root: The dataset's folder.
+        listing: The file, where it isn't `root/patternnet.csv`.
+        rule: How images are read; None for the rule in `root/reading.json`, or the default.
+
+    Raises:
+        FileNotFoundError: Where there is neither listing nor images.
+        ValueError: Naming file and line, for a malformed line or rule.
+    """
+    root = Path(root).expanduser().resolve()
+    if listing is None and (root / "patternnet.csv").exists():
+        listing = root / "patternnet.csv"
+    files, classes, note = _read_listing(Path(listing).expanduser()) if listing else _search(root)
+    return Archive(root, tuple(files), tuple(classes), rule or read_rule(root), note)
+
+
+def _read_listing(listing: Path) -> tuple[list[str], list[str], str]:
+    """Files, classes and a note of what a listing holds."""
+    if not listing.is_file():
+        raise FileNotFoundError(f"{listing}: no such listing; `make fetch` gets PatternNet's")
+    files: dict[str, str] = {}
+    for number, line in read_lines(listing):
+        where, fields = f"{listing}, line {number}", line.rsplit(maxsplit=2)
+        if len(fields) != 3 or not fields[1].lstrip("-").isdecimal():
+            hint = " (a header? remove the line)" if number == 1 else ""
+            raise ValueError(
+                f"{where}: expected `path class-index class-name`, three fields separated by spaces, the index a "
+                f"number, found {line!r}{hint}"
+            )
+        try:
+            file = normal_path(fields[0])
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        if file in files:
+            raise ValueError(f"{where}: {file!r} is listed twice; remove one line")
+        files[file] = "" if fields[2] == "-" else class_name(fields[2])
+    return list(files), list(files.values()), f"{len(files)} images and their classes as listed in {listing.name}"
+
+
+def write_listing(archive: Archive, path: str | Path) -> None:
+    """Write the archive's files and classes in the format of `patternnet.csv`, which `read_archive` reads."""
+    index = {name: number for number, name in enumerate(sorted(set(archive.classes)))}
+    rows = zip(archive.files, archive.classes, strict=True)
+    write_text(path, "".join(f"{file} {index[cls]} {cls or '-'}\n" for file, cls in rows))
+
+
+def _search(root: Path) -> tuple[list[str], list[str], str]:
+    """Files, classes and a note of what lies in a folder."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no archive here, there is no such folder; an archive is a folder of images")
+    left: Counter[str] = Counter()
+    outside: list[str] = []
+    paths = _images(root / "images", root, left, outside)
+    base = root / "images" if paths else root
+    paths = paths or _images(root, root, left, outside)
+    without = "; left out: " + ", ".join(f"{count} {kind}" for kind, count in sorted(left.items())) if left else ""
+    if not paths:
+        raise FileNotFoundError(
+            f"{root}: no archive here, for it holds no image{without}. An archive is a folder with images "
+            f"({' '.join(sorted(IMAGE_SUFFIXES))}), in any folders, or with patternnet.csv; "
+            "`make fetch DATASET_ROOT=...` gets PatternNet"
+        )
+    classes = [class_name(path.parent.name) if path.parent != base else "" for path in paths]
+    source = "folders"
+    if not any(classes):
+        source = "file names, as in PatternNet"
+        named = Counter(class_of(p.name) for p in paths if re.fullmatch(r"[a-z_]+\d+\.\w+", p.name))
+        if named.total() == len(paths) and len(named) > 1 and min(named.values()) > 1:
+            classes = [class_of(path.name) for path in paths]
+    known = len(set(classes) - {""})
+    named_by = f"{known} classes from their {source}" if known else "no classes"
+    unnamed = f", {classes.count('')} images without" if known and "" in classes else ""
+    links = f"; {len(outside)} lie outside the folder, through links (first {outside[0]})" if outside else ""
+    files = [path.relative_to(root).as_posix() for path in paths]
+    return files, classes, f"{len(paths)} images, {named_by}{unnamed}{links}{without}"
+
+
+def _images(folder: Path, root: Path, left: Counter[str], outside: list[str]) -> list[Path]:
+    """The images in a folder and below it, sorted; counts in `left` what else lies there, and adds to `outside` those
+    that lie outside the root, through links."""
+    images: list[Path] = []
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        visible = [] if real in seen else [name for name in folders if not name.startswith(".")]  # a link to above
+        left["hidden folders"] += 0 if real in seen else len(folders) - len(visible)
+        folders[:] = sorted(visible)
+        away = not Path(real).is_relative_to(root)
+        for name in files if real not in seen else ():
+            path = Path(here, name)
+            if name.startswith("."):
+                left["hidden files"] += 1
+            elif path.suffix.lower() not in IMAGE_SUFFIXES:
+                left[f"{path.suffix.lower()} files" if path.suffix else "files without suffix"] += 1
+            elif not path.is_file():
+                left["pipes, devices or broken links"] += 1
+            elif not name.isprintable() or not here.isprintable():
+                left["files with a control character in their path"] += 1
+            else:
+                images.append(path)
+                if away or (path.is_symlink() and not path.resolve().is_relative_to(root)):
+                    outside.append(str(path))
+        seen.add(real)
+    left += Counter()  # drops what was never counted
+    return sorted(images)
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Numbered non-blank lines of a UTF-8 text file (BOM, CRLF and blank lines tolerated).
+
+    Raises ValueError naming the line for another encoding, one above LONGEST_LINE or with a carriage return inside, and
+    for a file without any line.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: not a regular file; a folder, pipe or device can't be read as text")
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8") from None
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise ValueError(f"{path}: the file is empty; fetch it again")
+    for number, line in lines:
+        if len(line) > LONGEST_LINE:
+            raise ValueError(
+                f"{path}, line {number}: {len(line)} characters, at most {LONGEST_LINE} make a row; mend it"
+            )
+        if "\r" in line:
+            raise ValueError(f"{path}, line {number}: a carriage return inside {line[:80]!r}; end lines by line feeds")
+    return lines
