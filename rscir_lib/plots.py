@@ -1,6 +1,6 @@
-"""The figures: each function takes arrays or tables and returns a matplotlib Figure, for its caller to show or save.
+"""The figures. Each function takes arrays or tables and returns a matplotlib Figure for its caller to show or save.
 
-`figure.description` says in words what it shows: the alternative text of notebooks, pages and files.
+`figure.description` says in words what it shows: it is the alternative text in notebooks, pages and files.
 """
 
 import itertools
@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-# one look for all figures; the palette is told apart by colour-blind readers
+# one look for all figures, in a palette that colour-blind readers can tell apart
 sns.set_theme("notebook", "whitegrid", "colorblind", rc={"savefig.dpi": 120, "savefig.bbox": "tight"})
 RELEVANT, OTHER = sns.color_palette()[2], "0.8"
-# a method has its colour everywhere
+# methods that have the same colour in every figure
 NAMED = {name: sns.color_palette()[i] for name, i in [("image", 0), ("text", 1), ("weicom", 3), ("average", 7)]}
 
 
@@ -29,8 +29,8 @@ def _colors(names: Sequence[str]) -> dict[str, tuple]:
     return {name: NAMED[name] if name in NAMED else next(free) for name in names}
 
 
-ROWS_A_PANEL = 32  # of a heat map
-# many images a figure: fixed places are drawn several times faster than a constrained layout
+ROWS_A_PANEL = 32  # of a heat map: more than fit on a screen are set beside each other
+# for figures of many images: fixed places are drawn several times faster than a constrained layout
 GRID = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0.06, "hspace": 0.06}
 
 
@@ -66,10 +66,12 @@ def query_sheet(
     relevant: Sequence[Sequence[int]],
     title: str = "",
 ) -> Figure:
-    """Queries, one a row: the query image, a text beside it, and some images, framed in green where they answer it.
+    """One query per row: its image, its text, and images that are framed in green where they are relevant.
 
-    read: the picture at an archive position. examples: the query image, a position or a picture, its text, positions of
-    the images to show. relevant: for each example the positions of its relevant images.
+    Args:
+        read: Gives the picture at an archive position.
+        examples: For each query its image (a position or a picture), its text, and the positions to show.
+        relevant: For each query the positions of its relevant images.
     """
     columns = 1 + max(len(shown) for *_, shown in examples)
     figure, axes = plt.subplots(
@@ -102,24 +104,27 @@ def gallery(
     read: Read,
     query: int | Image.Image | None,
     text: str,
-    found: Mapping[str, Sequence[int]],
+    results: Mapping[str, Sequence[int]],
     relevant: Sequence[int] | None = None,
     title: str = "",
 ) -> Figure:
-    """A composed query on the left; on the right one row of retrieved images per label of `found`, best first.
+    """A composed query on the left; on the right the images retrieved for it, one labelled row per result list.
 
-    read: the picture at an archive position; found, relevant: positions; query: one too, or a picture, or None where
-    words alone are asked. Relevant images get a green frame and a tick; with None, when nobody judged them, no image
-    has a frame.
+    Args:
+        read: Gives the picture at an archive position.
+        query: A position or a picture; None for words alone.
+        text: The words; "" for an image alone.
+        results: Label -> positions, best first.
+        relevant: Positions that get a green frame and a tick; None where nobody judged them, for no frames at all.
     """
-    columns = max(len(positions) for positions in found.values())
-    figure = plt.figure(figsize=(1.3 * (columns + 2.6), 1.3 * max(len(found), 2)))
-    grid = figure.add_gridspec(len(found), columns + 2, width_ratios=[2.2, 0.4] + [1] * columns, **GRID)
+    columns = max(len(positions) for positions in results.values())
+    figure = plt.figure(figsize=(1.3 * (columns + 2.6), 1.3 * max(len(results), 2)))
+    grid = figure.add_gridspec(len(results), columns + 2, width_ratios=[2.2, 0.4] + [1] * columns, **GRID)
     ax = figure.add_subplot(grid[:, 0])
     _show(ax, Image.new("RGB", (1, 1), "white") if query is None else _query(read, query))
     if text:
         ax.set_xlabel(textwrap.fill(f"+ {text}", 18), size=15, weight="bold")
-    for row, (label, positions) in enumerate(found.items()):
+    for row, (label, positions) in enumerate(results.items()):
         for column, position in enumerate(positions):
             ax = figure.add_subplot(grid[row, column + 2])
             _show(ax, read(position), None if relevant is None else position in relevant)
@@ -127,11 +132,11 @@ def gallery(
                 ax.set_ylabel(textwrap.fill(label, 13), size=12)
     rows = [
         f"{label}: {len(positions)} images" + ("" if relevant is None else f", {_right(positions, relevant)}")
-        for label, positions in found.items()
+        for label, positions in results.items()
     ]
     question = " and ".join(["a query image"] * (query is not None) + [f"the text {text!r}"] * bool(text))
     description = f"Images retrieved for {question}. {'; '.join(rows)}."
-    return _done(figure, title, description, y=1 + 0.25 / max(len(found), 2))
+    return _done(figure, title, description, y=1 + 0.25 / max(len(results), 2))
 
 
 def similarity_histograms(groups: Mapping[str, np.ndarray], title: str = "") -> Figure:
@@ -151,8 +156,12 @@ def cdf_steps(
 ) -> Figure:
     """How one query's two similarity vectors get a common scale, and are then mixed.
 
-    steps: name -> (N,) values for the query image and for the text, the last one being mixed; relevant: (N,) booleans.
-    The last panel has one dot per archive image; along a grey line the mixed score is the same.
+    The last panel has one dot per archive image; along each grey line the mixed score is the same.
+
+    Args:
+        steps: Name of the scale -> (N,) values for the query image and (N,) for the text; the last ones are mixed.
+        relevant: (N,) booleans.
+        lam: Lambda of the mix, in [0, 1].
     """
     figure, axes = plt.subplots(1, len(steps) + 1, figsize=(3.3 * (len(steps) + 1), 3.7), layout="constrained")
     for ax, (name, (image, text)) in zip(axes, steps.items(), strict=False):
@@ -187,9 +196,9 @@ def cdf_steps(
 
 
 def lambda_curves(table: pd.DataFrame, chance: pd.Series | None = None, title: str = "") -> Figure:
-    """mAP against lambda, one panel per column of a summary table (index method, lambda).
+    """mAP against lambda, one panel per column of a table of `summarize`.
 
-    Methods with a lambda are curves, a star at their best; those without are level lines; `chance` is dotted.
+    Methods with a lambda are curves with a star at their best, those without are level lines, `chance` is dotted.
     """
     columns = min(max(4, math.ceil(len(table.columns) / 3)), len(table.columns))  # three rows fit on a screen
     rows = math.ceil(len(table.columns) / columns)
@@ -225,7 +234,7 @@ def lambda_curves(table: pd.DataFrame, chance: pd.Series | None = None, title: s
 
 
 def heat_map(table: pd.DataFrame, title: str = "", label: str = "mAP (%)") -> Figure:
-    """A table as colours and whole numbers, one row a row; a long one in panels beside each other, to fit a screen."""
+    """A table as colours and whole numbers; a long one is cut into panels beside each other."""
     panels = max(1, math.ceil(len(table) / ROWS_A_PANEL))
     rows = max(1, math.ceil(len(table) / panels))
     parts = [table.iloc[start : start + rows] for start in range(0, len(table), rows)]
@@ -253,9 +262,9 @@ def _words(name: object) -> str:
 def attribute_bars(
     table: pd.DataFrame, chance: pd.Series | None = None, title: str = "", intervals: pd.DataFrame | None = None
 ) -> Figure:
-    """mAP per column of a summary table, one bar a method; a short line marks chance.
+    """mAP per column of a table of `summarize`, one bar per method; a dotted line marks chance.
 
-    intervals: of `analysis.intervals`, the ends of the line on each bar; none where they are NaN.
+    `intervals`, as `analysis.intervals` gives them, are drawn as a line on each bar, none where they are NaN.
     """
     names = [method if pd.isna(lam) else f"{method} {lam:g}" for method, lam in table.index]
     long = table.set_axis(names).rename_axis("method").melt(ignore_index=False, var_name="attribute", value_name="mAP")
@@ -287,9 +296,9 @@ def attribute_bars(
 
 
 def interval_bars(table: pd.DataFrame, title: str = "", label: str = "Avg mAP (%)") -> Figure:
-    """One bar a row: the first column, with a line from `low` to `high` where there is an interval.
+    """One bar per row: the first column, with a line from column `low` to `high` where there is an interval.
 
-    A column `mark` holds a sign for the bar's end; rows of a two-level index are grouped by colour of the second.
+    A column `mark` has signs for the ends of the bars. In an index of two levels, the second one gives the colour.
     """
     names = [_words(name) for name in table.index]
     value, low, high = (table[column].to_numpy(float) for column in (table.columns[0], "low", "high"))
@@ -315,7 +324,7 @@ def interval_bars(table: pd.DataFrame, title: str = "", label: str = "Avg mAP (%
 
 
 def share_bars(shares: pd.DataFrame, title: str = "", label: str = "share") -> Figure:
-    """One stacked bar a row, a part a column; shares in [0, 1]."""
+    """One stacked bar per row with a part per column; shares are in [0, 1]."""
     figure, ax = plt.subplots(figsize=(9, 0.42 * len(shares) + 1.8), layout="constrained")
     start = np.zeros(len(shares))
     others = itertools.cycle([color for color in sns.color_palette() if color != RELEVANT])
