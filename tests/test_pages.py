@@ -37,6 +37,7 @@ def test_the_glossary_explains_what_notebooks_and_tables_say(word):
     assert entries == sorted(entries, key=str.casefold)
 
 
+@pytest.mark.slow
 def test_the_code_in_extending_runs(tmp_path, monkeypatch, capsys):
     """A method, an encoder and a benchmark, added and used as the page says, one block after the other."""
     blocks = re.findall(r"^```python\n(.*?)^```", page("extending.md"), re.MULTILINE | re.DOTALL)

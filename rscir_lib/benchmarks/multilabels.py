@@ -55,11 +55,10 @@ def varying(archive: Archive, table: pd.DataFrame) -> Iterator[tuple[str, str, p
         The name of the group, the label, and the value of each image of the class: the label, or "no" before it. The
         index of the values is the archive position.
     """
-    classes = np.array(archive.classes)
+    words, classes = [str(word) for word in table.columns], np.array(archive.classes)
     for cls in dict.fromkeys(archive.classes):
         members = np.flatnonzero(classes == cls)
-        for word, column in table.iloc[members].items():
-            has = column.to_numpy()
+        for word, has in zip(words, table.to_numpy()[members].T, strict=True):
             if min(has.sum(), (~has).sum()) >= MIN_LABELLED:
                 yield f"{group_of(cls)}: {word}", word, pd.Series(np.where(has, word, f"no {word}"), index=members)
 

@@ -88,10 +88,10 @@ def read_triplets(
 
 def _compose(
     triplets: Iterator[Triplet], names: ImageNames, path: Path, report: ValidationReport, exclude_self: bool
-) -> tuple[list[tuple], list[tuple[int, ...]], list[str]]:
+) -> tuple[list[tuple[Any, ...]], list[tuple[int, ...]], list[str]]:
     """Rows of `Benchmark.queries`; the sets of relevant positions; the files of query images outside the archive."""
     classes = {file: cls for a in (names.archive, names.whole) for file, cls in zip(a.files, a.classes, strict=True)}
-    rows: list[tuple] = []
+    rows: list[tuple[Any, ...]] = []
     sets: dict[tuple[int, ...], int] = {}
     outside: dict[str, int] = {}
     target_of: dict[tuple[str, str, str], int] = {}
@@ -145,7 +145,7 @@ def _read_json(path: Path, report: ValidationReport) -> Iterator[Triplet]:
         yield _triplet(f"{path}, entry {number}", None, entry)
 
 
-def _triplet(where: str, line: int | None, row: dict) -> Triplet:
+def _triplet(where: str, line: int | None, row: dict[str, Any]) -> Triplet:
     image, targets = (_field(where, row, names) for names in (IMAGE, TARGET))
     targets = targets if isinstance(targets, list) and targets else [targets]
     texts = {field.removeprefix("query_"): row[field] for field in row if field.startswith("query_")}
@@ -158,7 +158,7 @@ def _triplet(where: str, line: int | None, row: dict) -> Triplet:
     return Triplet(where, line, image.strip(), texts, [target.strip() for target in targets])
 
 
-def _field(where: str, row: dict, names: tuple[str, ...]) -> Any:
+def _field(where: str, row: dict[str, Any], names: tuple[str, ...]) -> Any:
     there = [name for name in names if name in row]
     if len(there) != 1:
         raise ValueError(
