@@ -296,7 +296,7 @@ TEXTS = "a list without repetition, each a text that is not blank"
 PARAMETER_VALUES = [
     *[parameter("LAMBDAS", value, LIST) for value in ("0.5", None, 0.5, [], [2], ["a"], [-0.1], [0.5, 0.5], [True])],
     *[parameter("LAMBDAS", value, LIST) for value in ([float("nan")], [None], {"a": 1}, [[0.5]], (0.5,))],
-    *[parameter("WEIGHT", value, "a number from 0 to 1") for value in (7, -1, "0.5", None, float("nan"), True, [0.5])],
+    *[parameter("LAMBDA", value, "a number from 0 to 1") for value in (7, -1, "0.5", None, float("nan"), True, [0.5])],
     *[parameter("TOP", value, "a whole number from 1") for value in (-3, 0, 2.5, "8", None, True)],
     *[parameter("POSITION", value, "a whole number from 0") for value in (-1, 0.0, "0", None)],
     *[parameter("QUERY", value, "a whole number from 0") for value in (-1, 1.5, "first", None)],
@@ -332,13 +332,13 @@ PARAMETER_VALUES = [
     row(
         {},
         lambda root: check_parameters(NEW=3),
-        r"no rule says what the parameter NEW may be; .*runs.PARAMETERS",
+        "no parameter 'NEW' here; there are DATASET_ROOT",
         "NEW=3",
     ),
     row(
         {},
         lambda root: open_run(str(root), DEVICE="cuda:999", OUTPUT_ROOT=str(root / "runs")),
-        "DEVICE='cuda:999': expected auto or cpu: torch sees [0-9]+ CUDA devices here",
+        "DEVICE='cuda:999': expected auto, cpu.*torch finds [0-9]+ CUDA devices here",
         "open_run cuda:999",
     ),
 ]
@@ -353,7 +353,7 @@ COMMAND_LINES = [
     command("LAMBDAS=['a']", expected=re.escape("LAMBDAS=['a']: expected ") + LIST),
     command("LAMBDAS=[2]", expected=re.escape("LAMBDAS=[2]: expected ") + LIST),
     command("LAMBDAS=[]", expected=re.escape("LAMBDAS=[]: expected ") + LIST),
-    command("WEIGHT=7", expected="WEIGHT=7: expected a number from 0 to 1"),
+    command("LAMBDA=7", expected="LAMBDA=7: expected a number from 0 to 1"),
     command("TOP=-3", expected="TOP=-3: expected a whole number from 1"),
     command("BATCH_SIZE=many", expected="BATCH_SIZE=many: not a literal like 0"),
     command("OVERWRITE=true", expected="OVERWRITE=true: not a literal like False"),
@@ -674,6 +674,7 @@ def test_bad_input_is_named(tmp_path, files, read, message):
     ("words", "message"),
     [
         ("explore ENCODER=clpi", "ENCODER='clpi': expected one of demo, clip"),
+        ("explore LAMBDA=0.5", "no parameter 'LAMBDA' here; there are DATASET_ROOT"),
         ("methods none", "09_map.csv is missing: run notebook 09 there"),
         ("page DATASET_ROOT=none", "DATASET_ROOT='none': expected a folder that is there"),
         ("tiles none", "none"),

@@ -31,7 +31,7 @@ from rscir_lib.evaluation import BASELINES, chance, compare_published, evaluate,
 from rscir_lib.features import read_features
 from rscir_lib.methods import Expanded
 from rscir_lib.methods.registry import METHODS
-from rscir_lib.runs import run as runs
+from rscir_lib.runs import paths as runs
 from rscir_lib.search import top_k
 from rscir_lib.storage.atomic import write_json, write_text
 
@@ -254,7 +254,7 @@ def test_05_lambda_ablation(given, extracted, table):
 
 
 def test_06_retrieval_galleries(given, extracted, benchmark, features, encoder, table):
-    folder = prove("06", **given, LAMBDAS=LAMBDAS, TOP=3, FREE_TEXTS=["large"], WEIGHT=0.4, DEVICE="cpu")
+    folder = prove("06", **given, LAMBDAS=LAMBDAS, TOP=3, FREE_TEXTS=["large"], LAMBDA=0.4, DEVICE="cpu")
     rows = pd.read_csv(folder / "tables" / "06_rows.csv", index_col="query")
     assert_equal(summarize(rows), table.loc[[("weicom", 0.4)]])
     assert {p.stem for p in folder.glob("figures/06_gallery_*")} == {
@@ -268,7 +268,7 @@ def test_06_retrieval_galleries(given, extracted, benchmark, features, encoder, 
 
 
 def test_07_explorer(given, extracted, benchmark, features, encoder):
-    folder = prove("07", **given, POSITION=3, WEIGHT=0.3, DEVICE="cpu")
+    folder = prove("07", **given, POSITION=3, LAMBDA=0.3, DEVICE="cpu")
     found = pd.read_csv(folder / "tables" / "07_precision.csv", index_col=0)
     rows = evaluate(benchmark, features, encoder.encode_texts, ["weicom"], [0.3], "cpu", progress=False)
     expected = 100 * rows.groupby("attribute")["AP"].agg(["mean", "min", "max"])

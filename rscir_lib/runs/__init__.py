@@ -1,37 +1,8 @@
 """The parameters of a run, and where its results lie."""
+# ruff: noqa: F401 (names for users)
 
-from rscir_lib.runs.run import (
-    IDENTITY,
-    PARAMETERS,
-    PATHS,
-    Run,
-    check_parameters,
-    dataset_root,
-    encoder_folder,
-    files_below,
-    finished_runs,
-    from_root,
-    open_run,
-    read_json,
-    read_rows,
-    run_folder,
-    run_of,
-)
-
-__all__ = [
-    "IDENTITY",
-    "PARAMETERS",
-    "PATHS",
-    "Run",
-    "check_parameters",
-    "dataset_root",
-    "encoder_folder",
-    "files_below",
-    "finished_runs",
-    "from_root",
-    "open_run",
-    "read_json",
-    "read_rows",
-    "run_folder",
-    "run_of",
-]
+from rscir_lib.runs.parameters import PARAMETERS, NotebookConfig, RunConfig, check_parameters
+from rscir_lib.runs.paths import (
+    IDENTITY, PATHS, dataset_root, encoder_folder, files_below, from_root, run_folder, run_of,
+)  # fmt: skip
+from rscir_lib.runs.run import Run, finished_runs, open_run, read_rows

@@ -138,5 +138,5 @@ def test_a_check_says_what_it_needs(tmp_path):
     check = Checks(run=None)
     with pytest.raises(ValueError, match=r"no exercise '99\.1'; there are 01\.1"):
         check("99.1", 0)
-    with pytest.raises(ValueError, match=r"this exercise needs WEIGHT: Checks\(run, WEIGHT=WEIGHT\)"):
-        check.context["WEIGHT"]
+    with pytest.raises(ValueError, match=r"this exercise needs LAMBDA: Checks\(run, LAMBDA=LAMBDA\)"):
+        check.context["LAMBDA"]

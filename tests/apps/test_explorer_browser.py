@@ -124,7 +124,7 @@ def test_the_order_on_screen_is_that_of_search(visit, request, archive):
 
 
 def test_every_method_orders_as_search_does(visit, address, bundled, run):
-    search = Searcher(run.features, run.encoder, run.archive)
+    search = Searcher(run.features, run.encoder, run.archive_with_features)
     file = bundled.archive.files[300]
     page = visit(address + link(file, "grass", 0.6))
     wait_for(page, image=file, lambda_=0.6)
@@ -136,14 +136,14 @@ def test_every_method_orders_as_search_does(visit, address, bundled, run):
 
 
 def test_the_scores_are_those_of_search(visit, address, run):
-    search = Searcher(run.features, run.encoder, run.archive)
-    page = visit(address + link(run.archive.files[7], "red", 0.4))
+    search = Searcher(run.features, run.encoder, run.archive_with_features)
+    page = visit(address + link(run.archive_with_features.files[7], "red", 0.4))
     wait_for(page, words="red", lambda_=0.4)
     table = search(7, "red", 0.4).table
     assert page.locator(".hits .score").all_inner_texts() == [f"{score:.4f}" for score in table["score"]]
     first = page.locator(".hits li").first.locator("td").all_inner_texts()
     assert first[0::2] == [f"{table[f'cosine_{side}'][0]:.3f}" for side in ("image", "text")]
-    cosines = run.features.aligned(run.archive) @ run.encoder.encode_texts(["red"])[0]
+    cosines = run.features.aligned(run.archive_with_features) @ run.encoder.encode_texts(["red"])[0]
     assert first[3] == f"{100 * (cosines < cosines[table['position'][0]]).sum() / 971:.1f} %"
 
 
@@ -469,7 +469,7 @@ def test_a_page_without_python_orders_as_the_library(visit, bundled, run, tmp_pa
     page_file = write_page(bundled, tmp_path / "page")
     page = visit(page_file.as_uri())
     wait_for(page, words=bundled.benchmark.queries["text"].iloc[0])
-    search = Searcher(run.features, run.encoder, run.archive)
+    search = Searcher(run.features, run.encoder, run.archive_with_features)
     methods = page.get_by_label("Method").locator("option").all_inner_texts()
     assert methods == [m["name"] for m in bundled.hello()[0]["methods"] if m["rule"]]
     for method in methods:

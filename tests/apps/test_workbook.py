@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from rscir_lib.apps.commands import cli, workbook
-from rscir_lib.runs import run as runs
+from rscir_lib.runs import paths as runs
 
 PARAMETERS = """\
 OUTPUT_ROOT = ""  # where the run folder goes

@@ -58,7 +58,7 @@ from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
 from rscir_lib.encoders.checkpoints import read_tensors
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.methods import read_vocabulary
-from rscir_lib.runs import run as runs
+from rscir_lib.runs import paths as runs
 from rscir_lib.search import search
 
 MEMORY = 2**30  # bytes that the cases of one reader may take beyond what the process had

@@ -17,7 +17,7 @@ from PIL import Image
 
 from rscir_lib.apps.commands import workbook
 from rscir_lib.runs import PARAMETERS, Run, check_parameters, open_run, run_folder
-from rscir_lib.runs import run as runs
+from rscir_lib.runs import paths as runs
 
 
 @pytest.fixture
@@ -54,19 +54,19 @@ def test_nothing_is_made_for_a_parameter_that_is_refused(tmp_path, images):
 def test_opens_what_a_notebook_needs(opened, images):
     assert opened.root == images
     assert opened.folder.name == "archive_demo"
-    assert len(opened.images) == 4
+    assert len(opened.whole_archive) == 4
     assert opened.encoder.name == "demo"
-    assert opened.title == f"archive, demo {opened.encoder.architecture}"
+    assert opened.title == "archive, demo"
     with pytest.raises(FileNotFoundError, match="notebook 02"):
         _ = opened.features
 
 
 def test_images_without_features_are_left_out_and_said(opened, capsys):
-    files = opened.images.files
+    files = opened.whole_archive.files
     fake = SimpleNamespace(files=files[:3], unreadable={files[3]: "cut short"})
-    run = Run(opened.folder, opened.root, opened.parameters)
+    run = Run(opened.folder, opened.root, opened.config)
     run.__dict__["features"] = fake
-    assert run.archive.files == files[:3]
+    assert run.archive_with_features.files == files[:3]
     assert "1 of 4 images can't be read and are left out" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"POSITION=3: expected 0 to 2, a position in .*archive"):
         run.check(POSITION=3)
@@ -80,12 +80,12 @@ def test_ends_without_labels_and_goes_on_with_them(opened, images, capsys):
     assert end.value.code == 0  # what papermill takes for a good end
     assert "archive has no labels" in capsys.readouterr().out
     (images / "PatternCom").mkdir()
-    again = Run(opened.folder, opened.root, opened.parameters)
+    again = Run(opened.folder, opened.root, opened.config)
     again.end_without_labels()
 
 
 def test_a_query_that_is_not_there_is_named(opened):
-    run = Run(opened.folder, opened.root, opened.parameters)
+    run = Run(opened.folder, opened.root, opened.config)
     queries = pd.DataFrame({"text": ["red", "blue"]})
     run.__dict__.update(has_benchmark=True, benchmark=SimpleNamespace(queries=queries))
     run.check(QUERY=1)
@@ -163,7 +163,7 @@ def test_an_encoder_folder_is_no_name_of_the_registry(tmp_path):
 
 def test_an_architecture_never_leaves_its_folder(images, tmp_path):
     with pytest.raises(ValueError, match=r"ARCHITECTURE='\.\./\.\.': expected the name of an architecture"):
-        open_run(str(images), "clip", "../..", OUTPUT_ROOT=str(tmp_path / "runs"))
+        open_run(str(images), ENCODER="clip", ARCHITECTURE="../..", OUTPUT_ROOT=str(tmp_path / "runs"))
 
 
 # --- which library
@@ -197,7 +197,7 @@ def test_a_copied_checkout_opens_its_runs(tmp_path):
     Image.new("RGB", (8, 8)).save(first / "data" / "mine" / "a.png")
 
     def opened(checkout: Path) -> str:
-        code = "from rscir_lib.runs import open_run; run = open_run('data/mine'); print(run.folder, len(run.images))"
+        code = "from rscir_lib.runs import open_run; run = open_run('data/mine'); print(run.folder, len(run.whole_archive))"
         done = subprocess.run(
             [sys.executable, "-P", "-c", code],
             cwd=checkout / "notebooks", env=os.environ | {"PYTHONPATH": str(checkout)}, capture_output=True, text=True,
@@ -213,6 +213,13 @@ def test_a_copied_checkout_opens_its_runs(tmp_path):
 
 
 def test_numbers_are_not_truths():
-    assert PARAMETERS["TOP"](True)
-    assert PARAMETERS["WEIGHT"](np.nan)
-    assert not PARAMETERS["WEIGHT"](1)
+    check_parameters(LAMBDA=1)
+    for name, value in (("TOP", True), ("LAMBDA", np.nan), ("LAMBDA", True)):
+        with pytest.raises(ValueError, match=f"{name}={value}: expected a"):
+            check_parameters(**{name: value})
+
+
+def test_every_parameter_says_what_is_expected_of_it():
+    for name in PARAMETERS:
+        with pytest.raises(ValueError, match=rf"^{name}=\[None\]: expected .*[a-z]"):
+            check_parameters(**{name: [None]})

@@ -39,10 +39,9 @@ from rscir_lib.runs import (
     files_below,
     finished_runs,
     from_root,
-    read_json,
     run_of,
 )
-from rscir_lib.storage.atomic import remove_unfinished, write_json
+from rscir_lib.storage.atomic import read_json, remove_unfinished, write_json
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.measuring import measured
 from rscir_lib.storage.project import ROOT

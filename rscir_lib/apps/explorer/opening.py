@@ -17,11 +17,11 @@ def open_explorer(parameters: dict[str, str]) -> Explorer:
 
 def prepared(run: Run) -> Run:
     """The run, with its images drawn (the bundled ones) and its features extracted where they are not there yet."""
-    if not run.parameters["DATASET_ROOT"] and not run.root.exists():
+    if not run.config.DATASET_ROOT and not run.root.exists():
         print("drawing the bundled benchmark, once ...", flush=True)
         draw_synthcom(run.root)
-    if not run.parameters["FEATURES"]:
-        extract_features(run.images, run.encoder, run.store)
+    if not run.config.FEATURES:
+        extract_features(run.whole_archive, run.encoder, run.store)
     return run
 
 

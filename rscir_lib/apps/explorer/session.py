@@ -84,8 +84,8 @@ class Explorer:
     def of(cls, run: Run) -> "Explorer":
         """The explorer of a run (`open_run`): its archive, features and encoder, its benchmark where it has labels."""
         benchmark = run.benchmark if run.has_benchmark else None
-        feats = run.features.aligned(run.archive)
-        return cls(run.archive, feats, run.encoder, run.folder, benchmark, run.title)
+        feats = run.features.aligned(run.archive_with_features)
+        return cls(run.archive_with_features, feats, run.encoder, run.folder, benchmark, run.title)
 
     def answer(self, question: dict, buffers: Sequence[bytes] = ()) -> Answer:
         """The answer to {"ask": what, ...}; {"error": message} where the question can't be answered."""

@@ -51,12 +51,12 @@ class ExerciseContext:
     @property
     def device(self) -> str:
         """Where to evaluate, as the run was opened."""
-        return self.run.parameters["DEVICE"]
+        return self.run.config.DEVICE
 
     @cached_property
     def x(self) -> np.ndarray:
         """The features (N, d) in float64, in archive order."""
-        return self.run.features.aligned(self.run.archive).astype(np.float64)
+        return self.run.features.aligned(self.run.archive_with_features).astype(np.float64)
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """Features (n, d) of n texts, in float32."""
@@ -73,7 +73,7 @@ class ExerciseContext:
 
     def labelled(self, protocol: str = "") -> Benchmark:
         """The benchmark over all images, with features or without; `protocol` "" is the run's."""
-        return read_benchmark(self.run.root, self.run.listing, protocol or self.run.parameters["PROTOCOL"])
+        return read_benchmark(self.run.root, self.run.listing, protocol or self.run.config.PROTOCOL)
 
     @cached_property
     def by_hand(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -85,7 +85,7 @@ class ExerciseContext:
     @cached_property
     def search(self) -> Searcher:
         """Searches the archive."""
-        return Searcher(self.run.features, self.run.encoder, self.run.archive)
+        return Searcher(self.run.features, self.run.encoder, self.run.archive_with_features)
 
     def rows(
         self, methods: Sequence[str | Method], lambdas: Sequence[float], cutoffs: Sequence[int] = CUTOFFS

@@ -5,7 +5,7 @@ from rscir_lib.apps.teaching.context import ExerciseContext, Truth
 
 
 def exercise_07_1(c: ExerciseContext) -> Truth:
-    ap = c.rows(["weicom"], (c["WEIGHT"],))["AP"].to_numpy()[c["QUERIES"]]
+    ap = c.rows(["weicom"], (c["LAMBDA"],))["AP"].to_numpy()[c["QUERIES"]]
     perfect = ap > 0.9999  # 1, less the rounding of a mean of many precisions
     wrong = {"that is a share; asked is how many": 100 * perfect.mean(), "those are not perfect": (~perfect).sum()}
     return Truth(perfect.sum(), "count", wrong)
@@ -15,9 +15,9 @@ def exercise_07_2(c: ExerciseContext) -> Truth:
     def first(method: str, lam: float) -> set[str]:
         return set(c.search(c["POSITION"], c["QUERY_TEXT"], lam, method, top=10).table["file"])
 
-    wanted = first("weicom", c["WEIGHT"])
+    wanted = first("weicom", c["LAMBDA"])
     common = [len(wanted & first("linear", step / 20)) for step in range(21)]
-    wrong = {"that is the same lambda for both": common[round(20 * c["WEIGHT"])], "the least of them": min(common)}
+    wrong = {"that is the same lambda for both": common[round(20 * c["LAMBDA"])], "the least of them": min(common)}
     return Truth(max(common), "count", wrong)
 
 

@@ -107,7 +107,7 @@ def exercise_10_3(c: ExerciseContext) -> Truth:
 def _of_runs(c: ExerciseContext, method: str) -> dict[str, pd.DataFrame]:
     """The rows of one method in every run that notebook 11 compares."""
     there = finished_runs(from_root(c["RUNS_FOLDER"]) or c.run.folder.parent)["rows"]
-    of = {name: analysis.one_lambda(read_rows(path), c["WEIGHT"]) for name, path in there.items()}
+    of = {name: analysis.one_lambda(read_rows(path), c["LAMBDA"]) for name, path in there.items()}
     return {name: parts[method] for name, parts in of.items() if method in parts}
 
 

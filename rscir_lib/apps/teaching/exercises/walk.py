@@ -69,7 +69,7 @@ def exercise_02_1(c: ExerciseContext) -> Truth:
 
 
 def exercise_02_2(c: ExerciseContext) -> Truth:
-    classes, nearest = np.array(c.run.archive.classes), []
+    classes, nearest = np.array(c.run.archive_with_features.classes), []
     for start in range(0, len(c.x), 1000):
         cosines = c.x[start : start + 1000] @ c.x.T
         cosines[np.arange(len(cosines)), start + np.arange(len(cosines))] = -np.inf
@@ -251,17 +251,17 @@ def exercise_06_1(c: ExerciseContext) -> Truth:
 
 
 def exercise_06_2(c: ExerciseContext) -> Truth:
-    ap = 100 * c.rows(["weicom"], (c["WEIGHT"],)).set_index("attribute")["AP"]
+    ap = 100 * c.rows(["weicom"], (c["LAMBDA"],)).set_index("attribute")["AP"]
     mean, median = (getattr(ap.groupby(level=0), of)() for of in ("mean", "median"))
     return Truth(mean - median, "points", {"that is the mean alone": mean, "that is the median alone": median})
 
 
 def exercise_06_3(c: ExerciseContext) -> Truth:
-    rows = c.rows(["weicom"], (c["WEIGHT"],))
+    rows = c.rows(["weicom"], (c["LAMBDA"],))
     worst = rows[rows["n_relevant"] >= min(3, rows["n_relevant"].max())].groupby("attribute")["AP"].idxmin()
     classes, labels, other, right = np.array(c.benchmark.archive.classes), c.benchmark.labels, 0, 0
     for query in c.benchmark.queries.loc[worst].itertuples():
-        hits = c.search(query.position, query.text, c["WEIGHT"], top=6).table["position"]
+        hits = c.search(query.position, query.text, c["LAMBDA"], top=6).table["position"]
         own = labels[(labels["attribute"] == query.attribute) & (labels["group"] == query.group)]["position"]
         other += (~np.isin(classes[hits], classes[own])).sum()
         right += np.isin(hits, c.benchmark.targets[query.target]).sum()
@@ -278,6 +278,6 @@ def exercise_06_4(c: ExerciseContext) -> Truth:
     one = answered.groupby("attribute").sample(1, random_state=c["SEED"]).iloc[0]
     asked, had = c.texts([one["text"], one["value"]])
     texts = asked, (asked - had) / np.linalg.norm(asked - had), (had - asked) / np.linalg.norm(asked - had)
-    orders = [top_k(c.search.database, c.x[one["position"]], text, c["WEIGHT"], len(c.x))[0] for text in texts]
+    orders = [top_k(c.search.database, c.x[one["position"]], text, c["LAMBDA"], len(c.x))[0] for text in texts]
     ranks = [int(np.isin(order, c.benchmark.targets[one["target"]]).argmax()) + 1 for order in orders]
     return Truth(ranks[:2], "rank", {"subtract what the image has from what is asked": [ranks[0], ranks[2]]})
