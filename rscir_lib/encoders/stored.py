@@ -33,7 +33,11 @@ class StoredEncoder:
         """The stored phrases in a text, the longest first, none inside another."""
         kept: list[str] = []
         for phrase in sorted(self._rows, key=len, reverse=True):
-            if re.search(rf"\b{re.escape(phrase)}\b", text) and not any(phrase in longer for longer in kept):
+            if (
+                phrase in text
+                and re.search(rf"\b{re.escape(phrase)}\b", text)
+                and not any(phrase in longer for longer in kept)
+            ):
                 kept.append(phrase)
         return kept
 
