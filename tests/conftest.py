@@ -28,7 +28,7 @@ for profile, number in {"fast": 15, "default": 100, "full": 1000}.items():
 
 # the long chains first, or one worker would be left with them when the other has nothing to do
 FIRST = ("notebook", "browser", "campaign", "slow")
-KINDS_BY_FIXTURE = {"chromium": "browser", "kernel": "notebook"}
+KINDS_BY_FIXTURE = {"chromium": "browser", "kernel": "notebook", "slow_to_make": "slow"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects, and before pytest-xdist reads the groups
@@ -59,6 +59,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def kernel() -> None:
     """Asked for by whatever starts the kernel of a notebook: each takes seconds to import what it needs."""
+
+
+@pytest.fixture(scope="session")
+def slow_to_make() -> None:
+    """Asked for by a fixture that takes more than two seconds of a processor: its tests are slow."""
 
 
 def optional_data(variable: str, what: str) -> Path:

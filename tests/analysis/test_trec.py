@@ -53,6 +53,7 @@ def test_unknown_images_are_in_no_file(case, tmp_path):
     assert document in condensed.archive.files
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # ranx's own
 @pytest.mark.parametrize("depth", [90, 5])
 def test_a_topic_that_nothing_answers_counts(case, tmp_path, depth):

@@ -37,7 +37,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(tmp_path_factory, slow_to_make):
     """The book of the committed notebooks, which hold few outputs; one gets a figure with an alternative text."""
     folder = tmp_path_factory.mktemp("book")
     shutil.copytree(workbook.NOTEBOOKS, folder / "executed")
@@ -61,7 +61,6 @@ def pages(site):
     return {path: Page(path) for path in site.rglob("*.html") if "_static" not in path.parts}
 
 
-@pytest.mark.slow
 def test_every_page_is_there(site):
     for path in workbook.NOTEBOOKS.glob("[0-9]*.ipynb"):
         assert (site / "notebooks" / f"{path.stem}.html").is_file()
@@ -72,7 +71,6 @@ def test_every_page_is_there(site):
     assert "searchindex.js" in (site / "search.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
 def test_no_link_is_dead(pages):
     for path, page in pages.items():
         for link in page.links + page.loads:
@@ -85,7 +83,6 @@ def test_no_link_is_dead(pages):
                 assert unquote(anchor) in pages[place].ids, f"{path.name} leads to {link}"
 
 
-@pytest.mark.slow
 def test_nothing_is_loaded_from_elsewhere(site, pages):
     for path, page in pages.items():
         assert not [load for load in page.loads if urlsplit(load).scheme not in ("", "data")], path
@@ -93,7 +90,6 @@ def test_nothing_is_loaded_from_elsewhere(site, pages):
         assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^)]*", path.read_text(encoding="utf-8")), path
 
 
-@pytest.mark.slow
 def test_pictures_are_described_and_equations_are_drawn(site, pages):
     alts = pages[site / "notebooks" / "03_baselines.html"].alts
     assert "A picture <of> one pixel." in alts.values()
@@ -111,7 +107,6 @@ def test_a_warning_stops_it(tmp_path):
         book.build(tmp_path / "source", tmp_path / "site", tmp_path / "work")
 
 
-@pytest.mark.slow
 def test_in_a_browser(site, pages, visit):
     """No page is wider than a telephone, keys are enough, and the search finds."""
     page = visit(site.as_uri() + "/index.html", viewport={"width": 400, "height": 800})

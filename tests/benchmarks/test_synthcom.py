@@ -26,7 +26,7 @@ PER_CLASS = 9
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory, slow_to_make):
     return draw_synthcom(tmp_path_factory.mktemp("synthcom"), seed=3, images_per_class=PER_CLASS)
 
 
@@ -125,6 +125,7 @@ def test_phrase(name, values, words):
     assert synthcom.phrase(name, values) == words
 
 
+@pytest.mark.slow
 def test_scene_depends_on_seed_class_and_number_alone(root, tmp_path):
     other = draw_synthcom(tmp_path, seed=3, images_per_class=2, workers=1)
     drawn = pixels(root)
