@@ -49,7 +49,8 @@ def test_gallery_ticks_the_relevant_images(read, tmp_path):
     assert [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()] == ["lambda 0", "lambda 1"]
     assert figure.axes[0].get_xlabel() == "+ oval"
     figure.savefig(tmp_path / "gallery.png")
-    assert Image.open(tmp_path / "gallery.png").width > 400
+    with Image.open(tmp_path / "gallery.png") as image:
+        assert image.width > 400
 
 
 def test_gallery_without_judgement_frames_nothing(read):

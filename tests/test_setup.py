@@ -63,6 +63,12 @@ def test_binder_takes_everything_from_the_lock():
     assert pattern in (ROOT / "Makefile").read_text()  # the same packages are left out
 
 
+def outside_make() -> dict[str, str]:
+    """The environment, without what a `make test TORCH_BACKEND=cpu` around these tests hands on."""
+    of_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "ARGS", "VENV", "READY", "TORCH_BACKEND")
+    return {name: value for name, value in os.environ.items() if name not in of_make}
+
+
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 @pytest.mark.parametrize(
     ("target", "named"),
@@ -87,7 +93,7 @@ def test_make_passes_paths_on_as_they_are(target, named, tmp_path):
     python.chmod(0o755)
     place = "/my archive/für 'ø' \"x\""
     words = [f"{name}={place}/{name.lower()}" for name in named]
-    subprocess.run(["make", "-s", target, *words], cwd=tmp_path, check=True)
+    subprocess.run(["make", "-s", target, *words], cwd=tmp_path, env=outside_make(), check=True)
     given = shown.read_text().splitlines()
     for name, with_name in named.items():
         assert f"{place}/{name.lower()}" in given or f"{name}={place}/{name.lower()}" in given
@@ -97,9 +103,9 @@ def test_make_passes_paths_on_as_they_are(target, named, tmp_path):
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_passes_nothing_that_was_not_given():
     """So that a parameter file behind ARGS is not overruled by an empty DATASET_ROOT; under `make test`, too."""
-    of_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "ARGS")
-    outside = {name: value for name, value in os.environ.items() if name not in of_make}
-    done = subprocess.run(["make", "-n", "workbook"], cwd=ROOT, env=outside, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["make", "-n", "workbook"], cwd=ROOT, env=outside_make(), capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1].split("rscir_lib workbook")[1].strip() == ""
 
 

@@ -66,6 +66,7 @@ def test_the_authors_formats(checkpoints, architecture):
     assert all(isinstance(value, str) for value in clip.provenance.values())
 
 
+@pytest.mark.slow
 def test_activation_belongs_to_the_checkpoint(checkpoints):
     architecture = ARCHITECTURES[-1]
     state = torch.load(checkpoints / f"CLIP-{architecture}.bin", weights_only=True)
@@ -137,6 +138,7 @@ def test_missing_file_is_named(tmp_path):
         load_encoder("remoteclip", models_root=tmp_path)
 
 
+@pytest.mark.slow
 def test_unexpected_checksum_is_refused(checkpoints, monkeypatch):
     monkeypatch.setitem(ENCODERS["clip"].sha256, ARCHITECTURES[0], "0" * 64)
     with pytest.raises(ValueError, match="expected 0000"):

@@ -85,6 +85,7 @@ def test_hits_of_features_alone_lie_on_the_map(tiles, tmp_path):
     assert shape(there["features"][0]["geometry"]).equals_exact(shape(archive.footprint(position)), 1e-9)
 
 
+@pytest.mark.slow
 def test_embeddings_of_others(tmp_path, monkeypatch):
     """Not of unit length, float64, in other coordinates, in shards."""
     rng = np.random.default_rng(0)

@@ -255,7 +255,7 @@ def test_bombs(tmp_path):
         paths[-1].write_bytes(data)
     started = time.monotonic()
     said = subprocess.run(
-        [sys.executable, "-c", READ, *map(str, paths)], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", READ, *map(str, paths)], capture_output=True, text=True, timeout=300, check=True
     ).stdout.splitlines()
     assert time.monotonic() - started < 60
     for path, line, (name, (_, message)) in zip(paths, said, BOMBS.items(), strict=True):

@@ -124,6 +124,7 @@ def test_questions_that_do_not_fit_together(tmp_path, changed, message):
         list(engine.ranks(features, **asked | changed))
 
 
+@pytest.mark.slow
 def test_compiled_ranks_are_the_plain_ones():
     """Ties, what was taken out (-inf), levels at either end, all equal."""
     counting = pytest.importorskip("rscir_lib.ranking.counting", reason="numba isn't installed (extra fast)")
@@ -144,6 +145,7 @@ def test_compiled_ranks_are_the_plain_ones():
         assert np.array_equal(evaluation._ranks_of_row(scores, relevant), expected)
 
 
+@pytest.mark.slow
 def test_compiled_ranks_of_a_mix_are_those_of_its_scores():
     """To the last bit of a sum, with ties and without."""
     pytest.importorskip("rscir_lib.ranking.counting", reason="numba isn't installed (extra fast)")
@@ -204,6 +206,7 @@ def cluster():
         yield cluster
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*leaked semaphore")
 def test_a_killed_worker_changes_nothing(cluster, tmp_path):
     """It dies at its second item, is replaced, and all is done."""
@@ -221,6 +224,7 @@ def test_a_killed_worker_changes_nothing(cluster, tmp_path):
     assert mark.exists()
 
 
+@pytest.mark.slow
 def test_a_cluster_finds_the_same(cluster, tmp_path):
     """Search and ranks to the last byte; features to what float32 sums in another number of threads may differ."""
     rng = np.random.default_rng(0)

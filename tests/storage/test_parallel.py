@@ -36,9 +36,10 @@ assert all(done for _, done in results) and os.getpid() not in {pid for pid, _ i
 """
 
 
+@pytest.mark.slow
 @linux
 def test_work_in_processes_after_work_in_threads():
-    subprocess.run([sys.executable, "-c", MORE_THREADS_THAN_WORKERS], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", MORE_THREADS_THAN_WORKERS], check=True, timeout=300)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -69,6 +70,7 @@ def test_who_stops_early_waits_for_nobody():
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("ending", ["closed", "failed"])
 def test_large_results_that_are_cut_short_are_not_waited_for(ending):
@@ -140,7 +142,7 @@ def working(folder, how):
     first = subprocess.Popen(
         ignoring + command if how == "ignored" else command, text=True, start_new_session=True, **pipes
     )
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while len(list(folder.iterdir())) < 2 and time.monotonic() < until:
         time.sleep(0.05)
     workers = [Path("/proc", path.name) for path in folder.iterdir()]
@@ -149,7 +151,7 @@ def working(folder, how):
 
 
 def gone(paths):
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while any(path.exists() for path in paths) and time.monotonic() < until:
         time.sleep(0.05)
     return not any(path.exists() for path in paths)
@@ -163,6 +165,7 @@ def end(first):
     first.stderr.close()
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_the_first(tmp_path, sent):
@@ -172,7 +175,7 @@ def test_no_process_outlives_the_first(tmp_path, sent):
             os.killpg(first.pid, sent)
         else:
             first.send_signal(sent)
-        _, said = first.communicate(timeout=60)
+        _, said = first.communicate(timeout=300)
         assert said.count("KeyboardInterrupt") == (sent == signal.SIGINT)
         assert "BrokenProcessPool" not in said
         assert gone(workers)
@@ -180,6 +183,7 @@ def test_no_process_outlives_the_first(tmp_path, sent):
         end(first)
 
 
+@pytest.mark.slow
 @linux
 def test_an_interrupt_that_reaches_the_workers_first_makes_no_noise(tmp_path):
     first, workers = working(tmp_path, "interrupted")
@@ -188,7 +192,7 @@ def test_an_interrupt_that_reaches_the_workers_first_makes_no_noise(tmp_path):
             os.kill(int(worker.name), signal.SIGINT)
         time.sleep(0.2)
         first.send_signal(signal.SIGINT)
-        _, said = first.communicate(timeout=60)
+        _, said = first.communicate(timeout=300)
         assert said.count("KeyboardInterrupt") == 1
         assert "BrokenProcessPool" not in said
         assert gone(workers)
@@ -196,12 +200,13 @@ def test_an_interrupt_that_reaches_the_workers_first_makes_no_noise(tmp_path):
         end(first)
 
 
+@pytest.mark.slow
 @linux
 def test_where_the_first_ignores_an_interrupt_the_workers_do_too(tmp_path):
     first, workers = working(tmp_path, "ignored")
     try:
         os.killpg(first.pid, signal.SIGINT)
-        result, said = first.communicate(timeout=60)
+        result, said = first.communicate(timeout=300)
         assert (result, said) == ("[0, 1]\n", "")
         assert gone(workers)
     finally:
