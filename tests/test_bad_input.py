@@ -538,9 +538,9 @@ EVALUATIONS = [
     asked("must L2-normalise: the feature of 'round' has norm nan", "texts not finite",
           encode=lambda texts: np.nan * encode_ones(texts)),
     asked(r"method 'mine' gave scores of shape \(1, 2\) for 2 queries; expected \(2, 4\), one an archive image",
-          "scores of another shape", [own(lambda images, texts, lam: np.zeros((1, 2)))]),
+          "scores of another shape", [own(lambda questions, lam: np.zeros((1, 2)))]),
     *(asked("method 'mine' gives scores that are not finite", f"scores {value}",
-            [own(lambda images, texts, lam, value=value: np.full((2, 4), value))])
+            [own(lambda questions, lam, value=value: np.full((2, 4), value))])
       for value in (np.nan, np.inf, -np.inf)),
     pytest.param({}, lambda root: summarize(pd.DataFrame(), rounding="up"), "rounding 'up' is unknown", id="rounding"),
 ]  # fmt: skip

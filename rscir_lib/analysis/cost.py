@@ -4,16 +4,18 @@ import ctypes
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from rscir_lib.benchmarks.base import Benchmark
+from rscir_lib.evaluation.evaluate import compose
 from rscir_lib.features import Features
 from rscir_lib.methods.base import EncodeTexts, Method
 from rscir_lib.methods.registry import get_method
-from rscir_lib.similarity.moments import Database
+from rscir_lib.similarity.gallery import InMemory
 
 
 def cost(
@@ -31,22 +33,21 @@ def cost(
         A row per method: "fit s"; "ms a query", the least of the `asked` queries, since other processes can only add to
         it; and "MiB a query", the most memory it took, in pages, NaN where the system isn't Linux.
     """
-    database = Database(features.aligned(benchmark.archive))
+    gallery = InMemory(features.aligned(benchmark.archive))
     inside = benchmark.queries[benchmark.queries["position"] >= 0]
     queries = inside.sample(min(asked, len(inside)), random_state=seed)
-    images = database.feats[queries["position"]].astype(np.float64)
-    texts = np.asarray(encode_texts(queries["text"].tolist()), np.float64)
+    questions = compose(replace(benchmark, queries=queries), gallery, encode_texts)
+    singles = [questions.take(np.array([number])) for number in range(len(questions))]
     lines = {}
     for method in map(get_method, methods):
         start = time.perf_counter()
-        scorer = method.fit(database, encode_texts)
+        scorer = method.fit(gallery, encode_texts)
         fitted, took = time.perf_counter() - start, []
-        words = queries["text"].tolist() if getattr(method, "reads_words", False) else None
-        scorer(images[:1], texts[:1], lam, *([words[:1]] if words else []))  # what is only done once
+        scorer(questions.take(np.array([0])), lam)  # what is only done once
         before = _peak_memory(start=True)
-        for i in range(len(queries)):
+        for single in singles:
             start = time.perf_counter()
-            scorer(images[i : i + 1], texts[i : i + 1], lam, *([words[i : i + 1]] if words else []))
+            scorer(single, lam)
             took.append(time.perf_counter() - start)
         lines[method.name] = {"fit s": fitted, "ms a query": 1000 * min(took), "MiB a query": _peak_memory() - before}
     return pd.DataFrame(lines).T

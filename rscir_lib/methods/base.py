@@ -1,32 +1,112 @@
 """What a method is: fitted once to an archive, it scores every image of it for a query image and a query text."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-from rscir_lib.similarity.moments import Database
+from rscir_lib.similarity.gallery import Gallery
 
 EncodeTexts = Callable[[list[str]], np.ndarray]  # n texts -> (n, d) float32, L2-normalised
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Q composed queries of I distinct images and T distinct texts, each an image and a text.
+
+    Args:
+        images: (I, d) features of unit length, float32 or float64; zeros where only texts are asked for.
+        texts: (T, d), likewise.
+        words: T texts as they were typed.
+        image_of: (Q,) the row of `images` that each query has.
+        text_of: (Q,) the row of `texts`.
+
+    Raises:
+        ValueError: for parts that don't fit together, and for features that are not finite.
+    """
+
+    images: np.ndarray
+    texts: np.ndarray
+    words: tuple[str, ...]
+    image_of: np.ndarray
+    text_of: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, rows_of in (("images", "image_of"), ("texts", "text_of")):
+            feats = np.asarray(getattr(self, name))
+            feats = np.ascontiguousarray(feats, np.float64 if feats.dtype == np.float64 else np.float32)
+            if feats.ndim != 2 or not len(feats):
+                raise ValueError(f"{name}: expected query features (n, d), found {feats.shape}; of one, feature[None]")
+            if (bad := np.flatnonzero(~np.isfinite(feats).all(axis=1))).size:
+                raise ValueError(
+                    f"{name}: the query features are not finite (row {bad[0]}); the encoder, or what it was given, is "
+                    "at fault"
+                )
+            rows = np.asarray(getattr(self, rows_of))
+            if not np.issubdtype(rows.dtype, np.integer) or ((rows < 0) | (rows >= len(feats))).any():
+                raise ValueError(f"{rows_of}: expected integers from 0 to {len(feats) - 1}, found {rows}")
+            object.__setattr__(self, name, feats)
+            object.__setattr__(self, rows_of, rows)
+        self.check_dim(self.images.shape[1])
+        if len(self.words) != len(self.texts) or len(self.image_of) != len(self.text_of):
+            raise ValueError(
+                f"{len(self.words)} words for {len(self.texts)} texts, {len(self.image_of)} images of queries for "
+                f"{len(self.text_of)} texts: expected as many"
+            )
+
+    def check_dim(self, dim: int) -> None:
+        """Raises ValueError unless the features have `dim` coordinates, as those of the archive."""
+        for side in (self.images, self.texts):
+            if side.shape[1] != dim:
+                raise ValueError(
+                    f"a query feature has shape ({side.shape[1]},), the archive's ({dim},): of another encoder?"
+                )
+
+    def __len__(self) -> int:
+        return len(self.image_of)
+
+    @cached_property
+    def query_images(self) -> np.ndarray:
+        """(Q, d) float64, the image of each query."""
+        return self.images[self.image_of].astype(np.float64)
+
+    @cached_property
+    def query_texts(self) -> np.ndarray:
+        """(Q, d) float64, the text of each query."""
+        return self.texts[self.text_of].astype(np.float64)
+
+    @property
+    def query_words(self) -> list[str]:
+        """Q texts as they were typed."""
+        return [self.words[text] for text in self.text_of]
+
+    def take(self, numbers: np.ndarray) -> "Questions":
+        """The queries with these numbers, with the images and texts that they need."""
+        images, image_of = np.unique(self.image_of[numbers], return_inverse=True)
+        texts, text_of = np.unique(self.text_of[numbers], return_inverse=True)
+        words = tuple(self.words[text] for text in texts)
+        return Questions(self.images[images], self.texts[texts], words, image_of, text_of)
+
+    def with_images(self, images: np.ndarray) -> "Questions":
+        """The same queries, their images replaced by others (I, d)."""
+        return Questions(images, self.texts, self.words, self.image_of, self.text_of)
 
 
 class Scorer(Protocol):
     """What a method knows of one archive."""
 
-    def __call__(self, images: np.ndarray, texts: np.ndarray, lam: float) -> np.ndarray:
-        """Scores (B, N) in float64, higher is better, of B queries: features (B, d) of their images and of their
-        texts, L2-normalised. lam in [0, 1], NaN for a method without. Equal archive features get equal scores."""
+    def __call__(self, questions: Questions, lam: float) -> np.ndarray:
+        """Scores (Q, N) in float64, higher is better; lam in [0, 1], NaN for a method without. Equal features in the
+        archive get equal scores, as they do from `similarities`."""
 
 
 class Method(Protocol):
-    """A way to compose. Its docstring gives the formula and the source.
-
-    A method that needs the words themselves says `reads_words = True`; its scorer takes a list of the B texts as well.
-    """
+    """A way to compose. Its docstring gives the formula and the source."""
 
     name: str
     has_lambda: bool
 
-    def fit(self, features: Database, encode_texts: EncodeTexts) -> Scorer:
-        """Once an archive: `features.feats` (N, d) in archive order, `features.similarities(queries)`,
-        `features.moments`."""
+    def fit(self, features: Gallery, encode_texts: EncodeTexts) -> Scorer:
+        """Once an archive: `features.feats` (N, d) in archive order, `features.moments`."""

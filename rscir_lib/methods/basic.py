@@ -2,16 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rscir_lib.methods.base import EncodeTexts, Questions, Scorer
 from rscir_lib.methods.vocabulary import read_vocabulary
-from rscir_lib.similarity.moments import Database
-from rscir_lib.similarity.scales import best_first
-
-if TYPE_CHECKING:
-    from rscir_lib.methods.base import EncodeTexts, Scorer
+from rscir_lib.similarity.exact import similarities
+from rscir_lib.similarity.gallery import Gallery
+from rscir_lib.similarity.order import best_first
 
 SAMPLE = 1_000  # archive images, evenly spaced, whose similarities give the least ones
 
@@ -59,32 +57,33 @@ class Basic:
         self.normalise, self.harris = normalise, harris
         self.components, self.contrast, self.neighbours, self.name = components, contrast, neighbours, name
 
-    def fit(self, features: Database, encode_texts: "EncodeTexts") -> "Scorer":
-        database = Database.of(features)
+    def fit(self, features: Gallery, encode_texts: EncodeTexts) -> Scorer:
+        feats = features.feats
         words = [list(read_vocabulary(words)) for words in (self.subjects, self.styles)]
         subjects, styles = (np.asarray(encode_texts(some), np.float64) for some in words)
         mean_image, mean_word = np.zeros((2, subjects.shape[1]))
         if self.centre:
-            mean_image, mean_word = database.moments.mean, subjects.mean(axis=0)
+            mean_image, mean_word = features.moments.mean, subjects.mean(axis=0)
             subjects, styles = subjects - mean_word, styles - mean_word
         projection = self._projection(subjects, styles) if self.project else np.eye(subjects.shape[1])
 
-        def similarities(queries: np.ndarray) -> np.ndarray:
-            """To the archive's centred images (B, N)."""
-            return database.similarities(queries) - (queries @ mean_image)[:, None]
+        def to_centred(queries: np.ndarray) -> np.ndarray:
+            """Similarities to the archive's centred images (B, N)."""
+            return similarities(feats, queries) - (queries @ mean_image)[:, None]
 
-        spread = np.unique(np.linspace(0, len(database) - 1, SAMPLE).astype(int))
-        some = database.feats[spread].astype(np.float64) - mean_image
-        least = [(queries @ some.T).min() for queries in (some @ projection, subjects)]
+        spread = np.unique(np.linspace(0, len(feats) - 1, SAMPLE).astype(int))
+        sample = feats[spread].astype(np.float64) - mean_image
+        least = [(queries @ sample.T).min() for queries in (sample @ projection, subjects)]
 
-        def score(images: np.ndarray, texts: np.ndarray, lam: float = float("nan")) -> np.ndarray:
-            images, texts = images - mean_image, texts - mean_word
+        def score(questions: Questions, lam: float) -> np.ndarray:
+            images, texts = questions.images - mean_image, questions.texts - mean_word
             if self.expand:
-                images = self._expanded(images, similarities(images @ projection), database.feats, mean_image)
-            both = [similarities(images @ projection), similarities(texts)]
+                images = self._expanded(images, to_centred(images @ projection), feats, mean_image)
+            both = [to_centred(images @ projection), to_centred(texts)]
             if self.normalise:
                 both = [(s - low) / max(abs(low), 1e-12) for s, low in zip(both, least, strict=True)]
             s_v, s_t = (s.clip(min=0) for s in both)
+            s_v, s_t = s_v[questions.image_of], s_t[questions.text_of]
             return s_v * s_t - (0.1 * (s_v + s_t) ** 2 if self.harris else 0)
 
         return score
@@ -98,10 +97,10 @@ class Basic:
         return basis @ basis.T
 
     def _expanded(
-        self, images: np.ndarray, similarities: np.ndarray, feats: np.ndarray, mean_image: np.ndarray
+        self, images: np.ndarray, to_archive: np.ndarray, feats: np.ndarray, mean_image: np.ndarray
     ) -> np.ndarray:
         expanded = []
-        for image, s in zip(images, similarities, strict=True):
+        for image, s in zip(images, to_archive, strict=True):
             near = best_first(s, self.neighbours)
             weights = np.exp(0.1 * np.append(s[near], 1))
             joined = np.vstack([feats[near] - mean_image, image])

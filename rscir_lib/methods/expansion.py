@@ -1,14 +1,13 @@
 """Query expansion: a query image is joined by its neighbours, then any method."""
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
 
 import numpy as np
 
-from rscir_lib.similarity.moments import Database
-from rscir_lib.similarity.scales import best_first
-
-if TYPE_CHECKING:
-    from rscir_lib.methods.base import EncodeTexts, Method, Scorer
+from rscir_lib.methods.base import EncodeTexts, Method, Questions, Scorer
+from rscir_lib.similarity.exact import similarities
+from rscir_lib.similarity.gallery import Gallery
+from rscir_lib.similarity.order import best_first
 
 
 class Expanded:
@@ -19,26 +18,25 @@ class Expanded:
     annotation, TPAMI 2019 (alpha query expansion). Only the image is expanded, not the composed result.
     """
 
-    def __init__(self, method: "Method", neighbours: int = 10, power: float = 3.0, name: str = "") -> None:
+    def __init__(self, method: Method, neighbours: int = 10, power: float = 3.0, name: str = "") -> None:
         if neighbours < 1:
             raise ValueError(f"neighbours {neighbours}: at least 1 is wanted")
         self.method, self.neighbours, self.power = method, neighbours, power
         self.name, self.has_lambda = name or f"{method.name}+qe", method.has_lambda
-        self.reads_words = getattr(method, "reads_words", False)
 
-    def fit(self, features: Database, encode_texts: "EncodeTexts") -> "Scorer":
-        database = Database.of(features)
-        scorer = self.method.fit(database, encode_texts)
+    def fit(self, features: Gallery, encode_texts: EncodeTexts) -> Scorer:
+        scorer = self.method.fit(features, encode_texts)
 
-        def score(images: np.ndarray, texts: np.ndarray, lam: float, *words: list[str]) -> np.ndarray:
-            return scorer(self._expanded(database, images), texts, lam, *words)
+        @lru_cache(maxsize=1)  # the lambdas of a sweep share them
+        def expanded(questions: Questions) -> Questions:
+            return questions.with_images(self._expanded(features.feats, questions.images))
 
-        return score
+        return lambda questions, lam: scorer(expanded(questions), lam)
 
-    def _expanded(self, database: Database, images: np.ndarray) -> np.ndarray:
+    def _expanded(self, feats: np.ndarray, images: np.ndarray) -> np.ndarray:
         expanded = images.astype(np.float64)
-        for query, similarities in zip(expanded, database.similarities(images), strict=True):
-            near = best_first(similarities, self.neighbours)
-            weights = np.maximum(similarities[near], 0) ** self.power
-            query += weights @ database.feats[near].astype(np.float64)
+        for query, to_archive in zip(expanded, similarities(feats, images), strict=True):
+            near = best_first(to_archive, self.neighbours)
+            weights = np.maximum(to_archive[near], 0) ** self.power
+            query += weights @ feats[near].astype(np.float64)
         return expanded / np.linalg.norm(expanded, axis=1, keepdims=True)

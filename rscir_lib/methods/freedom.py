@@ -3,16 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rscir_lib.methods.base import EncodeTexts, Questions, Scorer
 from rscir_lib.methods.vocabulary import read_vocabulary
-from rscir_lib.similarity.moments import Database
-from rscir_lib.similarity.scales import best_first
-
-if TYPE_CHECKING:
-    from rscir_lib.methods.base import EncodeTexts, Scorer
+from rscir_lib.similarity.exact import similarities
+from rscir_lib.similarity.gallery import Gallery
+from rscir_lib.similarity.order import best_first
 
 
 class FreeDom:
@@ -25,7 +23,7 @@ class FreeDom:
     ViT-L/14. Here the vocabulary is ours (data/vocabulary).
     """
 
-    has_lambda, reads_words = False, True
+    has_lambda = False
 
     def __init__(
         self,
@@ -40,30 +38,34 @@ class FreeDom:
         self.vocabulary, self.name = vocabulary, name
         self.neighbours, self.words, self.kept = neighbours, words, kept
 
-    def fit(self, features: Database, encode_texts: "EncodeTexts") -> "Scorer":
-        database, vocabulary = Database.of(features), read_vocabulary(self.vocabulary)
+    def fit(self, features: Gallery, encode_texts: EncodeTexts) -> Scorer:
+        feats, vocabulary = features.feats, read_vocabulary(self.vocabulary)
         of_vocabulary = np.asarray(encode_texts(list(vocabulary)), np.float64)
         # words that are one to the encoder, such as two that it never met, differ by rounding: they share a feature, so
         # that the first in the vocabulary is named
         unit = of_vocabulary / np.linalg.norm(of_vocabulary, axis=1, keepdims=True)
-        first, of = np.unique((unit @ unit.T > 1 - 1e-10).argmax(axis=1), return_inverse=True)
+        first, word_of = np.unique((unit @ unit.T > 1 - 1e-10).argmax(axis=1), return_inverse=True)
         encoded: dict[str, np.ndarray] = {}  # of a word beside a text
 
-        def named(image: np.ndarray, similarities: np.ndarray) -> dict[str, float]:
+        def named(image: np.ndarray, to_archive: np.ndarray) -> dict[str, float]:
             """Words for an image (d,), most frequent first, with their weights in (0, 1]."""
-            near = database.feats[best_first(similarities, self.neighbours)].astype(np.float64)
-            if similarities.max() < 1 - 1e-6:  # the image isn't in the archive, and so not its own neighbour
+            near = feats[best_first(to_archive, self.neighbours)].astype(np.float64)
+            if to_archive.max() < 1 - 1e-6:  # the image isn't in the archive, and so not its own neighbour
                 near = np.vstack([image, near])[: self.neighbours]
-            to_words = (near @ of_vocabulary[first].T)[:, of]
-            found = Counter(vocabulary[i] for row in to_words for i in best_first(row, self.words))
-            counts = found.most_common(self.kept)  # equal counts in the order of the first time
+            to_words = (near @ of_vocabulary[first].T)[:, word_of]
+            named = Counter(vocabulary[i] for row in to_words for i in best_first(row, self.words))
+            counts = named.most_common(self.kept)  # equal counts in the order of the first time
             return {word: count / counts[0][1] for word, count in counts}
 
-        def score(images: np.ndarray, texts: np.ndarray, lam: float, words: Sequence[str]) -> np.ndarray:
-            names = map(named, images, database.similarities(images))
-            beside = [{f"{word} {text}": w for word, w in of.items()} for of, text in zip(names, words, strict=True)]
-            if new := list(dict.fromkeys(phrase for of in beside for phrase in of if phrase not in encoded)):
+        def score(questions: Questions, lam: float) -> np.ndarray:
+            names = list(map(named, questions.images, similarities(feats, questions.images)))
+            phrases = [
+                {f"{word} {text}": weight for word, weight in names[image].items()}
+                for image, text in zip(questions.image_of, questions.query_words, strict=True)
+            ]
+            if new := list(dict.fromkeys(phrase for each in phrases for phrase in each if phrase not in encoded)):
                 encoded.update(zip(new, np.asarray(encode_texts(new), np.float64), strict=True))
-            return database.similarities(np.stack([sum(w * encoded[of] for of, w in some.items()) for some in beside]))
+            queries = [sum(weight * encoded[phrase] for phrase, weight in each.items()) for each in phrases]
+            return similarities(feats, np.stack(queries))
 
         return score

@@ -2,54 +2,106 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
 
-from rscir_lib.methods.base import EncodeTexts, Scorer
-from rscir_lib.similarity.moments import Database
-from rscir_lib.similarity.scales import mix, raw
+from rscir_lib.methods.base import EncodeTexts, Questions, Scorer
+from rscir_lib.similarity.exact import similarities
+from rscir_lib.similarity.gallery import Gallery
+from rscir_lib.similarity.scales import Scale, raw
 
 Combine = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class TwoSimilarities:
-    """score = combine(prepare(image), prepare(text), lambda) of similarities (..., N) to the image and to the text.
+class Weighted:
+    """a image + b text, where (a, b) = weights(lambda), neither negative, at most 2 together."""
 
-    `prepare` runs once a modality, `combine` once a lambda; `evaluate` keeps what it can between queries. formula: its
-    formula and source, the object's docstring.
-    pointwise: the score of an image depends on its own two similarities alone, given the moments that `prepare` then
-    takes; it never falls where one of them rises, nor rises more than twice as fast as similarities and z-scores. So a
-    part of an archive can be scored without the rest, and most images need no exact score to be ruled out.
+    weights: Callable[[float], tuple[float, float]]
+
+    def __call__(self, image: torch.Tensor, text: torch.Tensor, lam: float = float("nan")) -> torch.Tensor:
+        a, b = self.weights(lam)
+        return a * image + b * text
+
+
+mix = Weighted(lambda lam: (1 - lam, lam))  # lambda 0 is image alone, 1 text alone
+halfway = Weighted(lambda lam: (0.5, 0.5))
+
+
+@dataclass(frozen=True)
+class TwoSimilarities:
+    """score = combine(scale(image), scale(text), lambda) of similarities (..., N) to the image and to the text.
+
+    Args:
+        name: by which tables call it.
+        combine: of two scaled similarities and lambda, elementwise.
+        scale: of `rscir_lib.similarity.scales`, or one of your own.
+        scope: "row" where an image's score depends on its own two similarities alone, given the moments that the scale
+            then takes, is non-decreasing in both, and 2-Lipschitz in similarities and z-scores. Such a method is ranked
+            a block of rows after the other, most of which need no exact score; "archive" needs no such promise.
+        formula: formula and source, the object's docstring.
+        shown: the scale of scores that people read, where it isn't `scale`.
+
+    Raises:
+        ValueError: for scope "row" where the promise doesn't hold, with a point where it fails.
     """
 
     name: str
     combine: Combine
-    prepare: Callable[..., torch.Tensor] = raw
+    scale: Scale = raw
     has_lambda: bool = False
-    pointwise: bool = False
+    scope: Literal["row", "archive"] = "archive"
     formula: str = ""
-    shown: Callable[..., torch.Tensor] | None = None  # the scale of scores that people read, where not `prepare`
+    shown: Scale | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.formula)
+        if self.scope == "row":
+            _check_steps(self)
 
-    def prepare_at(self, lam: float) -> Callable[..., torch.Tensor]:
-        """`prepare`, or nothing where one modality is mixed in alone: no scale changes its order, and the similarities
+    def scale_at(self, lam: float) -> Scale:
+        """`scale`, or none where one modality is weighted alone: no scale changes its order, and the similarities
         themselves are exact where a scale saturates."""
-        return raw if self.combine is mix and lam in (0, 1) else self.prepare
+        alone = isinstance(self.combine, Weighted) and 0 in self.combine.weights(lam)
+        return raw if alone else self.scale
 
     def score(self, image: torch.Tensor, text: torch.Tensor, lam: float = float("nan")) -> torch.Tensor:
-        """Scores (..., N), higher is better, from similarities (..., N); lam in [0, 1] where the method has one."""
-        prepare = self.prepare_at(lam)
-        return self.combine(prepare(image), prepare(text), lam)
+        """Scores (..., N), higher is better, from similarities (..., N) of the whole archive."""
+        scale = self.scale_at(lam)
+        return self.combine(scale(image), scale(text), lam)
 
-    def fit(self, features: Database, encode_texts: EncodeTexts) -> Scorer:
-        database = Database.of(features)
+    def fit(self, features: Gallery, encode_texts: EncodeTexts) -> Scorer:
+        @lru_cache(maxsize=2)  # the lambdas of a sweep share them, but for 0 and 1
+        def scaled(questions: Questions, scale: Scale) -> list[torch.Tensor]:
+            sides = (questions.images, questions.texts)
+            return [scale(torch.from_numpy(similarities(features.feats, side))) for side in sides]
 
-        def score(images: np.ndarray, texts: np.ndarray, lam: float = float("nan")) -> np.ndarray:
-            image, text = (torch.from_numpy(database.similarities(queries)) for queries in (images, texts))
-            return self.score(image, text, lam).numpy()
+        def score(questions: Questions, lam: float) -> np.ndarray:
+            image, text = scaled(questions, self.scale_at(lam))
+            return self.combine(image[questions.image_of], text[questions.text_of], lam).numpy()
 
         return score
+
+
+def _check_steps(method: TwoSimilarities) -> None:
+    """From step to step of a grid, scores neither fall nor rise by more than twice the step of a similarity or z."""
+    steps = torch.linspace(-1, 1, 21, dtype=torch.float64)
+    for std in (0.02, 0.5, 3.0):
+        moments = torch.tensor(0.1), torch.tensor(std)
+        for lam in (0.0, 0.3, 1.0):
+            side = method.scale_at(lam)(steps.clone(), moments)
+            scores = method.combine(side[:, None].expand(21, 21), side.expand(21, 21), lam)
+            for modality, other in (("image", scores.T), ("text", scores)):  # (of the other modality, of this one)
+                rise = other.diff(dim=1)
+                most = 2 * 0.1 / min(std, 1.0)
+                if (wrong := ~((rise >= -1e-12) & (rise <= most + 1e-12)).reshape(21, 20)).any():
+                    at = wrong.nonzero()[0].tolist()
+                    raise ValueError(
+                        f"method {method.name!r} is of scope 'row', but where the similarity to the {modality} rises "
+                        f"from {steps[at[1]]:.1f} to {steps[at[1] + 1]:.1f}, the other being {steps[at[0]]:.1f} (std "
+                        f"{std}, lambda {lam}), its score changes by {rise[at[0], at[1]]:.3g}; expected is 0 to "
+                        f"{most:.3g}. Make it of scope 'archive'"
+                    )

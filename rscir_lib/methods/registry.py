@@ -11,40 +11,31 @@ import torch
 from rscir_lib.methods.base import Method
 from rscir_lib.methods.basic import Basic
 from rscir_lib.methods.freedom import FreeDom
-from rscir_lib.methods.pairwise import TwoSimilarities
+from rscir_lib.methods.pairwise import TwoSimilarities, Weighted, halfway, mix
 from rscir_lib.methods.slerp import Slerp
-from rscir_lib.similarity.scales import (
-    clamped,
-    halfway,
-    minmax,
-    mix,
-    normal_cdf,
-    reciprocal_rank,
-    upper_tail,
-    zscore,
-)
+from rscir_lib.similarity.scales import clamped, minmax, normal_cdf, reciprocal_rank, upper_tail, zscore
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in [
-        TwoSimilarities("text", lambda image, text, lam: text, pointwise=True, formula="s_t. Protocol, Scores."),
-        TwoSimilarities("image", lambda image, text, lam: image, pointwise=True, formula="s_v. Protocol, Scores."),
+        TwoSimilarities("text", Weighted(lambda lam: (0, 1)), scope="row", formula="s_t. Protocol, Scores."),
+        TwoSimilarities("image", Weighted(lambda lam: (1, 0)), scope="row", formula="s_v. Protocol, Scores."),
         TwoSimilarities(
-            "average", halfway, pointwise=True,
+            "average", halfway, scope="row",
             formula='(s_v + s_t) / 2, "Text & Image". Protocol, Scores.',
         ),
         TwoSimilarities(
-            "weicom", mix, upper_tail, has_lambda=True, pointwise=True,
+            "weicom", mix, upper_tail, has_lambda=True, scope="row",
             formula="(1 - lambda) Phi(z_v) + lambda Phi(z_t), less 1, z = (s - mean) / std. Psomas et al., Composed "
             "image retrieval for remote sensing, IGARSS 2024.", shown=normal_cdf,
         ),
         # the steps that WeiCom adds, one by one
         TwoSimilarities(
-            "linear", mix, has_lambda=True, pointwise=True,
+            "linear", mix, has_lambda=True, scope="row",
             formula="(1 - lambda) s_v + lambda s_t. WeiCom without its scale.",
         ),
         TwoSimilarities(
-            "zscore", mix, zscore, has_lambda=True, pointwise=True,
+            "zscore", mix, zscore, has_lambda=True, scope="row",
             formula="(1 - lambda) z_v + lambda z_t, z = (s - mean) / std. In the authors' code, unpublished.",
         ),
         TwoSimilarities(
@@ -60,12 +51,12 @@ METHODS: dict[str, Method] = {
         FreeDom(),
         Basic(),
         # in the authors' code, unpublished
-        TwoSimilarities("sum", lambda image, text, lam: image + text, pointwise=True, formula="s_v + s_t."),
+        TwoSimilarities("sum", Weighted(lambda lam: (1, 1)), scope="row", formula="s_v + s_t."),
         TwoSimilarities("product", lambda image, text, lam: image * text, formula="s_v s_t."),
         TwoSimilarities(
             "product-clamped", lambda image, text, lam: image * text, clamped, formula="max(s_v, 0) max(s_t, 0)."
         ),
-        TwoSimilarities("minimum", lambda image, text, lam: torch.minimum(image, text), pointwise=True,
+        TwoSimilarities("minimum", lambda image, text, lam: torch.minimum(image, text), scope="row",
                         formula="min(s_v, s_t)."),
     ]
 }  # fmt: skip

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from rscir_lib.similarity.moments import Database
+from rscir_lib.methods.base import EncodeTexts, Questions, Scorer
+from rscir_lib.similarity.exact import similarities
+from rscir_lib.similarity.gallery import Gallery
 
 
 class Slerp:
@@ -14,11 +16,9 @@ class Slerp:
 
     name, has_lambda = "slerp", True
 
-    def fit(self, features: Database, encode_texts: object) -> object:
-        database = Database.of(features)
-
-        def score(images: np.ndarray, texts: np.ndarray, lam: float) -> np.ndarray:
-            return database.similarities(slerp(images, texts, lam))
+    def fit(self, features: Gallery, encode_texts: EncodeTexts) -> Scorer:
+        def score(questions: Questions, lam: float) -> np.ndarray:
+            return similarities(features.feats, slerp(questions.query_images, questions.query_texts, lam))
 
         return score
 

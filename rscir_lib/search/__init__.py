@@ -3,7 +3,8 @@
 import sys
 from types import ModuleType
 
-from rscir_lib.search.searcher import Hits, Searcher, search, top_k
+from rscir_lib.search.hits import Hits
+from rscir_lib.search.searcher import Searcher, search, top_k
 
 __all__ = ["Hits", "Searcher", "search", "top_k"]
 

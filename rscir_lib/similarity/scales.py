@@ -1,20 +1,25 @@
-"""Similarities of queries to an archive, exact in float64, and the scales that they are put on.
+"""The scales that similarities are put on before two of them are mixed.
 
 A scale works on rows: (..., N) similarities of N archive images to one query a row. It normalises along the last axis,
-never across queries, and it never reverses an order.
+never across queries, and it never reverses an order. Where a row holds only a part of the archive, `moments` are the
+mean and the std over the whole, (...,) or (..., 1) each.
 """
 
+from collections.abc import Callable
 from numbers import Real
 
 import numpy as np
 import torch
 from scipy.special import ndtr
 
+RowMoments = tuple[torch.Tensor, torch.Tensor]
+Scale = Callable[..., torch.Tensor]  # (similarities, moments=None) -> the same shape; without moments: whole rows only
+
 # cosines of float32 features spread more than this, or not at all: what is less is the rounding of float64
 FLAT = 1e-12
 
 
-def raw(s: torch.Tensor, moments: tuple[float, float] | None = None) -> torch.Tensor:
+def raw(s: torch.Tensor, moments: RowMoments | None = None) -> torch.Tensor:
     """Similarities as they are."""
     return s
 
@@ -24,20 +29,15 @@ def clamped(s: torch.Tensor) -> torch.Tensor:
     return s.clamp(min=0)
 
 
-def zscore(s: torch.Tensor, moments: tuple[float, float] | None = None) -> torch.Tensor:
-    """(s - mean) / std, unbiased std (protocol, Scores). Constant similarities become 0.
-
-    moments: mean and std over the whole archive, where `s` holds a part of it; without, those of the row.
-    """
+def zscore(s: torch.Tensor, moments: RowMoments | None = None) -> torch.Tensor:
+    """(s - mean) / std, unbiased std (protocol, Scores). Constant similarities become 0."""
     if moments:
         mean, std = moments
-        return torch.zeros_like(s) if std <= FLAT else (s - mean) / std
-    centred = s - s.mean(dim=-1, keepdim=True)
-    std = (centred.square().sum(dim=-1, keepdim=True) / max(s.shape[-1] - 1, 1)).sqrt()
-    flat = std <= FLAT
-    if flat.any():
-        centred.masked_fill_(flat, 0.0)
-    return centred.div_(std.masked_fill(flat, 1.0))  # what is not a number stays so
+        z = (s - mean).div_(std.where(std > FLAT, 1.0))
+        return z if (std > FLAT).all() else z.where(std > FLAT, 0.0)
+    mean = s.mean(dim=-1, keepdim=True)
+    variance = (s - mean).square_().sum(dim=-1, keepdim=True) / max(s.shape[-1] - 1, 1)
+    return zscore(s, (mean, variance.sqrt()))
 
 
 def phi(z: torch.Tensor) -> torch.Tensor:
@@ -47,13 +47,13 @@ def phi(z: torch.Tensor) -> torch.Tensor:
     return torch.special.ndtr(z)
 
 
-def normal_cdf(s: torch.Tensor, moments: tuple[float, float] | None = None) -> torch.Tensor:
+def normal_cdf(s: torch.Tensor, moments: RowMoments | None = None) -> torch.Tensor:
     """Phi of the z-score, in (0, 1): WeiCom's common scale for both modalities (protocol, Scores). To be looked at;
     to rank, it saturates (`upper_tail`)."""
     return phi(zscore(s, moments))
 
 
-def upper_tail(s: torch.Tensor, moments: tuple[float, float] | None = None) -> torch.Tensor:
+def upper_tail(s: torch.Tensor, moments: RowMoments | None = None) -> torch.Tensor:
     """Phi(z) - 1 = -Phi(-z), in (-1, 0): the normal CDF less a constant, so the same order, and exact at the top.
 
     Phi itself is exactly 1 from z = 8.3 on, where near-duplicates of a query lie.
@@ -74,30 +74,7 @@ def reciprocal_rank(s: torch.Tensor) -> torch.Tensor:
     return 1 / (61 + s.shape[-1] - not_higher).to(s.dtype)
 
 
-def mix(image: torch.Tensor, text: torch.Tensor, lam: float) -> torch.Tensor:
-    """(1 - lambda) image + lambda text: lambda 0 is image alone, 1 text alone."""
-    if lam in (0, 1):
-        return text if lam else image  # which is ranked once, whoever asks
-    return (1 - lam) * image + lam * text
-
-
-def halfway(image: torch.Tensor, text: torch.Tensor, lam: float = float("nan")) -> torch.Tensor:
-    """(image + text) / 2, to the last bit: a half is no rounding."""
-    return mix(image, text, 0.5)
-
-
-def check_lambda(lam: float) -> None:
+def check_lambda(lam: object) -> None:
     """Raises ValueError unless it is a number in [0, 1]."""
     if isinstance(lam, bool) or not isinstance(lam, Real) or not 0 <= lam <= 1:
         raise ValueError(f"lambda {lam!r} is outside [0, 1]; 0 is image alone, 1 text alone")
-
-
-def best_first(scores: np.ndarray, top: int) -> np.ndarray:
-    """Positions (top,) of the highest of (N,) scores, best first, ties by position; all N where there are fewer."""
-    top = min(top, len(scores))
-    if top < len(scores):
-        least = np.partition(scores, -top)[-top]
-        few = np.flatnonzero(scores >= least)
-    else:
-        few = np.arange(len(scores))
-    return few[np.argsort(-scores[few], kind="stable")[:top]]

@@ -22,8 +22,8 @@ from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import evaluate
 from rscir_lib.features import extract_features, read_features
-from rscir_lib.methods.registry import METHODS
-from rscir_lib.similarity.scales import best_first
+from rscir_lib.methods import METHODS, Questions
+from rscir_lib.similarity import best_first
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +83,29 @@ def test_without_words_or_picture_there_is_no_such_side(explorer):
     assert (answer["image"], answer["text"], buffers) == (False, False, [b"", b""])
 
 
+def one_question(image, text, words):
+    return Questions(image, text, (words,), np.zeros(1, int), np.zeros(1, int))
+
+
 def test_methods_offered_are_all_that_mix_and_a_strange_one_is_scored_here(explorer, monkeypatch):
     names = [method["name"] for method in explorer.hello()[0]["methods"]]
     assert names == [name for name in METHODS if name not in ("image", "text")]
-    odd = dataclasses.replace(METHODS["weicom"], name="odd", combine=lambda image, text, lam: image - lam * text)
+    odd = dataclasses.replace(
+        METHODS["weicom"], name="odd", combine=lambda image, text, lam: image - lam * text, scope="archive"
+    )
     monkeypatch.setitem(METHODS, "odd", odd)
     assert session.browser_rule("odd") == (None, None)
     assert session.browser_rule("weicom") == ("upper_tail", "mix")
     _, (scores,) = explorer.answer({"ask": "scores", "images": [2], "words": "red", "lam": 0.25, "method": "odd"})
     feats = explorer.feats
-    expected = odd.fit(explorer.database, None)(feats[2:3], explorer.encoder.encode_texts(["red"]), 0.25)[0]
+    question = one_question(feats[2:3], explorer.encoder.encode_texts(["red"]), "red")
+    expected = odd.fit(explorer.database, None)(question, 0.25)[0]
     assert doubles(scores) == pytest.approx(expected)
 
 
 def test_a_method_that_reads_words_is_given_them(explorer):
-    pair = explorer.feats[2:3], explorer.encoder.encode_texts(["red"])
-    expected = METHODS["freedom"].fit(explorer.database, explorer.encoder.encode_texts)(*pair, 0.5, words=["red"])[0]
+    question = one_question(explorer.feats[2:3], explorer.encoder.encode_texts(["red"]), "red")
+    expected = METHODS["freedom"].fit(explorer.database, explorer.encoder.encode_texts)(question, 0.5)[0]
     _, (scores,) = explorer.answer({"ask": "scores", "images": [2], "words": "red", "lam": 0.5, "method": "freedom"})
     assert doubles(scores) == pytest.approx(expected)
 
@@ -234,7 +241,7 @@ def test_candidates_of_a_large_archive_give_the_same_first_hits(explorer, monkey
     assert np.frombuffer(below, np.float32)[: len(positions)].max() == pytest.approx(100 * 107 / 108)
     feats, words = explorer.feats[9:10], explorer.encoder.encode_texts(["grass"])
     for lam in session.STEPS:
-        scores = METHODS["weicom"].fit(explorer.database, None)(feats, words, lam)[0]
+        scores = METHODS["weicom"].fit(explorer.database, None)(one_question(feats, words, "grass"), lam)[0]
         assert np.isin(best_first(scores, 12), positions).all()
     assert {m["name"] for m in explorer.hello()[0]["methods"]} == {
         "average",

@@ -1,7 +1,5 @@
 """`evaluate` against the slow oracle on random benchmarks, the laws of the methods, and the tables."""
 
-import importlib
-import os
 import subprocess
 import sys
 import weakref
@@ -12,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import oracle
@@ -36,11 +34,9 @@ from rscir_lib.features import Features
 from rscir_lib.features import features as features_module
 from rscir_lib.methods import registry as composition
 from rscir_lib.methods.pairwise import TwoSimilarities
-from rscir_lib.ranking import engine
+from rscir_lib.ranking import ranks as ranking_module
 from rscir_lib.search import top_k
-from rscir_lib.similarity.moments import Database
-
-evaluation = importlib.import_module("rscir_lib.evaluation.evaluate")
+from rscir_lib.similarity import InMemory, similarities
 
 CLASSES = ("bridge", "overpass", "harbor", "ferryterminal", "forest", "christmastreefarm", "denseresidential")
 METHODS = (
@@ -112,30 +108,6 @@ def run(case, **options):
     return evaluate(benchmark, features, text_encoder(16), progress=False, **options)
 
 
-@settings(deadline=None)
-@given(
-    st.lists(st.one_of(st.integers(-3, 3), st.floats(-1e6, 1e6), st.floats(0.5, 0.5 + 1e-12)), min_size=1, max_size=60),
-    st.data(),
-)
-def test_both_ways_to_rank(scores, data):
-    """Any float64 scores, equal and nearly equal ones too: best first, ties by position."""
-    relevant = data.draw(st.lists(st.integers(0, len(scores) - 1), unique=True).map(sorted))
-    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
-    expected = [rank for rank, i in enumerate(order, 1) if i in relevant]
-    scores, relevant = np.array(scores, np.float64), np.array(relevant, np.int64)
-    assert evaluation._ranks_by_bins(scores, relevant).tolist() == expected
-    by_counting = evaluation._ranks_by_counting(torch.from_numpy(np.stack([scores, scores])), relevant)
-    assert by_counting.tolist() == [expected, expected]
-
-
-def test_ties_go_by_archive_order_however_ranks_are_found():
-    scores = np.array([[2.0, 0.5, 0.5, 0.5, 0.0], [3.0, 3.0, 3.0, 3.0, 3.0], [0.0, 1.0, 2.0, 3.0, 4.0]])
-    relevant = np.array([1, 3])
-    expected = [[2, 4], [2, 4], [2, 4]]
-    assert evaluation._ranks_by_counting(torch.from_numpy(scores), relevant).tolist() == expected
-    assert [evaluation._ranks_by_bins(row, relevant).tolist() for row in scores] == expected
-
-
 def test_contract(case):
     rows = run(case, methods=["image", "text", "average", "weicom"], lambdas=[0.3, 0.5])
     assert list(rows.columns) == COLUMNS
@@ -164,7 +136,7 @@ def test_lambda_0_is_image_and_1_is_text(case):
 def test_chunks_and_feature_order_change_nothing(case, monkeypatch):
     benchmark, features = case
     rows = run(case, lambdas=[0.4])
-    monkeypatch.setitem(evaluation.SCORES_AT_A_TIME, "cpu", 7 * 300)
+    monkeypatch.setitem(ranking_module.SIMILARITIES, "cpu", 7 * 300)
     pd.testing.assert_frame_equal(run(case, lambdas=[0.4]), rows)
     shuffled = np.random.default_rng(1).permutation(300)
     permuted = Features.from_arrays(
@@ -188,43 +160,23 @@ def test_some_of_the_queries_have_the_rows_they_have_among_all(case):
         pd.testing.assert_frame_equal(of_method, expected)
 
 
-def test_a_gpus_way_to_rank_changes_nothing(case, monkeypatch):
-    rows = run(case, lambdas=[0.4, 1])
-    monkeypatch.setattr(evaluation, "_ranks", evaluation._ranks_by_counting)
-    monkeypatch.setattr(evaluation, "COMPARED_AT_A_TIME", 300 * 20)
-    pd.testing.assert_frame_equal(run(case, lambdas=[0.4, 1]), rows)
-
-
-@pytest.mark.slow
-def test_counts_of_a_gpus_kernel():
-    """As by torch alone, with ties, with what was taken out, at sizes around those of its blocks; interpreted."""
-    pytest.importorskip("triton", reason="Triton isn't installed (it comes with torch's CUDA builds)")
-    code = """
-import numpy as np, torch
-import importlib
-from rscir_lib.ranking import counting_gpu
-evaluation = importlib.import_module("rscir_lib.evaluation.evaluate")
-rng = np.random.default_rng(0)
-for rows, images, levels in ((3, 1000, 37), (1, 1, 1), (2, 256, 16), (2, 257, 17), (1, 7, 0)):
-    scores = torch.from_numpy(rng.integers(0, images, (rows, images)) / 7)
-    scores[:, 1::5] = -torch.inf
-    of = scores[:, torch.from_numpy(np.arange(levels) * 5 % images)]
-    for mine, theirs in zip(counting_gpu.count(scores, of), evaluation._count(scores, of), strict=True):
-        assert mine.dtype == torch.int32 and torch.equal(mine.long(), theirs), (rows, images, levels)
-"""  # Triton looks at this when it is imported
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path(__file__).parents[2], check=True)
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_backends_change_no_metric(case, backend):
+    pd.testing.assert_frame_equal(run(case, lambdas=[0.4, 1], backend=backend), run(case, lambdas=[0.4, 1]))
+    with pytest.raises(ValueError, match="backend 'cobol' is unknown: choose auto, numba, torch, triton"):
+        run(case, backend="cobol")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 def test_a_gpu_changes_nothing(case):
     rows = run(case, lambdas=[0.4], device="cpu")
-    pd.testing.assert_frame_equal(run(case, lambdas=[0.4], device="cuda"), rows)
+    for backend in ("auto", "torch", "triton"):
+        pd.testing.assert_frame_equal(run(case, lambdas=[0.4], device="cuda", backend=backend), rows)
 
 
 def test_an_added_method_is_known_to_every_process(case, monkeypatch):
     monkeypatch.setitem(composition.METHODS, "mine", TwoSimilarities("mine", lambda image, text, lam: image + text))
-    monkeypatch.setitem(evaluation.SCORES_AT_A_TIME, "cpu", 7 * 300)
+    monkeypatch.setitem(ranking_module.SIMILARITIES, "cpu", 7 * 300)
     rows = run(case, methods=["sum", "mine"])
     mine, expected = (rows.query("method == @name")[list(METRICS)] for name in ("mine", "sum"))
     pd.testing.assert_frame_equal(mine, expected)
@@ -249,7 +201,7 @@ def test_an_error_comes_back_from_a_process(case, monkeypatch):
         raise ValueError("what went wrong")
 
     monkeypatch.setitem(composition.METHODS, "mine", TwoSimilarities("mine", fail))
-    monkeypatch.setitem(evaluation.SCORES_AT_A_TIME, "cpu", 7 * 300)
+    monkeypatch.setitem(ranking_module.SIMILARITIES, "cpu", 7 * 300)
     with pytest.raises(ValueError, match="what went wrong"):
         run(case, methods=["mine"])
 
@@ -301,6 +253,7 @@ def test_chance_is_what_random_features_give(case):
         ({"lambdas": [1.5]}, r"lambda 1.5 is outside \[0, 1\]"),
         ({"lambdas": []}, "'weicom' needs at least one lambda"),
         ({"device": "tpu"}, "choose auto, cpu, cuda"),
+        ({"scheduler": "local", "methods": ["rrf"]}, "'rrf' wants the archive as a whole"),
     ],
 )
 def test_bad_options(case, options, message):
@@ -418,19 +371,19 @@ def by_oracle(benchmark, features, strangers, method, lam, cutoffs):
 
 @examples(30)
 @given(
-    seed=st.integers(0, 2**32), lam=st.sampled_from([0, 0.4, 1]), kept=st.sampled_from([1, 100, 2**23]),
-    compiled=st.booleans(), exclude_self=st.booleans(),
+    seed=st.integers(0, 2**32), lam=st.sampled_from([0, 0.4, 1]), held=st.sampled_from([1, 500, 2**22]),
+    backend=st.sampled_from(["numba", "torch"]), exclude_self=st.booleans(),
 )  # fmt: skip
-def test_condensed_lists_strangers_and_cutoffs_agree_with_the_oracle(seed, lam, kept, compiled, exclude_self):
-    """Also with texts in blocks of one, two and all."""
+def test_condensed_lists_strangers_and_cutoffs_agree_with_the_oracle(seed, lam, held, backend, exclude_self):
+    """Also with queries in batches of one, some and all."""
     benchmark, features, strangers = open_benchmark(np.random.default_rng(seed))
     benchmark = replace(benchmark, exclude_self=exclude_self)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "TEXT_SCORES_KEPT", kept)
-        patch.setattr(engine, "COMPILED_FROM", 0 if compiled else np.inf)
+        patch.setitem(ranking_module.SIMILARITIES, "cpu", held)
         found = evaluate(
-            benchmark, features, text_encoder(6), METHODS, [lam], "cpu", False, (1, 7), strangers, return_ranks=True
-        )
+            benchmark, features, text_encoder(6), METHODS, [lam], "cpu", False, (1, 7), strangers, return_ranks=True,
+            backend=backend,
+        )  # fmt: skip
     assert found.columns[5:7].tolist() == ["n_relevant", "n_unknown"]
     for method, rows in found.groupby("method"):
         expected = by_oracle(benchmark, features, strangers, method, lam, (1, 7))
@@ -449,62 +402,43 @@ def in_shards(features, number):
     return Features(parts)
 
 
-POINTWISE = [name for name in METHODS if composition.METHODS[name].pointwise]
+BY_ROW = [name for name in METHODS if composition.METHODS[name].scope == "row"]
 
 
 @pytest.mark.slow
 @examples(30)
 @given(
     seed=st.integers(0, 2**32), lams=st.sampled_from([[0, 0.4, 1], [0.7]]), shards=st.integers(1, 5),
-    sizes=st.sampled_from([(2**14, 256, 4096), (7, 4, 8)]), equal=st.sampled_from([0, 1, 30]), fast=st.booleans(),
+    sizes=st.sampled_from([(2**15, 2**22, 2**24), (7, 50, 20)]), equal=st.sampled_from([0, 1, 30]),
+    backend=st.sampled_from(["numba", "torch"]),
 )  # fmt: skip
-def test_ranks_of_shards_are_those_of_the_whole(seed, lams, shards, sizes, equal, fast):
+def test_ranks_of_shards_are_those_of_the_whole(seed, lams, shards, sizes, equal, backend):
     """Whatever the blocks, with images taken out, strangers, equal features and features that hardly differ."""
     rng = np.random.default_rng(seed)
     benchmark, features, strangers = open_benchmark(rng)
     feats = features.feats.copy()
     feats[rng.choice(len(feats), equal)] = feats[1]
     features = make_features(benchmark.archive, feats)
-    asked = (benchmark, features, text_encoder(6), POINTWISE, lams, "cpu", False, (1, 7), strangers, True)
+    asked = (benchmark, features, text_encoder(6), METHODS, lams, "cpu", False, (1, 7), strangers, True)
     whole = evaluate(*asked)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features_module, "HELD_BYTES", 0)
-        for name, size in zip(("RANKED", "QUERIES", "ROUND"), sizes, strict=True):
-            patch.setattr(engine, name, size)
-        patch.setattr(evaluation, "_in_memory", None)
-        patch.setattr(engine, "COMPILED_SHARDS_FROM", 0 if fast else np.inf)
-        patch.setattr(engine, "each", lambda function, items, *where: (function(item) for item in items))
-        by_parts = evaluate(benchmark, in_shards(features, shards), *asked[2:])
+        patch.setitem(ranking_module.ROWS, "cpu", sizes[0])
+        patch.setitem(ranking_module.SIMILARITIES, "cpu", sizes[1])
+        patch.setattr(ranking_module, "ROUND", sizes[2])
+        patch.setattr(ranking_module, "each", lambda function, items, *where: (function(item) for item in items))
+        by_parts = evaluate(benchmark, in_shards(features, shards), *asked[2:], backend=backend)
     assert all(np.array_equal(a, b) for a, b in zip(whole["ranks"], by_parts["ranks"], strict=True))
     pd.testing.assert_frame_equal(whole.drop(columns="ranks"), by_parts.drop(columns="ranks"), check_exact=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("limit", ["COMPILED_FROM", "HELD_BYTES"])
-def test_compiled_code_and_shards_change_no_metric(case, limit, monkeypatch):
-    if limit == "COMPILED_FROM":
-        pytest.importorskip("numba", reason="numba isn't installed (extra fast)")
-    methods = [name for name in METHODS if limit == "COMPILED_FROM" or name in POINTWISE]
-    if limit == "COMPILED_FROM":  # compiled code knows how to mix, and nothing else
-        methods.append(
-            composition.TwoSimilarities("cubes", lambda v, t, lam: (1 - lam) * v**3 + lam * t**3, has_lambda=True)
-        )
-    plain = run(case, methods=methods, lambdas=[0, 0.3, 0.5, 1])
-    monkeypatch.setattr(engine if limit == "COMPILED_FROM" else features_module, limit, 0)
-    pd.testing.assert_frame_equal(plain, run(case, methods=methods, lambdas=[0, 0.3, 0.5, 1]), check_exact=True)
-
-
-def test_what_is_too_near_to_tell_is_compared_once_more():
-    """However far apart two roundings may lie: every comparison is then made row by row."""
+def test_what_is_too_near_to_tell_is_compared_once_more(monkeypatch):
+    """However far apart two roundings may lie: every comparison is then made by exact similarities."""
     benchmark, features, strangers = open_benchmark(np.random.default_rng(3))
     asked = (benchmark, features, text_encoder(6), ["weicom", "minimum"], [0.4], "cpu", False, (1, 7), strangers, True)
     whole = evaluate(*asked)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features_module, "HELD_BYTES", 0)
-        count = engine.count_near
-        patch.setattr(engine, "count_near", lambda scores, levels, *_: count(scores, levels, 0.5))
-        by_parts = evaluate(*asked)
-    assert all(np.array_equal(a, b) for a, b in zip(whole["ranks"], by_parts["ranks"], strict=True))
+    monkeypatch.setattr(ranking_module, "rounding", lambda dim: 0.5)
+    by_exact = evaluate(*asked)
+    assert all(np.array_equal(a, b) for a, b in zip(whole["ranks"], by_exact["ranks"], strict=True))
 
 
 def test_scores_of_one_job_are_held_at_a_time(case):
@@ -555,9 +489,7 @@ def test_top_lists_are_those_of_weicom_unless_told(case):
     assert np.array_equal(top_lists(*asked), top_lists(*asked, "weicom", 0.5, 100))
 
 
-@pytest.mark.parametrize("held", [features_module.HELD_BYTES, 0])
-def test_a_bar_shows_how_far_it_is_unless_told(case, held, monkeypatch, capsys):
-    monkeypatch.setattr(features_module, "HELD_BYTES", held)
+def test_a_bar_shows_how_far_it_is_unless_told(case, capsys):
     benchmark, features = case
     asked = benchmark, features, text_encoder(16)
     for call, methods in ((evaluate, ["image"]), (top_lists, "image")):
@@ -578,14 +510,17 @@ def test_a_method_of_ones_own_works_everywhere(case):
         name, has_lambda = "midpoint", True
 
         def fit(self, features, encode_texts):
-            return lambda images, texts, lam: ((1 - lam) * images + lam * texts) @ features.feats.T.astype(float)
+            def score(questions, lam):
+                return similarities(features.feats, (1 - lam) * questions.query_images + lam * questions.query_texts)
+
+            return score
 
     rows = run(case, methods=[Nearest(), "linear"], lambdas=[0, 0.3, 1])
     table = summarize(rows)
     assert table.loc["midpoint"].to_numpy() == pytest.approx(table.loc["linear"].to_numpy())
     _, features = case
     queries = [features.feats[3], unit(np.ones((1, 16)))[0]]
-    score = Nearest().fit(Database(features.feats), None)
+    score = Nearest().fit(InMemory(features.feats), None)
     mine, _ = top_k(features.feats, *queries, 0.3, 10, Nearest(), score)
     assert mine.tolist() == top_k(features.feats, *queries, 0.3, 10, "linear")[0].tolist()
     with pytest.raises(ValueError, match="pass scorer"):
@@ -594,15 +529,15 @@ def test_a_method_of_ones_own_works_everywhere(case):
 
 def test_further_methods_are_ranked_by_their_own_scores(case, monkeypatch):
     """In blocks, in several processes, and texts told apart by those who read them."""
-    monkeypatch.setitem(evaluation.SCORES_AT_A_TIME, "cpu", 7 * 300)
+    monkeypatch.setitem(ranking_module.SIMILARITIES, "cpu", 7 * 300)
     benchmark, _ = case
 
     class Words:
-        name, has_lambda, reads_words = "words", False, True
+        name, has_lambda = "words", False
 
         def fit(self, features, encode_texts):
-            return lambda images, texts, lam, words: np.stack(
-                [np.roll(np.arange(300.0), VALUES.index(word)) for word in words]
+            return lambda questions, lam: np.stack(
+                [np.roll(np.arange(300.0), VALUES.index(word)) for word in questions.query_words]
             )
 
     rows = run(case, methods=["slerp", Words()], lambdas=[0, 1])
@@ -644,32 +579,6 @@ print(len(rows), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) /
     rows, mebibytes = done.stdout.split()
     assert int(rows) == 2_000
     assert float(mebibytes) < 600
-
-
-@pytest.mark.parametrize(
-    ("device", "where"),
-    [("cpu", "cpu"), ("mps", "cpu"), ("auto", "cuda" if torch.cuda.is_available() else "cpu")],
-)
-def test_where_ranking_is_done(device, where):
-    assert evaluation.resolve_device(device) == where
-
-
-def test_a_gpu_is_named_by_its_number(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for device in ("cuda", "cuda:0", "cuda:1"):
-        assert evaluation.resolve_device(device) == device
-    for device, refused in (
-        ("cuda:2", "torch finds 2 CUDA devices"),
-        ("cuda:x", "is unknown"),
-        ("cuda:", "is unknown"),
-    ):
-        with pytest.raises(ValueError, match=refused):
-            evaluation.resolve_device(device)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert evaluation.resolve_device("cuda") == "cuda"
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(ValueError, match="torch finds 0 CUDA devices"):
-        evaluation.resolve_device("cuda")
 
 
 # laws

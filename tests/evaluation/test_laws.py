@@ -4,7 +4,6 @@ That lambda 0 and 1 are the single modalities, that rows are independent, and th
 too; they stand in `test_composition.py` and `test_evaluation.py`, beside the oracle.
 """
 
-import importlib
 import zlib
 from types import SimpleNamespace
 
@@ -25,9 +24,8 @@ from rscir_lib.evaluation import evaluate
 from rscir_lib.evaluation.metrics import METRICS, retrieval_metrics
 from rscir_lib.features import Features, extract_features, read_features
 from rscir_lib.methods.registry import METHODS
+from rscir_lib.ranking import ranks
 from rscir_lib.search import search
-
-evaluation = importlib.import_module("rscir_lib.evaluation.evaluate")
 
 DIM = 8
 # each image's score depends on that image alone
@@ -129,15 +127,15 @@ def test_an_irrelevant_image_anywhere_in_a_ranking_raises_no_metric(ranks, at):
 
 
 @some
-@given(seed=seeds, size=sizes, chunk=st.integers(20, 200), ranked=st.integers(20, 200))
-def test_block_sizes_change_no_metric(monkeypatch, seed, size, chunk, ranked):
+@given(seed=seeds, size=sizes, held=st.integers(20, 200), rows=st.integers(2, 30))
+def test_block_sizes_change_no_metric(monkeypatch, seed, size, held, rows):
     features = features_of(drawn(seed, size))
     benchmark = benchmark_of(features, seed)
     options = {"methods": ["image", "weicom", "rrf", "slerp", "freedom"], "lambdas": [0.3], "progress": False}
     whole = evaluate(benchmark, features, encode_texts, **options)
     with monkeypatch.context() as patch:
-        patch.setitem(evaluation.SCORES_AT_A_TIME, "cpu", chunk)
-        patch.setitem(evaluation.RANKED_AT_A_TIME, "cpu", ranked)
+        patch.setitem(ranks.SIMILARITIES, "cpu", held)
+        patch.setitem(ranks.ROWS, "cpu", rows)
         pd.testing.assert_frame_equal(evaluate(benchmark, features, encode_texts, **options), whole, check_exact=True)
 
 

@@ -7,18 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracle
+from helpers import unit
 from rscir_lib.evaluation.metrics import METRICS, chance_ap, r_precision, retrieval_metrics
 from rscir_lib.methods.pairwise import TwoSimilarities
 from rscir_lib.methods.registry import METHODS, get_method
 from rscir_lib.search import top_k
-from rscir_lib.similarity.moments import Database, Moments
-from rscir_lib.similarity.scales import FLAT, best_first, check_lambda, minmax, mix, normal_cdf, phi, upper_tail, zscore
+from rscir_lib.similarity import InMemory, Moments, best_first, exact, similarities
+from rscir_lib.similarity.scales import FLAT, check_lambda, minmax, normal_cdf, phi, upper_tail, zscore
 
 seeds = st.integers(0, 2**32)
 PAIRED = sorted(name for name, method in METHODS.items() if isinstance(method, TwoSimilarities))
 
 
-def similarities(seed, rows=3, n=40):
+def two_sides(seed, rows=3, n=40):
     rng = np.random.default_rng(seed)
     return [torch.from_numpy(rng.normal(mean, std, (rows, n))) for mean, std in [(0.66, 0.1), (0.2, 0.02)]]
 
@@ -27,7 +28,7 @@ def similarities(seed, rows=3, n=40):
 @given(seed=seeds, name=st.sampled_from(PAIRED), lam=st.floats(0, 1))
 def test_rows_are_independent_and_order_is_kept(seed, name, lam):
     """Scores of a query don't depend on the batch; permuting the archive permutes the scores."""
-    image, text = similarities(seed)
+    image, text = two_sides(seed)
     method = get_method(name)
     scores = method.score(image, text, lam)
     assert scores.shape == image.shape
@@ -44,7 +45,7 @@ def test_rows_are_independent_and_order_is_kept(seed, name, lam):
 @given(seed=seeds, scale=st.floats(0.01, 100), shift=st.floats(-10, 10))
 def test_weicom_ignores_the_scale_of_similarities(seed, scale, shift):
     """The point of the CDF: whatever range a modality's similarities have, the mix is the same."""
-    image, text = similarities(seed)
+    image, text = two_sides(seed)
     weicom = get_method("weicom")
     assert torch.allclose(
         weicom.score(image, scale * text + shift, 0.3), weicom.score(image, text, 0.3), rtol=0, atol=1e-6
@@ -54,7 +55,7 @@ def test_weicom_ignores_the_scale_of_similarities(seed, scale, shift):
 @settings(deadline=None)
 @given(seed=seeds)
 def test_cdf_is_in_0_1_and_monotone(seed):
-    image, _ = similarities(seed)
+    image, _ = two_sides(seed)
     cdf = normal_cdf(image)
     assert ((cdf > 0) & (cdf < 1)).all()
     assert torch.equal(cdf.argsort(), image.argsort())
@@ -72,16 +73,11 @@ def test_zscore_and_minmax_by_hand():
     assert zscore(torch.tensor([0.0, 1.0]).double()).tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5])
     assert minmax(torch.tensor([-2.0, 0.0, 2.0]).double()).tolist() == [0, 0.5, 1]
     s = torch.tensor([0, FLAT], dtype=torch.float64)  # as flat as rounding leaves a constant
-    assert minmax(s).tolist() == zscore(s, (0.0, FLAT)).tolist() == [0, 0]
+    assert minmax(s).tolist() == zscore(s, (torch.tensor(0.0), torch.tensor(FLAT))).tolist() == [0, 0]
 
 
 def test_equal_scores_stay_equal():
     assert len(phi(torch.full((1003,), -1.7, dtype=torch.float64)).unique()) == 1
-
-
-def test_text_alone_is_one_row():
-    image, text = similarities(0)
-    assert mix(image, text[:1], 1).shape == text[:1].shape
 
 
 @pytest.mark.parametrize("lam", [-0.01, 1.01, 2, float("nan"), True, "0.5", None])
@@ -92,8 +88,8 @@ def test_what_is_no_lambda(lam):
 
 def test_methods_that_score_an_image_by_its_own_similarities():
     """The others need every image of the archive, or fall where a similarity rises (a product of negative ones)."""
-    pointwise = {name for name in PAIRED if METHODS[name].pointwise}
-    assert pointwise == {"text", "image", "average", "weicom", "linear", "zscore", "sum", "minimum"}
+    by_row = {name for name in PAIRED if METHODS[name].scope == "row"}
+    assert by_row == {"text", "image", "average", "weicom", "linear", "zscore", "sum", "minimum"}
 
 
 @pytest.mark.parametrize("top", [0, 1, 2, 7, 50, 99, 100, 101])
@@ -135,39 +131,69 @@ def test_moments_of_few_and_many_images(images):
     assert moments.covariance == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-def test_a_database_is_made_once():
-    database = Database(np.eye(3, dtype=np.float32), moments=Moments(np.zeros(3), np.eye(3)))
-    assert Database.of(database) is database
-    assert database.moments.mean.tolist() == [0, 0, 0]  # those given
-    assert Database.of(np.eye(3)).moments.mean == pytest.approx(np.full(3, 1 / 3))
+def test_moments_of_many_queries_are_those_of_each():
+    feats = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    moments = Moments.of(feats)
+    together = np.stack(moments.of_similarities(feats))
+    for i, query in enumerate(feats):
+        assert together[:, i] == pytest.approx(np.ravel(moments.of_similarities(query[None])), rel=1e-12)
+        s = feats.astype(np.float64) @ query
+        assert together[:, i] == pytest.approx([s.mean(), s.std(ddof=1)], abs=1e-12)
 
 
-def test_equal_images_tie_across_blocks():
-    """2,051 images are taken in blocks of 1,024, 1,024 and 3: the last one's sums run in another order."""
+@settings(deadline=None, max_examples=30)
+@given(seed=seeds, n=st.integers(1, 150), d=st.integers(1, 70), dtype=st.sampled_from([np.float32, np.float16]))
+def test_a_similarity_is_a_running_sum_whatever_is_computed_with_it(seed, n, d, dtype):
+    """To the last bit: by hand, in parts, in threads, of float64 queries too; and it is the product that it says."""
+    rng = np.random.default_rng(seed)
+    rows, queries = rng.normal(size=(n, d)).astype(dtype), rng.normal(size=(3, d))
+    found = similarities(rows, queries)
+    for query, of_query in zip(queries, found, strict=True):
+        sums = np.zeros(n)
+        for j in range(d):
+            sums += rows[:, j].astype(float) * query[j]
+        assert of_query.tobytes() == (sums + 0.0).tobytes()
+    assert found == pytest.approx(queries @ rows.astype(float).T, abs=1e-9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "THREADED_FROM", 0)
+        assert similarities(rows, queries).tobytes() == found.tobytes()
+    assert similarities(rows[n // 2 :], queries[1:]).tobytes() == found[1:, n // 2 :].tobytes()
+
+
+def test_the_bound_of_rounding_holds():
+    rng = np.random.default_rng(0)
+    for d in (3, 768):
+        rows, queries = (unit(rng.normal(size=(200, d)) + 1) for _ in range(2))
+        blocked = torch.mm(torch.from_numpy(queries).double(), torch.from_numpy(rows).double().T).numpy()
+        assert np.abs(blocked - similarities(rows, queries)).max() < exact.rounding(d)
+
+
+def test_equal_images_tie():
     rng = np.random.default_rng(0)
     feats = rng.normal(size=(2051, 67)).astype(np.float32)
     feats[7, 5] = 0
     feats[[1030, 2048, 2050]] = feats[7]
     feats[2050, 5] = -0.0
-    s = Database(feats).similarities(rng.normal(size=(5, 67)).astype(np.float32))
+    s = similarities(feats, rng.normal(size=(5, 67)).astype(np.float32))
     for copy_of_7 in (1030, 2048, 2050):
         assert s[:, copy_of_7].tolist() == s[:, 7].tolist()
 
 
 def test_images_that_hardly_differ_do_not_tie():
-    s = Database(np.array([[1, 1e-9], [1, 2e-9], [1, 1e-9]], np.float32)).similarities(np.array([[0, 1]], np.float32))
+    s = similarities(np.array([[1, 1e-9], [1, 2e-9], [1, 1e-9]], np.float32), np.array([[0, 1]], np.float32))
     assert s[0, 0] == s[0, 2] < s[0, 1]
 
 
 def test_an_image_that_is_not_finite_is_named_in_a_large_archive():
     feats = np.random.default_rng(0).normal(size=(70_001, 2)).astype(np.float32)
-    lengths = np.linalg.norm(feats.astype(np.float64), axis=1)
-    assert Database(feats).longest == pytest.approx(lengths.max(), rel=1e-12)
+    InMemory(feats)
     for row in (0, 65_536, 70_000):
         bad = feats.copy()
         bad[row, 1] = np.nan
         with pytest.raises(ValueError, match=f"the features of image {row} are not finite"):
-            _ = Database(bad).longest
+            InMemory(bad)
+    with pytest.raises(ValueError, match=r"expected features \(N, d\), N and d at least 1, found \(3,\)"):
+        InMemory(np.ones(3))
 
 
 @pytest.mark.parametrize("lam", [0, 0.3, 1])

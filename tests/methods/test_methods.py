@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 import oracle
 from helpers import examples
 from rscir_lib.methods import Basic, Expanded, FreeDom, Slerp, read_vocabulary
-from rscir_lib.methods.pairwise import TwoSimilarities
+from rscir_lib.methods.base import Questions
+from rscir_lib.methods.pairwise import TwoSimilarities, mix
 from rscir_lib.methods.registry import METHODS, get_method
-from rscir_lib.similarity.moments import Database
-from rscir_lib.similarity.scales import mix
+from rscir_lib.similarity import InMemory, similarities
 
 WORDS = ["ship", "tree", "road", "roof", "sand", "field", "crane", "pond"]
 
@@ -37,11 +37,14 @@ def cases(draw):
     return feats, draw(st.lists(st.integers(0, n - 1), min_size=len(texts), max_size=len(texts))), texts
 
 
+def asked(images, texts):
+    """Each image with the text of its number."""
+    own = np.arange(len(images))
+    return Questions(images, encode(texts), tuple(texts), own, own)
+
+
 def scores_of(method, feats, positions, texts, lam=float("nan")):
-    asked = [feats[positions].astype(float), encode(texts).astype(float), lam]
-    if getattr(method, "reads_words", False):
-        asked.append(texts)
-    return method.fit(Database(feats), encode)(*asked)
+    return method.fit(InMemory(feats), encode)(asked(feats[positions], texts), lam)
 
 
 fast = examples(40)
@@ -59,10 +62,9 @@ def test_slerp(case, lam):
 
 def test_slerp_between_equal_and_opposite_ends():
     feats = unit(np.random.default_rng(0).normal(size=(5, 4)))
-    score = Slerp().fit(Database(feats), encode)
-    one = feats[:1].astype(float)
-    assert score(one, one, 0.4)[0] == pytest.approx(feats @ feats[0], abs=1e-6)
-    assert np.isfinite(score(one, -one, 0.5)).all()
+    score, one = Slerp().fit(InMemory(feats), encode), np.zeros(1, int)
+    assert score(Questions(feats, feats, ("",) * 5, one, one), 0.4)[0] == pytest.approx(feats @ feats[0], abs=1e-6)
+    assert np.isfinite(score(Questions(feats, -feats, ("",) * 5, one, one), 0.5)).all()
 
 
 @fast
@@ -70,8 +72,7 @@ def test_slerp_between_equal_and_opposite_ends():
 def test_reciprocal_rank_fusion(case, lam):
     feats, positions, texts = case
     found = scores_of(get_method("rrf"), feats, positions, texts, lam)
-    x = Database(feats)  # equal features have equal similarities here, which the oracle's sums don't promise
-    s_image, s_text = x.similarities(feats[positions]), x.similarities(encode(texts))
+    s_image, s_text = similarities(feats, feats[positions]), similarities(feats, encode(texts))
     for row, image, text in zip(found, s_image, s_text, strict=True):
         assert row.tolist() == oracle.scores("rrf", image.tolist(), text.tolist(), lam)
 
@@ -84,7 +85,7 @@ def test_query_expansion_with_any_method(case, k, power):
     for inner in (METHODS["weicom"], METHODS["image"], Slerp()):
         method = Expanded(inner, k, power)
         assert method.name == f"{inner.name}+qe"
-        expected = inner.fit(Database(feats), encode)(np.array(queries), encode(texts).astype(float), 0.3)
+        expected = inner.fit(InMemory(feats), encode)(asked(np.array(queries), texts), 0.3)
         assert scores_of(method, feats, positions, texts, 0.3) == pytest.approx(expected, abs=1e-6)
 
 
@@ -110,24 +111,24 @@ def test_freedom_names_the_first_of_words_that_are_one_to_the_encoder():
             return feats + rng.normal(scale=1e-8, size=feats.shape).astype(np.float32)
 
         score = FreeDom(["pond", "sand", "field"], neighbours=1, words=1, kept=1).fit(
-            Database(encode(["sand"])), encode_and_note
+            InMemory(encode(["sand"])), encode_and_note
         )
-        score(encode(["sand"]).astype(float), encode(["red"]).astype(float), np.nan, ["red"])
+        score(asked(encode(["sand"]), ["red"]), np.nan)
     assert named == {"pond red"}
 
 
 def test_freedom_puts_a_strange_image_before_its_neighbours():
     """An image that the archive doesn't hold names itself first."""
     feats = encode(["sand", "pond", "field"])
-    asked = []
+    encoded = []
 
     def encode_and_note(texts):
-        asked.extend(texts)
+        encoded.extend(texts)
         return encode(texts)
 
-    score = FreeDom(WORDS, neighbours=1, words=1, kept=1).fit(Database(feats), encode_and_note)
-    score(encode(["crane"]).astype(float), encode(["red"]).astype(float), np.nan, ["red"])
-    assert asked[-1] == "crane red"
+    score = FreeDom(WORDS, neighbours=1, words=1, kept=1).fit(InMemory(feats), encode_and_note)
+    score(asked(encode(["crane"]), ["red"]), np.nan)
+    assert encoded[-1] == "crane red"
 
 
 def slow_basic(method, feats, v, t):

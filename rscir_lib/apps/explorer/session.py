@@ -25,11 +25,12 @@ from rscir_lib.benchmarks.base import Benchmark
 from rscir_lib.benchmarks.synthcom import CLASS_WORDS, CLASSES, phrase
 from rscir_lib.encoders import Encoder, unknown_words
 from rscir_lib.evaluation.metrics import retrieval_metrics
-from rscir_lib.methods.pairwise import TwoSimilarities
+from rscir_lib.methods.base import Questions
+from rscir_lib.methods.pairwise import TwoSimilarities, mix
 from rscir_lib.methods.registry import METHODS
 from rscir_lib.runs import Run
-from rscir_lib.similarity.moments import Database
-from rscir_lib.similarity.scales import check_lambda, clamped, minmax, mix, raw, reciprocal_rank, upper_tail, zscore
+from rscir_lib.similarity import InMemory, similarities
+from rscir_lib.similarity.scales import check_lambda, clamped, minmax, raw, reciprocal_rank, upper_tail, zscore
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +68,10 @@ class Explorer:
         if len(feats) != len(archive):
             raise ValueError(f"{len(feats)} rows of features for {len(archive)} images of {archive.name}")
         self.archive, self.encoder, self.benchmark = archive, encoder, benchmark
-        self.database = Database(feats)
+        self.database = InMemory(feats)
         self.feats = self.database.feats
         # of a question the picture often stays, and the words change
-        self._of_query = lru_cache(4)(lambda query: self.database.similarities(np.array(query)[None])[0])
+        self._of_query = lru_cache(4)(lambda query: similarities(self.feats, np.array(query)[None])[0])
         self.scorers: dict = {}  # methods that the browser doesn't know, fitted when first asked for
         self.title = title or f"{archive.name}, {encoder.name} {encoder.architecture}"
         self.thumbnails = Thumbnails(archive, Path(folder) / "thumbnails")
@@ -116,7 +117,7 @@ class Explorer:
             {"name": name, "scale": scale, "rule": rule, "hasLambda": METHODS[name].has_lambda}
             for name in METHODS
             for scale, rule in [browser_rule(name)]
-            if name not in ONE_SIDED and (whole or (rule and METHODS[name].pointwise))
+            if name not in ONE_SIDED and (whole or (rule and METHODS[name].scope == "row"))
         ]
         facts = {
             "title": self.title, "n": len(self.archive), "classes": self.class_names, "words": self.suggestions,
@@ -232,8 +233,8 @@ class Explorer:
         check_lambda(lam)
         if method not in self.scorers:
             self.scorers[method] = METHODS[method].fit(self.database, self.encoder.encode_texts)
-        more = {"words": [words]} if getattr(METHODS[method], "reads_words", False) else {}
-        scores = self.scorers[method](image[None].astype(np.float64), text[None].astype(np.float64), lam, **more)
+        one = np.zeros(1, int)
+        scores = self.scorers[method](Questions(image[None], text[None], (words,), one, one), lam)
         return {}, [np.asarray(scores, np.float64)[0].tobytes()]
 
     def _image(self, images: list[int | str]) -> np.ndarray | None:
@@ -272,10 +273,15 @@ class Explorer:
         if cls:
             allowed = np.flatnonzero(self.class_index == self.class_names.index(cls))
         queries = [None if query is None else torch.from_numpy(query) for query in (image, text)]
-        rough = [None if q is None else (self.database.tensor @ q.float()).double() for q in queries]
+        rough = [None if q is None else (torch.from_numpy(self.feats) @ q.float()).double() for q in queries]
         method, few = METHODS[method], min(FIRST, len(allowed))
-        moments = [() if q is None else self.database.moments.of_similarities(q.numpy()) for q in queries]
-        scaled = [method.prepare(s[allowed], m) for s, m in zip(rough, moments, strict=True) if s is not None]
+        moments = [
+            () if q is None else tuple(m.item() for m in self.database.moments.of_similarities(q.numpy()[None]))
+            for q in queries
+        ]
+        scaled = [
+            method.scale(s[allowed], tuple(map(torch.tensor, m))) for s, m in zip(rough, moments, strict=True) if m
+        ]
         found = [np.arange(0)]
         for lam in STEPS if method.has_lambda and len(scaled) == 2 else STEPS[:1] if scaled else ():
             score = method.combine(*scaled, lam) if len(scaled) == 2 else scaled[0]
@@ -371,8 +377,8 @@ class Explorer:
         queries = queries[queries["position"] >= 0]
         queries = queries.sample(min(JUDGED, len(queries)), random_state=0).sort_index()
         texts = list(queries["text"].unique())
-        similarities = self.database.similarities(self.encoder.encode_texts(texts))
-        words = dict(zip(texts, upper_tail(torch.from_numpy(similarities)), strict=True))
+        to_texts = similarities(self.feats, self.encoder.encode_texts(texts))
+        words = dict(zip(texts, upper_tail(torch.from_numpy(to_texts)), strict=True))
         found = {}
         for position, some in queries.groupby("position"):
             image = upper_tail(torch.from_numpy(self._similarities(self.feats[position])))
@@ -420,7 +426,7 @@ def _moments(s: np.ndarray | None) -> list[float]:
 def browser_rule(name: str) -> tuple[str | None, str | None]:
     """Scale and rule by which the browser computes a method; None, None where it can't."""
     method = METHODS[name]
-    if not isinstance(method, TwoSimilarities) or method.prepare not in SCALES:
+    if not isinstance(method, TwoSimilarities) or method.scale not in SCALES:
         return None, None
     rule = "mix" if method.combine is mix else RULES.get(name)
-    return (SCALES[method.prepare], rule) if rule else (None, None)
+    return (SCALES[method.scale], rule) if rule else (None, None)

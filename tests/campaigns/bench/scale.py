@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -23,15 +22,16 @@ from tqdm.auto import tqdm
 from bench.measure import DIM, Report, anonymous_mib, machine, timed, unit
 from rscir_lib.features import Features, read_features, store
 from rscir_lib.features.store import Shard, Stamp
-from rscir_lib.ranking import engine
-from rscir_lib.ranking.engine import Resident, ranks, resolve_device, top_k
-from rscir_lib.similarity.moments import Moments
-from rscir_lib.similarity.scales import best_first
+from rscir_lib.methods import METHODS
+from rscir_lib.ranking import ImageSets, Job, OnDevice, Questions, rank_relevant, top_k
+from rscir_lib.similarity import Gallery, Moments, best_first
+from rscir_lib.storage.device import torch_device
 from rscir_lib.storage.measuring import measured
 from rscir_lib.storage.parallel import each, parallel_map
 
 IMAGES = 10_000_000
 LAM, TOP = 0.5, 20
+JOB = Job(METHODS["weicom"], LAM)
 WORKERS = 3  # of the cluster
 CLASSES = 1_000
 NOISE = 1.2
@@ -156,15 +156,19 @@ class Asked:
     def first(self, number: int) -> "Asked":
         return Asked(self.images[:number], self.texts[:number], self.targets[:number])
 
-    def search(self, features: Features, **options) -> tuple[np.ndarray, np.ndarray]:
-        return top_k(features, self.images, self.texts, LAM, TOP, **options)
-
-    def ranks(self, features: Features, **options) -> dict[int, np.ndarray]:
-        """Those of the relevant images, by question."""
+    @property
+    def questions(self) -> Questions:
         own = np.arange(len(self.images))
-        jobs = [("weicom", LAM)]
-        found = ranks(features, self.images, self.texts, own, own, self.targets, jobs, **options)
-        return {question: of_jobs[0] for question, of_jobs in found}
+        return Questions(self.images, self.texts, ("",) * len(self.texts), own, own)
+
+    def search(self, features: Gallery, **options) -> tuple[np.ndarray, np.ndarray]:
+        return top_k(self.questions, TOP, features, JOB, **options)
+
+    def ranks(self, features: Gallery, **options) -> dict[int, np.ndarray]:
+        """Those of the relevant images, by question."""
+        relevant = ImageSets(self.targets, np.arange(len(self.targets)))
+        found = rank_relevant(self.questions, relevant, ImageSets.empty(len(self.targets)), features, [JOB], **options)
+        return {query: ranks for some in found for query, ranks in zip(some.queries, some.ranks[0], strict=True)}
 
 
 def plain_scan(features: Features, asked: Asked) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -243,10 +247,9 @@ def bench_core(report: Report, features: Features, queries: int) -> None:
     torch.set_num_threads(1)
     try:
         for what, ask in asks.items():
-            with patch.object(engine, "COMPILED_SHARDS_FROM", 0):  # as for many shards
-                ask(some, workers=1)  # start-up
-                start, number = time.process_time(), 1 if what == "row_alone_ns" else queries
-                ask(some, workers=1)
+            ask(some, workers=1)  # start-up
+            start, number = time.process_time(), 1 if what == "row_alone_ns" else queries
+            ask(some, workers=1)
             report.add("core", what, ns=1e9 * (time.process_time() - start) / len(some) / number, queries=number)
     finally:
         torch.set_num_threads(threads)
@@ -276,7 +279,7 @@ def bench_dask(
     start = time.perf_counter()
     with LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=":0", memory_limit=0) as cluster:
         with Client(cluster) as client:
-            client.run(import_module, "rscir_lib.ranking.engine")
+            client.run(import_module, "rscir_lib.ranking")
         report.add("dask", f"{WORKERS} processes started", seconds=time.perf_counter() - start)
         tasks = 500
         seconds, _ = timed(lambda: list(each(abs, range(tasks), cluster.scheduler_address)))
@@ -300,14 +303,14 @@ def bench_dask(
 def bench_resident(report: Report, features: Features, asked: Asked, expected: tuple, device: str) -> None:
     """A question alone and a batch, over rows that the device holds; raises RuntimeError for other bytes."""
     try:
-        seconds, resident = timed(Resident, features, device)
+        seconds, resident = timed(OnDevice, features, device)
     except torch.OutOfMemoryError as error:
         print(f"resident   is skipped: {error}")
         return
     size = len(features) * features.dim * 2 / 1e9
     report.add("resident", f"rows moved to {device}", seconds=seconds, gb=size)
     for what, questions in (("one query", asked.first(1)), ("a batch", asked)):
-        search = partial(resident.top_k, questions.images, questions.texts, LAM, TOP)
+        search = partial(questions.search, resident)
         search()  # start-up
         seconds, found = timed(search)
         if [f.tobytes() for f in found] != [e[: len(f)].tobytes() for f, e in zip(found, expected, strict=True)]:
@@ -378,7 +381,7 @@ def scale(out: Path, quick: bool, images: int, queries: int) -> None:
     sampled = asked.first(2)
     check(report, features, sampled, expected[0], found)
     bench_dask(report, features, asked, expected, alone)
-    device = resolve_device("auto")
+    device = torch_device(float64=True).type
     if quick or device == "cuda":
         bench_resident(report, features, asked, expected, device)
     else:

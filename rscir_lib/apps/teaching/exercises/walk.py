@@ -278,6 +278,6 @@ def exercise_06_4(c: ExerciseContext) -> Truth:
     one = answered.groupby("attribute").sample(1, random_state=c["SEED"]).iloc[0]
     asked, had = c.texts([one["text"], one["value"]])
     texts = asked, (asked - had) / np.linalg.norm(asked - had), (had - asked) / np.linalg.norm(asked - had)
-    orders = [top_k(c.search.database, c.x[one["position"]], text, c["LAMBDA"], len(c.x))[0] for text in texts]
+    orders = [top_k(c.search.gallery, c.x[one["position"]], text, c["LAMBDA"], len(c.x))[0] for text in texts]
     ranks = [int(np.isin(order, c.benchmark.targets[one["target"]]).argmax()) + 1 for order in orders]
     return Truth(ranks[:2], "rank", {"subtract what the image has from what is asked": [ranks[0], ranks[2]]})

@@ -1,0 +1,86 @@
+"""What a ranking is asked for: the queries, the methods that answer them, and sets of images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from rscir_lib.benchmarks.base import check_positions
+from rscir_lib.methods.base import EncodeTexts, Method, Questions, Scorer
+from rscir_lib.methods.pairwise import TwoSimilarities
+from rscir_lib.methods.registry import get_method
+from rscir_lib.similarity.gallery import Gallery
+from rscir_lib.similarity.scales import check_lambda
+
+__all__ = ["ImageSets", "Job", "Questions", "make_jobs"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A method with its lambda, NaN where it has none; fitted to the archive, unless it is of scope "row"."""
+
+    method: Method
+    lam: float = float("nan")
+    scorer: Scorer | None = None
+
+    @property
+    def by_row(self) -> bool:
+        """Whether an image is scored by its own two similarities, whatever else the archive holds."""
+        return isinstance(self.method, TwoSimilarities) and self.method.scope == "row"
+
+
+def make_jobs(
+    methods: Sequence[str | Method], lambdas: Sequence[float], features: Gallery, encode_texts: EncodeTexts
+) -> list[Job]:
+    """A job for each method and lambda; methods that see the whole archive are fitted to it.
+
+    Raises:
+        ValueError: for unknown methods, two of one name, and lambdas that are missing or outside [0, 1].
+    """
+    if isinstance(methods, str) or not len(methods):
+        raise ValueError(f"methods: expected a list of method names, found {methods!r}")
+    if not isinstance(lambdas, Sequence | np.ndarray | pd.Series) or isinstance(lambdas, str):
+        raise ValueError(f"lambdas: expected a list of numbers in [0, 1], found {lambdas!r}; for one, write [0.5]")
+    for lam in lambdas:
+        check_lambda(lam)
+    by_name: dict[str, Method] = {}
+    for method in map(get_method, methods):
+        if by_name.setdefault(method.name, method) is not method:
+            raise ValueError(f"two of the methods are named {method.name!r}: give each a name of its own")
+        if method.has_lambda and not len(lambdas):
+            raise ValueError(f"method {method.name!r} needs at least one lambda, such as lambdas=[0.5]")
+    jobs = []
+    for method in by_name.values():
+        scorer = None if Job(method).by_row else method.fit(features, encode_texts)
+        values = [float(lam) for lam in dict.fromkeys(lambdas)] if method.has_lambda else [float("nan")]
+        jobs += [Job(method, lam, scorer) for lam in values]
+    return jobs
+
+
+@dataclass(frozen=True)
+class ImageSets:
+    """A set of archive positions for each of Q queries; many queries may share one.
+
+    Args:
+        sets: ascending positions (n,), each.
+        set_of: (Q,) which of them a query has, -1 for none.
+    """
+
+    sets: Sequence[np.ndarray]
+    set_of: np.ndarray
+
+    @classmethod
+    def empty(cls, queries: int) -> "ImageSets":
+        return cls((), np.full(queries, -1))
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """The set with this number; -1 is empty."""
+        return self.sets[number] if number >= 0 else np.empty(0, np.int64)
+
+    def check(self, name: str, size: int, queries: int) -> None:
+        """Raises ValueError unless all sets lie in an archive of `size` images, and there is one a query."""
+        if len(self.set_of) != queries:
+            raise ValueError(f"{len(self.set_of)} {name} sets for {queries} queries: expected one each")
+        for i, positions in enumerate(self.sets):
+            check_positions(f"{name}[{i}]", positions, size)
