@@ -530,7 +530,7 @@ EVALUATIONS = [
             cutoffs=[value]) for value in (0, -1, 2.5, True, "5")),
     *(asked(f"device {value!r} is unknown: choose auto, cpu, cuda", f"device {value!r}", device=value)
       for value in ("gpu", "tpu", "cuda:", "cuda:x", "")),
-    asked(r"device 'cuda:99': torch finds \d+ CUDA devices; choose auto or cpu", "no such GPU", device="cuda:99"),
+    asked(r"device 'cuda:99': torch finds \d+ CUDA devices here; choose auto or cpu", "no such GPU", device="cuda:99"),
     asked(r"gave shape \(2, 3\) for 2 texts, the image features ask for \(2, 4\): are they of the same encoder",
           "texts of another encoder", encode=lambda texts: np.ones((len(texts), 3))),
     asked("must L2-normalise: the feature of 'round' has norm 2", "texts not normalised",

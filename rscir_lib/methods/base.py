@@ -70,12 +70,12 @@ class Questions:
     @cached_property
     def query_images(self) -> np.ndarray:
         """(Q, d) float64, the image of each query."""
-        return self.images[self.image_of].astype(np.float64)
+        return np.asarray(self.images[self.image_of], np.float64)
 
     @cached_property
     def query_texts(self) -> np.ndarray:
         """(Q, d) float64, the text of each query."""
-        return self.texts[self.text_of].astype(np.float64)
+        return np.asarray(self.texts[self.text_of], np.float64)
 
     @property
     def query_words(self) -> list[str]:

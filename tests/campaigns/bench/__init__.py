@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -96,13 +97,9 @@ def patterncom_shaped(images: int, labelled: float = 0.4) -> Benchmark:
 
 def in_shards(features: Features, number: int) -> Features:
     """The same rows in so many parts."""
-    parts = np.array_split(np.arange(len(features)), number)
-    return Features(
-        [
-            MemoryShard(features.feats[p], features.files[p[0] : p[-1] + 1], features.classes[p[0] : p[-1] + 1])
-            for p in parts
-        ]
-    )
+    bounds = np.linspace(0, len(features), number + 1).astype(int)
+    parts = [slice(*pair) for pair in pairwise(bounds)]
+    return Features([MemoryShard(features.feats[p], features.files[p], features.classes[p]) for p in parts])
 
 
 def some_queries(benchmark: Benchmark, number: int) -> Benchmark:
