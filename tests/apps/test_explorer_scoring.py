@@ -14,7 +14,8 @@ from rscir_lib.apps.explorer.modules import HERE, SCRIPTS, joined
 from rscir_lib.apps.explorer.session import browser_rule
 from rscir_lib.evaluation.metrics import retrieval_metrics
 from rscir_lib.methods.registry import METHODS
-from rscir_lib.similarity.scales import best_first, clamped, minmax, reciprocal_rank
+from rscir_lib.similarity import best_first
+from rscir_lib.similarity.scales import clamped, minmax, reciprocal_rank
 
 LAMBDAS = (0, 1e-300, 0.05, 0.3, 0.5, 0.7, 1 - 2**-53, 1)
 KNOWN = [name for name in METHODS if browser_rule(name)[1] and name not in ("image", "text")]
@@ -55,10 +56,12 @@ def moments(s):
 
 def python_scores(method, s, lam):
     image, text = torch.from_numpy(s)
-    prepare = method.prepare_at(lam)
-    if prepare in (clamped, minmax, reciprocal_rank):
-        return method.combine(prepare(image), prepare(text), lam).numpy()
-    scaled = [prepare(side, tuple(moments(row)[:2])) for side, row in zip((image, text), s, strict=True)]
+    scale = method.scale_at(lam)
+    if scale in (clamped, minmax, reciprocal_rank):
+        return method.combine(scale(image), scale(text), lam).numpy()
+    scaled = [
+        scale(side, tuple(map(torch.tensor, moments(row)[:2]))) for side, row in zip((image, text), s, strict=True)
+    ]
     return method.combine(*scaled, lam).numpy()
 
 

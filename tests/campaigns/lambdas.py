@@ -21,9 +21,9 @@ from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import evaluate, summarize
 from rscir_lib.features import Features, extract_features, read_features
-from rscir_lib.methods import Basic
+from rscir_lib.methods import Basic, mix
 from rscir_lib.similarity.lambda_auto import QUERIES, two_normals
-from rscir_lib.similarity.scales import mix, upper_tail
+from rscir_lib.similarity.scales import upper_tail
 from rscir_lib.storage.project import ROOT
 
 GRID = [round(lam, 2) for lam in np.arange(21) / 20]
