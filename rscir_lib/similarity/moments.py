@@ -31,12 +31,14 @@ class Moments:
         return cls(mean, scatter / max(len(feats) - 1, 1))
 
     def of_similarities(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (B,) and std (B,), over the whole archive, of the similarities to query features (B, d)."""
-        queries = queries.astype(np.float64)
-        # torch's product: numpy's threads would fight with those of an encoder
-        projected = (torch.from_numpy(queries) @ torch.from_numpy(self.covariance)).numpy()
-        variance = np.einsum("bd,bd->b", projected, queries)
-        return queries @ self.mean, np.sqrt(np.maximum(variance, 0.0))
+        """Mean (B,) and std (B,), over the whole archive, of the similarities to query features (B, d). A query's are
+        the same to the last bit whichever others are asked with it, as similarities are."""
+        from rscir_lib.similarity.compiled import running_sums
+
+        queries = np.ascontiguousarray(queries, np.float64)
+        both = running_sums(np.vstack([self.covariance, self.mean]), queries)
+        variance = (both[:, :-1] * queries).sum(axis=1)
+        return both[:, -1], np.sqrt(np.maximum(variance, 0.0))
 
     def normal_cdf(self, similarities: np.ndarray, query: np.ndarray) -> np.ndarray:
         """Phi of similarities (n,) to a query feature (d,), standardised over the whole archive."""
