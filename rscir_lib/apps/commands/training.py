@@ -85,105 +85,128 @@ def train(
     Args:
         images: (N, S, S, 3) uint8.
         captions: N lists of texts; each step draws one per image.
-        folder: where the encoder goes; rewritten ten times on the way, so an interrupted run leaves a usable one, and
+        folder: Where the encoder goes; rewritten ten times on the way, so an interrupted run leaves a usable one, and
             the next call with the same arguments goes on from there.
-        card: what the data are and what the encoder can't do, for the model card.
-        cones: a second stage; none for plain contrastive training alone.
-        start: folder of an encoder of this architecture that stands for the first stage: `steps` is then 0.
+        steps: Of the first stage.
+        batch_size: Pairs a step.
+        learning_rate: Of the first stage.
+        seed: Of all that is random.
+        card: What the data are and what the encoder can't do, for the model card.
+        cones: A second stage; none for plain contrastive training alone.
+        start: Folder of an encoder of this architecture that stands for the first stage: `steps` is then 0.
 
-    Returns the loss of each step. Raises ValueError when images and captions don't pair up, there is no step to take,
-    `start` is of another architecture, the loss diverges, another process trains in the folder, or an unfinished
-    training of something else lies there.
+    Returns:
+        The loss of each step.
+
+    Raises:
+        ValueError: Where images and captions don't pair up, there is no step to take, `start` is of another
+            architecture, the loss diverges, or an unfinished training of something else lies in the folder.
+        BlockingIOError: While another process trains there.
     """
     if not 0 < len(images) == len(captions) or not all(captions):
         raise ValueError(f"{len(images)} images for {len(captions)} caption lists; each image needs a caption")
     if (start is None) != (steps > 0) or (start and not cones):
         raise ValueError(f"{steps} steps, start {start}, cones {cones}: a first stage has steps or a start, then cones")
+    second = asdict(cones) if cones else {}
+    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
     with folder_lock(folder, seconds=0):
         remove_unfinished(folder)
-        return _train(images, captions, folder, steps, batch_size, learning_rate, seed, card, cones, start)
+        torch.manual_seed(seed)
+        pairs = _Pairs(images, captions, "cuda" if torch.cuda.is_available() else "cpu")
+        started_from = sha256_of_file(start / WEIGHTS) if start else ""
+        settings = [config, captions, steps, batch_size, learning_rate, seed, pairs.device, second, started_from]
+        task = sha256_of(json.dumps(settings), images)
+        write_json(folder / CONFIG, config, indent=2)
+        losses, seconds = _train(pairs, task, folder, steps, batch_size, learning_rate, cones, start)
+        facts = {
+            "pairs": str(pairs),
+            "steps": f"weights of sha256 {started_from}" if start else f"{steps}, learning rate {learning_rate}",
+            **({"second stage": ", ".join(f"{name} {value}" for name, value in second.items())} if second else {}),
+            "optimiser": f"AdamW, {batch_size} pairs a step, cosine, seed {seed}",
+            "time": f"{seconds / 60:.1f} min on {pairs.device}, {torch.get_num_threads()} threads",
+            "versions": ", ".join(f"{package} {version(package)}" for package in ("torch", "open_clip_torch")),
+            "sha256": sha256_of_file(folder / WEIGHTS),
+        }
+        _write_card(folder, card, facts, losses)
+        (folder / CHECKPOINT).unlink()
+    return losses
+
+
+class _Pairs:
+    """Images with their captions, of which each distinct text is tokenised once."""
+
+    def __init__(self, images: np.ndarray, captions: Sequence[list[str]], device: str) -> None:
+        self.images, self.device = images, device
+        row_of = {text: row for row, text in enumerate(dict.fromkeys(text for group in captions for text in group))}
+        self.tokens = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])(list(row_of))
+        self.counts = torch.tensor([len(group) for group in captions])
+        self.rows = torch.tensor([row_of[text] for group in captions for text in group])
+        self.starts = self.counts.cumsum(0) - self.counts
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __str__(self) -> str:
+        return f"{len(self.images)} images, {len(self.rows)} captions ({len(self.tokens)} distinct)"
+
+    def draw(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The images at these positions, changed at random, and the tokens of one caption of each."""
+        picked = self.rows[self.starts[batch] + (torch.rand(len(batch)) * self.counts[batch]).long()]
+        pixels = torch.from_numpy(self.images[batch.numpy()]).to(self.device)
+        return augment(pixels), self.tokens[picked].to(self.device)
 
 
 def _train(
-    images: np.ndarray,
-    captions: Sequence[list[str]],
+    pairs: _Pairs,
+    task: str,
     folder: Path,
     steps: int,
     batch_size: int,
     learning_rate: float,
-    seed: int,
-    card: str,
     cones: Cones | None,
     start: Path | None,
-) -> pd.Series:
-    torch.manual_seed(seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
-    started_from = sha256_of_file(start / WEIGHTS) if start else ""
-    second = asdict(cones) if cones else {}
-    settings = [config, captions, steps, batch_size, learning_rate, seed, device, second, started_from]
-    task = sha256_of(json.dumps(settings), images)
-    write_json(folder / CONFIG, config, indent=2)
-
-    texts = {text: row for row, text in enumerate(dict.fromkeys(t for group in captions for t in group))}
-    tokens = open_clip.SimpleTokenizer(context_length=MODEL["text_cfg"]["context_length"])(list(texts))
-    counts = torch.tensor([len(group) for group in captions])
-    rows = torch.tensor([texts[text] for group in captions for text in group])
-    starts = counts.cumsum(0) - counts
-    seen = torch.zeros(MODEL["text_cfg"]["vocab_size"], 1).index_fill_(0, tokens.unique(), 1.0)
-
-    model = open_clip.CLIP(**MODEL).to(device, memory_format=torch.channels_last)
+) -> tuple[pd.Series, float]:
+    """The loss of each step, and the seconds that they took; the weights lie in the folder."""
+    model = open_clip.CLIP(**MODEL).to(pairs.device, memory_format=torch.channels_last)
     if start:
         _check_and_load(model, start / WEIGHTS)
     parts = {"model": model, **_optimizer(model, steps or cones.steps, learning_rate)}
-    loss_function = open_clip.ClipLoss()
     order, losses, started = torch.empty(0, dtype=torch.long), [], time.monotonic()
-    if past := _read_checkpoint(folder / CHECKPOINT, task, parts, device):
+    if past := _read_checkpoint(folder / CHECKPOINT, task, parts, pairs.device):
         order, losses, started = past["order"], past["losses"], started - past["seconds"]
-
-    def draw(batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        picked = rows[starts[batch] + (torch.rand(len(batch)) * counts[batch]).long()]
-        return augment(torch.from_numpy(images[batch.numpy()]).to(device)), tokens[picked].to(device)
-
-    total = steps + second.get("steps", 0)
+    total = steps + (cones.steps if cones else 0)
     progress = trange(len(losses), total, initial=len(losses), total=total, desc="training", unit="step")
     for step in progress:
         if step == steps:
-            _set_apart(model, *draw(torch.randperm(len(images))[:batch_size]), cones)
+            _set_apart(model, *pairs.draw(torch.randperm(len(pairs))[:batch_size]), cones)
             parts |= _optimizer(model, cones.steps, cones.learning_rate)
             order = order[:0]
         model.logit_scale.requires_grad_(step < steps)
-        while len(order) < min(batch_size, len(images)):
-            order = torch.cat([order, torch.randperm(len(images))])
+        while len(order) < min(batch_size, len(pairs)):
+            order = torch.cat([order, torch.randperm(len(pairs))])
         batch, order = order[:batch_size], order[batch_size:]
-        loss = loss_function(*model(*draw(batch)))
-        if not math.isfinite(loss.item()):
-            raise ValueError(f"the loss is {loss.item()} at step {step}: lower the learning rate")
-        parts["optimizer"].zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        parts["optimizer"].step()
-        parts["schedule"].step()
-        model.logit_scale.data.clamp_(0, math.log(100))
-        losses.append(loss.item())
+        losses.append(_step(parts, *pairs.draw(batch)))
+        if not math.isfinite(losses[-1]):
+            raise ValueError(f"the loss is {losses[-1]} at step {step}: lower the learning rate")
         progress.set_postfix(loss=f"{losses[-1]:.2f}", refresh=False)
         if (step + 1) % max(1, total // 10) == 0 or step + 1 == total:
-            _save(model, seen.to(device), folder / WEIGHTS)
+            _save(model, pairs.tokens, folder / WEIGHTS)
             past = {"order": order, "losses": losses, "seconds": time.monotonic() - started}
             _write_checkpoint(folder / CHECKPOINT, task, parts, past)
-    facts = {
-        "pairs": f"{len(images)} images, {len(rows)} captions ({len(texts)} distinct)",
-        "steps": f"weights of sha256 {started_from}" if start else f"{steps}, learning rate {learning_rate}",
-        **({"second stage": ", ".join(f"{name} {value}" for name, value in second.items())} if second else {}),
-        "optimiser": f"AdamW, {batch_size} pairs a step, cosine, seed {seed}",
-        "time": f"{(time.monotonic() - started) / 60:.1f} min on {device}, {torch.get_num_threads()} threads",
-        "versions": ", ".join(f"{package} {version(package)}" for package in ("torch", "open_clip_torch")),
-        "sha256": sha256_of_file(folder / WEIGHTS),
-    }
-    history = pd.Series(losses, name="loss")
-    _write_card(folder, card, facts, history)
-    (folder / CHECKPOINT).unlink()
-    return history
+    return pd.Series(losses, name="loss"), time.monotonic() - started
+
+
+def _step(parts: dict[str, Any], images: torch.Tensor, tokens: torch.Tensor) -> float:
+    """One step of the optimiser; returns the loss before it."""
+    model = parts["model"]
+    loss = open_clip.ClipLoss()(*model(images, tokens))
+    parts["optimizer"].zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # or one odd batch throws the weights far off
+    parts["optimizer"].step()
+    parts["schedule"].step()
+    model.logit_scale.data.clamp_(0, math.log(100))  # as CLIP's; beyond it training is unstable
+    return loss.item()
 
 
 def _optimizer(model: torch.nn.Module, steps: int, learning_rate: float) -> dict[str, Any]:
@@ -260,10 +283,11 @@ def augment(pixels: torch.Tensor) -> torch.Tensor:
     return ((image - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-def _save(model: torch.nn.Module, seen: torch.Tensor, path: Path) -> None:
+def _save(model: torch.nn.Module, tokens: torch.Tensor, path: Path) -> None:
+    """Write the weights in float16; a token that no caption holds carries nothing, not the noise it began with."""
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    # a word never seen carries nothing rather than the noise it began with
-    state["token_embedding.weight"] = (model.token_embedding.weight * seen).detach().cpu()
+    seen = torch.zeros(MODEL["text_cfg"]["vocab_size"], 1).index_fill_(0, tokens.unique(), 1.0)
+    state["token_embedding.weight"] = state["token_embedding.weight"] * seen
     state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     write_file(path, lambda file: file.write(save(state)))
 
@@ -358,12 +382,12 @@ def split(archive: Archive, share: float = 0.8, seed: int = 0) -> tuple[np.ndarr
 
 def phrases(captions: list[str], rng: np.random.Generator, count: int = 5) -> list[str]:
     """`count` runs of one to four words out of an image's captions: queries are bare words, not sentences."""
-    found = []
+    runs = []
     for caption in rng.choice(captions, count):
         words = caption.split()
         start = rng.integers(len(words))
-        found.append(" ".join(words[start : start + rng.integers(1, 5)]))
-    return found
+        runs.append(" ".join(words[start : start + rng.integers(1, 5)]))
+    return runs
 
 
 def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int = 90, seed: int = 0) -> pd.Series:
