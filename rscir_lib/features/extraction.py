@@ -61,8 +61,7 @@ def extract_features(
         folder: Where they lie; made if need be.
         batch_size: Images encoded at a time; None for 16 on a CPU, 128 elsewhere. On a GPU, a batch that its memory
             can't hold is halved.
-        workers: Processes, which decode images and, on a CPU, encode them too; None for one a core, 1 for none but
-            this one.
+        workers: Processes, which decode images and, on a CPU, encode them too; None for one a core, 1 for this alone.
         overwrite: Start afresh, whatever lies in the folder.
         dtype: "float32", or "float16" for half the size and three digits.
         strict: Stop at an image that can't be read.
@@ -70,8 +69,7 @@ def extract_features(
             `SENT` images at a time, each on the encoder's device, and this process writes the store.
 
     Raises:
-        ValueError: For a store of another archive (none of its images is in this one unchanged) or encoder, showing
-            both.
+        ValueError: For a store of another encoder, or archive: none of its images is in this one unchanged.
         OSError: For a full or read-only disk, saying what is kept.
         BlockingIOError: While another process extracts into the same folder.
     """
@@ -98,12 +96,7 @@ def extract_features(
         work.encode(encoder, batch_size, workers, strict, scheduler)
         work.declare()
     if work.unreadable:
-        first = "; ".join(list(work.unreadable.values())[:3]) + ("; ..." if len(work.unreadable) > 3 else "")
-        warnings.warn(
-            f"{len(work.unreadable)} of {len(archive)} images of {archive.name} can't be read and are left out "
-            f"(Features.unreadable): {first}",
-            stacklevel=2,
-        )
+        warnings.warn(work.report(), stacklevel=2)
     return folder
 
 
@@ -150,6 +143,12 @@ class _Extraction:
                 f"{folder} holds the features of another archive: none of its images, such as "
                 f"{self.shards[0].files[0]}, is in {archive.root} unchanged. {store.AGAIN}"
             )
+
+    def report(self) -> str:
+        """Which images can't be read."""
+        first = "; ".join(list(self.unreadable.values())[:3]) + ("; ..." if len(self.unreadable) > 3 else "")
+        count = f"{len(self.unreadable)} of {len(self.archive)} images of {self.archive.name}"
+        return f"{count} can't be read and are left out (Features.unreadable): {first}"
 
     @property
     def done(self) -> np.ndarray:

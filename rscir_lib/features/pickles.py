@@ -105,10 +105,8 @@ def _load(data: bytes) -> Any:
         match instruction.name:
             case "PROTO" | "FRAME" | "STOP":
                 pass
-            case name if name in VALUES:
-                stack.append(value)
-            case name if name in CONSTANTS:
-                stack.append(CONSTANTS[name])
+            case name if name in VALUES or name in CONSTANTS:
+                stack.append(CONSTANTS.get(name, value))
             case "MARK":
                 marks.append(len(stack))
             case "POP":
@@ -134,14 +132,11 @@ def _load(data: bytes) -> Any:
             case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(memo[int(value or 0)])
             case "GLOBAL" | "STACK_GLOBAL":
-                asked = value or f"{_a(str, stack.pop(-2))} {_a(str, stack.pop())}"
-                if asked not in NAMES:
-                    raise _Refused(f"it asks for {asked.replace(' ', '.')}")
-                stack.append(NAMES[asked])
+                stack.append(_named(value or f"{_a(str, stack.pop(-2))} {_a(str, stack.pop())}"))
             case "REDUCE":
                 arguments = _a(tuple, stack.pop())
                 stack.append(_a(_Call, stack.pop()).function(*arguments))
-                left -= len(stack[-1]) if isinstance(stack[-1], bytes) else getattr(stack[-1], "nbytes", 0)
+                left -= _size(stack[-1])
                 if left < 0:
                     raise _Refused("it unpacks to many times its size")
             case "BUILD":
@@ -152,6 +147,17 @@ def _load(data: bytes) -> Any:
             case name:
                 raise _Refused(f"instruction {name}")
     return stack.pop()
+
+
+def _named(name: str) -> _Call:
+    if name not in NAMES:
+        raise _Refused(f"it asks for {name.replace(' ', '.')}")
+    return NAMES[name]
+
+
+def _size(value: Any) -> int:
+    """Bytes that a call made."""
+    return len(value) if isinstance(value, bytes) else getattr(value, "nbytes", 0)
 
 
 def _dict(values: list[Any]) -> dict[str, Any]:

@@ -24,15 +24,7 @@ def memory_mib() -> float:
 def measured(
     function: Callable[..., T], *arguments: Any, memory: Callable[[], float] = memory_mib, **options: Any
 ) -> tuple[float, float, T]:
-    """Call a function.
-
-    Args:
-        function: What is called, with `arguments` and `options`.
-        memory: What tells the MiB that are held now.
-
-    Returns:
-        Seconds that the call took, the most MiB held beyond what was held before (sampled), and what it returned.
-    """
+    """Seconds that a call took, the most MiB held beyond what was held before (sampled), and what it returned."""
     before, done, samples = memory(), threading.Event(), []
     start = time.perf_counter()
 

@@ -25,17 +25,12 @@ Result = TypeVar("Result")
 def parallel_map(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None
 ) -> Iterator[Result]:
-    """The results of `function(item)`, in order.
+    """The results of `function(item)`, in order, from forked processes.
 
-    Threads would wait for Python's lock, and a process of one thread loses nothing to the others. The processes are
-    forked, so that they share what is in memory, and know what a notebook has defined; where the system can't do that
-    safely (only Linux can), this process does all the work. An error in one of them is raised here, and an error or
-    an interrupt here ends them all at once.
-
-    Args:
-        function: What is done.
-        items: With what.
-        workers: Processes, each of one thread, at most 16; None for one a thread of torch's here, 0 or 1: this alone.
+    They share what is in memory, and know what a notebook has defined. Where the system can't fork safely (only Linux
+    can), this process does all the work. An error in one of them is raised here, and an error or an interrupt here
+    ends them all at once. `workers` is their number, at most MOST_WORKERS; None for one a thread of torch's here, 0 or
+    1 for this process alone.
     """
     if workers is not None and workers < 0:
         raise ValueError(f"workers {workers}: a positive number, or None for the usual")
@@ -121,8 +116,8 @@ def each(
     """The results of `function(item)`, in order.
 
     Args:
-        function: It travels once, and so should hold what is large.
-        items: They should be small.
+        function: Travels once, and so should hold what is large.
+        items: Travel one by one, and so should be small.
         scheduler: None for this machine's cores, by `parallel_map`; "local" for a Dask cluster of processes here,
             which a script must start under `if __name__ == "__main__":`; the address of one that runs, such as
             "tcp://host:8786", whose workers see the same files. A worker that dies is replaced, its items are done

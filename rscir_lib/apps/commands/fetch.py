@@ -132,10 +132,10 @@ def fetch_ucm(root: Path) -> None:
     classes, each = UCM_IMAGES
     if len(list(root.glob("images/*/*.tif"))) != classes * each:
         unzip_images(_get(root, UCM), root / "images")
-    found = Counter(path.parent.name for path in root.glob("images/*/*.tif"))
-    if len(found) != classes or set(found.values()) != {each}:
-        raise ValueError(f"{root / 'images'} is not UC Merced, {classes} classes of {each} images; found {dict(found)}")
-    missing = [f"{file}: {what}" for file, what in UCM_LABELS.items() if not (root / file).exists()]
+    held = Counter(path.parent.name for path in root.glob("images/*/*.tif"))
+    if len(held) != classes or set(held.values()) != {each}:
+        raise ValueError(f"{root / 'images'} is not UC Merced, {classes} classes of {each} images; found {dict(held)}")
+    missing = [f"{file}: {content}" for file, content in UCM_LABELS.items() if not (root / file).exists()]
     if missing:
         raise FileNotFoundError(
             f"{root}: the images are there; put the labels beside them by hand: {'; '.join(missing)}"
@@ -184,8 +184,8 @@ def unzip_images(packed: Path, images: Path, most_growth: float = 10) -> None:
 
 def check_images(root: Path) -> None:
     """Raises ValueError unless `root/images` holds 38 classes of 800 images, 256 x 256 (every 50th is opened)."""
-    found, complete = _count(root), _complete()
-    wrong = [f"{cls} {found[cls]}/{complete[cls]}" for cls in found | complete if found[cls] != complete[cls]]
+    held, complete = _count(root), _complete()
+    wrong = [f"{cls} {held[cls]}/{complete[cls]}" for cls in held | complete if held[cls] != complete[cls]]
     if wrong:
         raise ValueError(f"{root / 'images'} is not PatternNet: images per class {', '.join(sorted(wrong)[:5])}")
     for path in sorted(root.glob("images/*/*.jpg"))[::50]:
@@ -283,9 +283,11 @@ def _check_file(path: Path, source: Source) -> None:
     with path.open("rb") as file:
         page = file.read(100).lstrip().startswith(b"<")
     if page or size < source.least:
-        found = "a web page" if page else f"{size} bytes"
+        content = "a web page" if page else f"{size} bytes"
         path.rename(path.with_suffix(".wrong"))
-        raise ValueError(f"{path.name} is {found}, expected at least {source.least} bytes; it is now {path.stem}.wrong")
+        raise ValueError(
+            f"{path.name} is {content}, expected at least {source.least} bytes; it is now {path.stem}.wrong"
+        )
 
 
 def fetch(root: Path, steps: Sequence[str] = PATTERNNET) -> None:

@@ -80,7 +80,7 @@ def train(
     cones: Cones | None = None,
     start: Path | None = None,
 ) -> pd.Series:
-    """Train on pairs and write weights, config, loss curve and model card to `folder`.
+    """Train on pairs, write weights, config, loss curve and model card to `folder`; the loss of each step is returned.
 
     Args:
         images: (N, S, S, 3) uint8.
@@ -94,9 +94,6 @@ def train(
         card: What the data are and what the encoder can't do, for the model card.
         cones: A second stage; none for plain contrastive training alone.
         start: Folder of an encoder of this architecture that stands for the first stage: `steps` is then 0.
-
-    Returns:
-        The loss of each step.
 
     Raises:
         ValueError: Where images and captions don't pair up, there is no step to take, `start` is of another
@@ -400,8 +397,8 @@ def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int
     archive, folder = read_archive(root), Path(folder)
     report = ValidationReport()
     captions = read_captions(captions_file, archive, report=report)
-    for _, _, what, problem in report.rows:
-        tqdm.write(f"{captions_file}: {what}: {problem}")
+    for _, _, subject, problem in report.rows:
+        tqdm.write(f"{captions_file}: {subject}: {problem}")
     train_on, held_out = split(archive, seed=seed)
     used = [i for i in train_on if captions[i]]
     tqdm.write(f"training on {len(used)} images of {len(archive)}; {len(train_on) - len(used)} more have no caption")
