@@ -29,6 +29,15 @@ class Weighted:
 
 mix = Weighted(lambda lam: (1 - lam, lam))  # lambda 0 is image alone, 1 text alone
 halfway = Weighted(lambda lam: (0.5, 0.5))
+add = Weighted(lambda lam: (1, 1))
+
+
+def multiply(image: torch.Tensor, text: torch.Tensor, lam: float = float("nan")) -> torch.Tensor:
+    return image * text
+
+
+def minimum(image: torch.Tensor, text: torch.Tensor, lam: float = float("nan")) -> torch.Tensor:
+    return torch.minimum(image, text)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,10 @@ class with `name`, `has_lambda` and `fit`; those of ours lie in `rscir_lib.metho
 `evaluate` and `search` take the object as well as a name.
 """
 
-import torch
-
 from rscir_lib.methods.base import Method
 from rscir_lib.methods.basic import Basic
 from rscir_lib.methods.freedom import FreeDom
-from rscir_lib.methods.pairwise import TwoSimilarities, Weighted, halfway, mix
+from rscir_lib.methods.pairwise import TwoSimilarities, Weighted, add, halfway, minimum, mix, multiply
 from rscir_lib.methods.slerp import Slerp
 from rscir_lib.similarity.scales import clamped, minmax, normal_cdf, reciprocal_rank, upper_tail, zscore
 
@@ -51,12 +49,12 @@ METHODS: dict[str, Method] = {
         FreeDom(),
         Basic(),
         # in the authors' code, unpublished
-        TwoSimilarities("sum", Weighted(lambda lam: (1, 1)), scope="row", formula="s_v + s_t."),
-        TwoSimilarities("product", lambda image, text, lam: image * text, formula="s_v s_t."),
+        TwoSimilarities("sum", add, scope="row", formula="s_v + s_t."),
+        TwoSimilarities("product", multiply, formula="s_v s_t."),
         TwoSimilarities(
-            "product-clamped", lambda image, text, lam: image * text, clamped, formula="max(s_v, 0) max(s_t, 0)."
+            "product-clamped", multiply, clamped, formula="max(s_v, 0) max(s_t, 0)."
         ),
-        TwoSimilarities("minimum", lambda image, text, lam: torch.minimum(image, text), scope="row",
+        TwoSimilarities("minimum", minimum, scope="row",
                         formula="min(s_v, s_t)."),
     ]
 }  # fmt: skip

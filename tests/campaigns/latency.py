@@ -14,6 +14,7 @@ from rscir_lib.apps.explorer.session import Explorer
 from rscir_lib.archive import Archive
 from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.encoders import load_encoder
+from rscir_lib.features import Features
 
 SIZES = (972, 30_400)  # the bundled archive's and PatternNet's
 ALLOWED = {"slider": 50, "text": 300}  # milliseconds
@@ -38,7 +39,8 @@ def crowd(folder: Path, encoder: object, n: int, seed: int = 0) -> Explorer:
     archive = Archive(folder, tuple(files), tuple(file.split("/")[1] for file in files))
     feats = np.random.default_rng(seed).normal(size=(n, encoder.dim)).astype(np.float32)
     feats /= np.linalg.norm(feats, axis=1, keepdims=True)
-    return Explorer(archive, feats, encoder, folder / "run", title=f"{n:,} synthetic images, random features")
+    features = Features.from_arrays(feats, archive.files, archive.classes, {})
+    return Explorer(archive, features, encoder, folder / "run", title=f"{n:,} synthetic images, random features")
 
 
 def waits(page: object, queries: list[tuple[str, str]]) -> dict[str, list[float]]:

@@ -1,10 +1,11 @@
 """The explorer: pick a picture, type words, slide lambda, look.
 
     Widget(Explorer.of(run))                # a cell of a notebook
-    rscir explore   # a page on this machine
-    rscir page      # files that need neither Python nor network
+    rscir explore                           # a page on this machine
+    rscir page                              # files that need neither Python nor network
 
-One component in JavaScript (explorer.js, explorer.css) and three hosts: a widget, a small server, a static page.
+One page in JavaScript (view.js and what it imports, explorer.css) and three hosts: a widget, a small server, a static
+page.
 """
 
 from rscir_lib.apps.explorer.marks import marked_labels, marks_table, read_marks

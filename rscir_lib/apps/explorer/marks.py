@@ -13,6 +13,7 @@ import pandas as pd
 from filelock import FileLock
 
 from rscir_lib.apps.labelling.journal import HEADER as LABELS
+from rscir_lib.apps.labelling.journal import read_rows
 from rscir_lib.archive import Archive
 from rscir_lib.benchmarks.base import Benchmark, ValidationReport
 from rscir_lib.benchmarks.image_names import ImageNames
@@ -41,17 +42,8 @@ def marks_table(path: str | Path) -> pd.DataFrame:
 
     Raises ValueError naming file and line for another header or an unknown verdict.
     """
-    path = Path(path)
-    if not path.exists():
-        return pd.DataFrame(columns=HEADER)
-    try:
-        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); restore it, or move it away") from None
-    if not lines or lines[0] != HEADER:
-        raise ValueError(f"{path}, line 1: expected the header {','.join(HEADER)}; these are no marks")
     last = {}
-    for number, row in enumerate(lines[1:], 2):
+    for number, row in read_rows(path, HEADER, "marks"):
         if len(row) != len(HEADER) or row[3] not in VERDICTS:
             raise ValueError(f"{path}, line {number}: expected {','.join(HEADER)}, found {row}; mend or remove it")
         last[tuple(row[:3])] = row[3]

@@ -58,7 +58,7 @@ class Features {
     const along = dot(wanted, out);
     return unit(
       wanted.map((x, k) => x - along * out[k]),
-      `"${words}" without "${without}" leaves nothing to search for`,
+      `"${words}" without "${without}" leaves nothing to search for: change one`,
     );
   }
 
@@ -69,7 +69,7 @@ class Features {
     for (const image of images) {
       for (const [k, x] of this.row(this.images, image).entries()) mean[k] += x / images.length;
     }
-    return unit(mean, "these pictures cancel each other out: their average points nowhere");
+    return unit(mean, "these pictures cancel each other out: take one away");
   }
 
   /** @param {Float64Array | null} query */

@@ -9,42 +9,44 @@ import logging
 import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import rankdata
 
 from rscir_lib.apps.explorer.marks import add_mark, marks_table
-from rscir_lib.apps.explorer.thumbnails import Thumbnails, jpeg
+from rscir_lib.apps.explorer.thumbnails import Thumbnails, thumbnail
 from rscir_lib.archive import Archive
 from rscir_lib.archive.reading import read_image
 from rscir_lib.benchmarks.base import Benchmark
 from rscir_lib.benchmarks.synthcom import CLASS_WORDS, CLASSES, phrase
 from rscir_lib.encoders import Encoder, unknown_words
-from rscir_lib.evaluation.metrics import retrieval_metrics
-from rscir_lib.methods.base import Questions
-from rscir_lib.methods.pairwise import TwoSimilarities, mix
+from rscir_lib.evaluation import evaluate
+from rscir_lib.features import Features
+from rscir_lib.methods import Questions
+from rscir_lib.methods.pairwise import TwoSimilarities, add, halfway, minimum, mix, multiply
 from rscir_lib.methods.registry import METHODS
+from rscir_lib.ranking.blocks import spreads
+from rscir_lib.ranking.skyband import skyband
 from rscir_lib.runs import Run
-from rscir_lib.similarity import InMemory, similarities
-from rscir_lib.similarity.scales import check_lambda, clamped, minmax, raw, reciprocal_rank, upper_tail, zscore
+from rscir_lib.similarity import InMemory, best_first, similarities
+from rscir_lib.similarity.scales import Scale, check_lambda, clamped, minmax, raw, reciprocal_rank, upper_tail, zscore
 
 logger = logging.getLogger(__name__)
 
-# What the browser can do by itself: put a modality on a scale, mix the two by a rule. A method of the registry with
-# another scale or rule is scored by the kernel, at every lambda that is asked for.
+# What the browser can do by itself, by the names in scoring.js: put a side on a scale, make one score of two. A method
+# with another scale or rule is scored by the kernel, at every lambda that is asked for.
 SCALES = {scale: scale.__name__ for scale in (raw, zscore, upper_tail, minmax, clamped, reciprocal_rank)}
-RULES = {"average": "halfway", "sum": "add", "product": "multiply", "product-clamped": "multiply", "minimum": "minimum"}
+RULES = {mix: "mix", halfway: "halfway", add: "add", multiply: "multiply", minimum: "minimum"}
 ONE_SIDED = {"image", "text"}  # lambda 0 and 1 of the others
-STEPS = np.linspace(0, 1, 21)  # where the slider stops
-WHOLE = 200_000  # images whose similarities are all sent; of more, those that are among the first at one of STEPS
-FIRST = 500  # at each of STEPS
-PAGE = 24  # thumbnails when browsing
-JUDGED = 2000  # queries among which the best and the worst are looked for
-UPLOADS = 200  # pictures of one's own that are remembered
+WHOLE = 200_000  # images whose similarities are all sent, 3 MB a query; of more, those that can be among the hits
+HITS = 200  # the most that the page shows (MOST_HITS in state.js): with fewer here, the last of them could be wrong
+PAGE = 24  # thumbnails when browsing, four rows of six
+JUDGED = 2000  # queries among which the best and the worst are looked for: a second or two, once
+UPLOADS = 200  # pictures of one's own that are remembered, a few kB each; an older one is asked for again
 
 Answer = tuple[dict, list[bytes]]
 
@@ -52,26 +54,23 @@ Answer = tuple[dict, list[bytes]]
 class Explorer:
     """One archive, its features and its encoder, to be asked by any number of browsers.
 
-    feats: (N, d) float32 in the archive's order. folder: of the run, for thumbnails/ and marks.csv. benchmark: adds its
+    features: of every image of the archive. folder: of the run, for thumbnails/ and marks.csv. benchmark: adds its
     queries, frames and average precision.
     """
 
     def __init__(
         self,
         archive: Archive,
-        feats: np.ndarray,
+        features: Features,
         encoder: Encoder,
         folder: str | Path,
         benchmark: Benchmark | None = None,
         title: str = "",
     ) -> None:
-        if len(feats) != len(archive):
-            raise ValueError(f"{len(feats)} rows of features for {len(archive)} images of {archive.name}")
-        self.archive, self.encoder, self.benchmark = archive, encoder, benchmark
-        self.database = InMemory(feats)
-        self.feats = self.database.feats
-        # of a question the picture often stays, and the words change
-        self._of_query = lru_cache(4)(lambda query: similarities(self.feats, np.array(query)[None])[0])
+        self.archive, self.features, self.encoder, self.benchmark = archive, features, encoder, benchmark
+        self.gallery = InMemory(features.aligned(archive))
+        self.feats = self.gallery.feats
+        self._of_query = lru_cache(4)(self._asked_first)  # the picture often stays, and the words change
         self.scorers: dict = {}  # methods that the browser doesn't know, fitted when first asked for
         self.title = title or f"{archive.name}, {encoder.name} {encoder.architecture}"
         self.thumbnails = Thumbnails(archive, Path(folder) / "thumbnails")
@@ -85,8 +84,7 @@ class Explorer:
     def of(cls, run: Run) -> "Explorer":
         """The explorer of a run (`open_run`): its archive, features and encoder, its benchmark where it has labels."""
         benchmark = run.benchmark if run.has_benchmark else None
-        feats = run.features.aligned(run.archive_with_features)
-        return cls(run.archive_with_features, feats, run.encoder, run.folder, benchmark, run.title)
+        return cls(run.archive_with_features, run.features, run.encoder, run.folder, benchmark, run.title)
 
     def answer(self, question: dict, buffers: Sequence[bytes] = ()) -> Answer:
         """The answer to {"ask": what, ...}; {"error": message} where the question can't be answered."""
@@ -159,15 +157,13 @@ class Explorer:
 
     def browse(self, cls: str = "", name: str = "", page: int = 0, seed: int | None = None) -> Answer:
         """Positions on a page of the archive: of one class, with `name` in the file name, or drawn at random."""
-        found = np.arange(len(self.archive))
-        if cls:
-            found = np.flatnonzero(self.class_index == self.class_names.index(cls))
+        wanted = self._of_class(cls)
         if name:
-            found = np.array([i for i in found if name.lower() in self.archive.files[i].lower()], dtype=int)
+            wanted = np.array([i for i in wanted if name.lower() in self.archive.files[i].lower()], dtype=int)
         if seed is not None:
-            found = np.random.default_rng(seed).permutation(found)
-        page = min(max(page, 0), max(len(found) - 1, 0) // PAGE)
-        return {"total": len(found), "page": page, "positions": found[page * PAGE : (page + 1) * PAGE].tolist()}, []
+            wanted = np.random.default_rng(seed).permutation(wanted)
+        page = min(max(page, 0), max(len(wanted) - 1, 0) // PAGE)
+        return {"total": len(wanted), "page": page, "positions": wanted[page * PAGE : (page + 1) * PAGE].tolist()}, []
 
     def find(self, files: list[str]) -> Answer:
         """Positions of files, by their name in the archive."""
@@ -190,7 +186,7 @@ class Explorer:
         if not np.isfinite(feature).all():
             raise ValueError(f"{name}: the encoder gives a feature that is not finite")
         key = f"own-{hashlib.sha256(data).hexdigest()[:16]}"
-        self.uploads[key] = feature, jpeg(image)
+        self.uploads[key] = feature, thumbnail(image)
         self.uploads.move_to_end(key)  # sent again, it is the newest
         while len(self.uploads) > UPLOADS:
             self.uploads.popitem(last=False)
@@ -206,22 +202,29 @@ class Explorer:
         method: str = "weicom",
         cls: str = "",
     ) -> Answer:
-        """Similarities (N,) float64 to the picture and to the words, in the buffers; of none, an empty buffer.
+        """Similarities (N,) float64 to the picture and to the words, in the buffers; an empty buffer for an absent one.
 
-        images: positions and keys of uploads, of which the mean is taken. In an archive of more than `WHOLE` images,
-        those of the candidates alone, for `method` and class `cls`, with their positions (int32) and percentiles
-        (2 x float32) in two more buffers.
+        images: positions and keys of uploads; of several, the average is searched. In an archive of more than `WHOLE`
+        images, similarities of the candidates alone, for `method` and class `cls`, with their positions (int32) and
+        percentiles (2 x float32) in two more buffers.
         """
-        image, text = self._image(images), self._text(words, without)
-        strange = unknown_words(self.encoder, f"{words} {without}")
-        facts = {"image": image is not None, "text": text is not None, "strange": list(dict.fromkeys(strange))}
-        facts |= self._judged(images, words, without)
-        if len(self.archive) > WHOLE:
-            more, buffers = self._candidates(image, text, method, cls)
-            return facts | more, buffers
-        similarities = [None if q is None else self._similarities(q) for q in (image, text)]
-        facts["moments"] = [_moments(s) for s in similarities]
-        return facts, [b"" if s is None else s.tobytes() for s in similarities]
+        queries = self._image(images), self._text(words, without)
+        facts = self._judged(images, words, without) | {"strange": self._strange(words, without)}
+        sides, facts["moments"] = zip(*map(self._similarities, queries), strict=True)
+        if len(self.archive) <= WHOLE:
+            return facts, [s.tobytes() for s in sides]
+        positions = self._candidates(sides, facts["moments"], METHODS[method].scale, cls)
+        below = np.zeros((2, len(positions)), np.float32)
+        for side, s in enumerate(sides):
+            if s.size:
+                below[side] = 100 * np.searchsorted(np.sort(s), s[positions]) / (s.size - 1)
+        sent = [s[positions] if s.size else s for s in sides]
+        return facts, [part.tobytes() for part in (*sent, positions.astype(np.int32), below)]
+
+    def _strange(self, words: str, without: str) -> list[str]:
+        """The typed words that the encoder never met while it was trained; it reads some in parts ("it's")."""
+        typed = dict.fromkeys(word.strip('.,;:!?"()') for word in f"{words} {without}".split())
+        return [word for word in typed if unknown_words(self.encoder, word)]
 
     def scores(
         self, images: list[int | str], lam: float, method: str, words: str = "", without: str = "", cls: str = ""
@@ -232,7 +235,7 @@ class Explorer:
             raise ValueError("scores are those of a picture and words, by a method of the registry")
         check_lambda(lam)
         if method not in self.scorers:
-            self.scorers[method] = METHODS[method].fit(self.database, self.encoder.encode_texts)
+            self.scorers[method] = METHODS[method].fit(self.gallery, self.encoder.encode_texts)
         one = np.zeros(1, int)
         scores = self.scorers[method](Questions(image[None], text[None], (words,), one, one), lam)
         return {}, [np.asarray(scores, np.float64)[0].tobytes()]
@@ -248,7 +251,9 @@ class Explorer:
                 rows.append(self.uploads[image][0])
             else:
                 rows.append(self.feats[self._checked(image)])
-        return rows[0] if len(rows) == 1 else _unit(np.mean(rows, axis=0, dtype=np.float64))
+        if len(rows) == 1:
+            return rows[0]
+        return _unit(np.mean(rows, axis=0, dtype=np.float64), "these pictures cancel each other out: take one away")
 
     def _text(self, words: str, without: str) -> np.ndarray | None:
         """Feature of the words; what to leave out is projected away (a - (a.b) b: Widdows, ACL 2003)."""
@@ -260,44 +265,34 @@ class Explorer:
             return found[0]
         if not words.strip():
             return -found[0]
-        return _unit(found[0] - (found[0] @ found[1]) * found[1])
+        left = found[0] - (found[0] @ found[1]) * found[1]
+        return _unit(left, f"{words.strip()!r} without {without.strip()!r} leaves nothing to search for: change one")
 
-    def _similarities(self, query: np.ndarray) -> np.ndarray:
-        return self._of_query(tuple(query.tolist()))
+    def _similarities(self, query: np.ndarray | None) -> tuple[np.ndarray, list[float]]:
+        """Similarities (N,) of the archive to a query, and their moments: mean, std, least and greatest."""
+        return (np.empty(0), []) if query is None else self._of_query(tuple(query.tolist()))
 
-    def _candidates(
-        self, image: np.ndarray | None, text: np.ndarray | None, method: str, cls: str
-    ) -> tuple[dict, list[bytes]]:
-        """Found by float32 similarities, as `search` does; what is sent of them is float64."""
-        allowed = np.arange(len(self.archive))
-        if cls:
-            allowed = np.flatnonzero(self.class_index == self.class_names.index(cls))
-        queries = [None if query is None else torch.from_numpy(query) for query in (image, text)]
-        rough = [None if q is None else (torch.from_numpy(self.feats) @ q.float()).double() for q in queries]
-        method, few = METHODS[method], min(FIRST, len(allowed))
-        moments = [
-            () if q is None else tuple(m.item() for m in self.database.moments.of_similarities(q.numpy()[None]))
-            for q in queries
+    def _asked_first(self, query: tuple[float, ...]) -> tuple[np.ndarray, list[float]]:
+        one = np.array(query)[None]
+        (s,) = similarities(self.feats, one)
+        return s, [*(moment.item() for moment in spreads(self.gallery, one)), s.min(), s.max()]
+
+    def _candidates(self, sides: tuple, moments: tuple, scale: Scale, cls: str) -> np.ndarray:
+        """Positions, ascending, of all images of a class that can be among the first `HITS` at some lambda."""
+        allowed = self._of_class(cls)
+        there = [
+            (s[allowed], torch.tensor(of, dtype=torch.float64)) for s, of in zip(sides, moments, strict=True) if of
         ]
-        scaled = [
-            method.scale(s[allowed], tuple(map(torch.tensor, m))) for s, m in zip(rough, moments, strict=True) if m
-        ]
-        found = [np.arange(0)]
-        for lam in STEPS if method.has_lambda and len(scaled) == 2 else STEPS[:1] if scaled else ():
-            score = method.combine(*scaled, lam) if len(scaled) == 2 else scaled[0]
-            found.append(np.argpartition(score.numpy(), -few)[-few:])
-        positions = allowed[np.unique(np.concatenate(found))]
-        rows = torch.from_numpy(self.feats[positions]).double()
-        buffers = [b"" if q is None else (rows @ q.double()).numpy().tobytes() for q in queries]
-        below = [
-            torch.zeros(len(positions))
-            if s is None
-            else torch.searchsorted(s.sort().values, s[positions]) / len(s) * 100
-            for s in rough
-        ]
-        buffers += [positions.astype(np.int32).tobytes(), torch.cat(below).float().numpy().tobytes()]
-        ends = [() if s is None else (float(s.min()), float(s.max())) for s in rough]
-        return {"moments": [[*m, *e] for m, e in zip(moments, ends, strict=True)]}, buffers
+        kept = [allowed[:0], *(allowed[best_first(s, HITS)] for s, _ in there)]  # alone, and at lambda 0 and 1
+        if len(there) == 2:
+            scaled = (scale(torch.from_numpy(s), tuple(of[:2])).numpy() for s, of in there)
+            kept.append(allowed[skyband(*scaled, HITS)])
+        return np.unique(np.concatenate(kept))
+
+    def _of_class(self, cls: str) -> np.ndarray:
+        """Positions of a class; of all images without one."""
+        wanted = self.class_names.index(cls) if cls else self.class_index
+        return np.flatnonzero(self.class_index == wanted)
 
     # what people and benchmarks said
 
@@ -353,17 +348,16 @@ class Explorer:
         """A query of the benchmark: the nth best or worst by WeiCom's average precision at lambda 0.5, or any."""
         if self.benchmark is None:
             raise ValueError("there is no benchmark here")
-        queries = self.benchmark.queries.reset_index(drop=True)
-        queries = queries[queries["position"] >= 0]
+        queries = self._queries
         if which == "random":
             queries = queries if not attribute else queries[queries["attribute"] == attribute]
             query = queries.sample(1).iloc[0]
         else:
-            found = self.precisions()
-            found = found[queries["attribute"].reindex(found.index) == attribute] if attribute else found
-            if found.empty:
+            ap = self.precisions()
+            ap = ap[queries["attribute"].reindex(ap.index) == attribute] if attribute else ap
+            if ap.empty:
                 raise ValueError(f"no query of {attribute} was judged")
-            row = found.sort_values(ascending=which == "worst", kind="stable").index[nth % len(found)]
+            row = ap.sort_values(ascending=which == "worst", kind="stable").index[nth % len(ap)]
             query = queries.loc[row]
         return {"image": int(query["position"]), "words": query["text"], "attribute": query["attribute"]}, []
 
@@ -373,21 +367,16 @@ class Explorer:
 
         Its index counts the rows of `benchmark.queries`.
         """
+        queries = self._queries
+        some = replace(self.benchmark, queries=queries.sample(min(JUDGED, len(queries)), random_state=0).sort_index())
+        rows = evaluate(some, self.features, self.encoder.encode_texts, ["weicom"], [lam], "cpu", progress=False)
+        return rows["AP"].sort_index()
+
+    @property
+    def _queries(self) -> pd.DataFrame:
+        """The benchmark's queries whose image is of this archive; the index counts all."""
         queries = self.benchmark.queries.reset_index(drop=True)
-        queries = queries[queries["position"] >= 0]
-        queries = queries.sample(min(JUDGED, len(queries)), random_state=0).sort_index()
-        texts = list(queries["text"].unique())
-        to_texts = similarities(self.feats, self.encoder.encode_texts(texts))
-        words = dict(zip(texts, upper_tail(torch.from_numpy(to_texts)), strict=True))
-        found = {}
-        for position, some in queries.groupby("position"):
-            image = upper_tail(torch.from_numpy(self._similarities(self.feats[position])))
-            for row, query in some.iterrows():
-                score = mix(image, words[query["text"]], lam).numpy().copy()  # the next query has the same sides
-                score[self._left_out(query)] = -np.inf
-                ranks = rankdata(-score, "ordinal")[self.benchmark.targets[query["target"]]]
-                found[row] = retrieval_metrics(np.sort(ranks)[None])[0, 0]
-        return pd.Series(found, dtype=float).sort_index()
+        return queries[queries["position"] >= 0]
 
     @cached_property
     def placed(self) -> bool:
@@ -411,22 +400,16 @@ def _full(words: str, without: str) -> str:
     return f"{words.strip()} - {without.strip()}".strip() if without.strip() else words.strip()
 
 
-def _unit(feature: np.ndarray) -> np.ndarray:
+def _unit(feature: np.ndarray, problem: str) -> np.ndarray:
     length = np.linalg.norm(feature)
-    if length < 1e-6:
-        raise ValueError("these pictures, or words, cancel each other out: nothing is left to search for")
+    if length < 1e-6:  # what float32 features leave of nothing
+        raise ValueError(problem)
     return feature / length
-
-
-def _moments(s: np.ndarray | None) -> list[float]:
-    """Mean, unbiased std, least and greatest of similarities."""
-    return [] if s is None else [s.mean(), s.std(ddof=1), s.min(), s.max()]
 
 
 def browser_rule(name: str) -> tuple[str | None, str | None]:
     """Scale and rule by which the browser computes a method; None, None where it can't."""
     method = METHODS[name]
-    if not isinstance(method, TwoSimilarities) or method.scale not in SCALES:
+    if not isinstance(method, TwoSimilarities) or method.scale not in SCALES or method.combine not in RULES:
         return None, None
-    rule = "mix" if method.combine is mix else RULES.get(name)
-    return (SCALES[method.scale], rule) if rule else (None, None)
+    return SCALES[method.scale], RULES[method.combine]

@@ -1,7 +1,6 @@
 """Small JPEGs of an archive's images, made when first asked for and kept on disk."""
 
 import hashlib
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -10,29 +9,26 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from rscir_lib.archive import Archive
+from rscir_lib.archive.reading import jpeg
 from rscir_lib.storage.atomic import write_file
 
 SIDE = 128  # pixels
 END = b"\xff\xd9"  # of a JPEG
 
 
-def jpeg(image: Image.Image, side: int = SIDE) -> bytes:
-    """The middle square of an image as a JPEG of side x side pixels."""
+def thumbnail(image: Image.Image) -> bytes:
+    """The middle square of an image as a JPEG of `SIDE` x `SIDE` pixels."""
     width, height = image.size
     edge = min(width, height)
     left, top = (width - edge) // 2, (height - edge) // 2
-    square = image.convert("RGB").resize(
-        (side, side), Image.Resampling.BILINEAR, (left, top, left + edge, top + edge), reducing_gap=2
-    )
-    file = io.BytesIO()
-    square.save(file, "JPEG", quality=82)
-    return file.getvalue()
+    box = left, top, left + edge, top + edge
+    return jpeg(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR, box, reducing_gap=2))
 
 
 def _missing() -> bytes:
     image = Image.new("RGB", (SIDE, SIDE), "grey")
     ImageDraw.Draw(image).line([0, 0, SIDE, SIDE, SIDE, 0, 0, SIDE], "white", 3)
-    return jpeg(image)
+    return thumbnail(image)
 
 
 class Thumbnails:
@@ -56,7 +52,7 @@ class Thumbnails:
             with suppress(OSError):  # there is none, or it can't be read
                 if (data := path.read_bytes()).endswith(END):  # a power cut may have left it short
                     return data
-            data = jpeg(self.archive.read(position))
+            data = thumbnail(self.archive.read(position))
         except (OSError, ValueError):
             return _missing()
         with suppress(OSError):  # a folder that can't be written to: drawn again the next time

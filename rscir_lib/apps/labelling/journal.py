@@ -7,7 +7,7 @@ they could not tell) and the one that was proposed ("" where none was).
 import csv
 import io
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,21 +17,30 @@ from rscir_lib.storage.atomic import write_text
 HEADER = ["image", "value", "proposed"]
 
 
+def read_rows(path: str | Path, header: list[str], kind: str) -> Iterator[tuple[int, list[str]]]:
+    """The lines below the header of a CSV file, each with its number; none where the file is not there yet.
+
+    Raises ValueError naming file and line for another header, and for what is not CSV.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); restore it, or move it away") from None
+    if not lines or lines[0] != header:
+        raise ValueError(f"{path}, line 1: expected the header {','.join(header)}; these are no {kind}")
+    yield from enumerate(lines[1:], 2)
+
+
 def read_journal(path: str | Path) -> pd.DataFrame:
     """A person's labels, columns image, value, proposed; empty where the file is not there yet.
 
     Raises ValueError naming file and line for another header, a row of another length, or an image named twice.
     """
-    path, rows = Path(path), {}
-    if not path.exists():
-        return pd.DataFrame(columns=HEADER, dtype=str)
-    try:
-        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); restore it, or move it away") from None
-    if not lines or lines[0] != HEADER:
-        raise ValueError(f"{path}, line 1: expected the header {','.join(HEADER)}; this is no journal of labels")
-    for number, row in enumerate(lines[1:], 2):
+    rows: dict[str, list[str]] = {}
+    for number, row in read_rows(path, HEADER, "labels"):
         if len(row) != len(HEADER) or not row[0]:
             raise ValueError(f"{path}, line {number}: expected {','.join(HEADER)}, found {','.join(row)!r}; mend it")
         if row[0] in rows:

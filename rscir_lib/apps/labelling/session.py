@@ -1,7 +1,6 @@
 """One person labels one attribute of an archive: what comes next, what was said, saved after every answer."""
 
 import base64
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from rscir_lib.apps.labelling.journal import HEADER, check_words, read_journal, write_journal
 from rscir_lib.archive import Archive
+from rscir_lib.archive.reading import jpeg
 from rscir_lib.benchmarks.image_names import ImageNames
 
 
@@ -138,9 +138,7 @@ class Session:
         picture = self.archive.read(int(self.proposals.at[image, "position"]))
         scale = side / max(picture.size)
         picture = picture.resize([max(1, round(scale * length)) for length in picture.size])
-        data = io.BytesIO()
-        picture.save(data, "JPEG", quality=88)
-        return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+        return "data:image/jpeg;base64," + base64.b64encode(jpeg(picture)).decode()
 
 
 def _table(said: dict[str, tuple[str, str]]) -> pd.DataFrame:
