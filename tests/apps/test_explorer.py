@@ -8,12 +8,13 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
+from browser import served
 from PIL import Image
 
 from rscir_lib.apps.explorer import Explorer, Widget, marked_labels, marks_table, read_marks, session
 from rscir_lib.apps.explorer.marks import add_mark
 from rscir_lib.apps.explorer.page import write_page
-from rscir_lib.apps.explorer.server import Background, one_core_left, pack, unpack
+from rscir_lib.apps.explorer.server import one_core_left, pack, unpack
 from rscir_lib.apps.explorer.thumbnails import END, Thumbnails
 from rscir_lib.apps.labelling import merge_journals
 from rscir_lib.archive.reading import read_image
@@ -354,7 +355,7 @@ def fetch(url, data=None, **headers):
 
 
 def test_the_server_answers_its_addresses_and_no_other(explorer):
-    with Background(explorer) as address:
+    with served(explorer) as address:
         assert "127.0.0.1" in address
         assert [fetch(address + path)[0] for path in ("", "http.js", "scoring.js", "explorer.css")] == [200] * 4
         for path in (

@@ -9,13 +9,13 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 import rasterio
+from browser import served
 from latency import crowd
 from PIL import Image
 
 from rscir_lib.apps.explorer import Explorer, read_marks, session
 from rscir_lib.apps.explorer.opening import first_query, prepared
 from rscir_lib.apps.explorer.page import write_page
-from rscir_lib.apps.explorer.server import Background
 from rscir_lib.archive import read_archive
 from rscir_lib.archive.tiles import read_scenes
 from rscir_lib.encoders import load_encoder
@@ -42,7 +42,7 @@ def bundled(run):
 
 @pytest.fixture(scope="module")
 def address(bundled):
-    with Background(bundled, first_query(bundled)) as address:
+    with served(bundled, first_query(bundled)) as address:
         yield address
 
 
@@ -112,7 +112,7 @@ def test_the_order_on_screen_is_that_of_search(visit, request, archive):
     position, words = 100, "three"
     file, feats = explorer.archive.files[position], explorer.feats
     text = explorer.encoder.encode_texts([words])[0]
-    with Background(explorer) as address:
+    with served(explorer) as address:
         page = visit(address + link(file, words))
         for method in ("weicom", "linear", "rrf"):
             page.get_by_label("Method").select_option(method)
@@ -128,7 +128,7 @@ def test_candidates_alone_give_the_order_of_search_at_any_lambda(visit, large, m
     """The archive is too large to be sent whole: the browser sees the images that can be among the hits."""
     monkeypatch.setattr(session, "WHOLE", 10_000)
     image, words = large.feats[100], large.encoder.encode_texts(["three"])[0]
-    with Background(large) as address:
+    with served(large) as address:
         page = visit("about:blank")
         for lam in (0, 0.0137, 0.5, 0.777, 0.99999, 1) if METHODS[method].has_lambda else (0.5,):
             page.goto(address + link(large.archive.files[100], "three", lam, method, top="200"))
@@ -464,7 +464,7 @@ def test_names_are_shown_and_never_run(visit, tmp_path):
     assert set(archive.files) == set(names)
     extract_features(archive, encoder, tmp_path / "features", workers=1)
     explorer = Explorer(archive, read_features(tmp_path / "features", archive, encoder), encoder, tmp_path / "run")
-    with Background(explorer) as address:
+    with served(explorer) as address:
         page = visit(address + link(names[0], "<script>alert(1)</script>"))
         wait_for(page, image=names[0])
         assert sorted(hits(page)) == sorted(names)
@@ -512,7 +512,7 @@ def test_a_page_without_python_orders_as_the_library(visit, bundled, run, tmp_pa
 
 def test_a_server_that_is_gone_is_said_and_the_page_goes_on(chromium, bundled):
     page = chromium.new_page()
-    with Background(bundled) as address:
+    with served(bundled) as address:
         page.goto(address + link(bundled.archive.files[0], "red"))
         wait_for(page, words="red")
     problems = []
@@ -581,7 +581,7 @@ def test_hits_are_shown_where_they_lie(visit, tmp_path):
     extract_features(archive, encoder, tmp_path / "features", workers=1)
     features = read_features(tmp_path / "features", archive, encoder)
     explorer = Explorer(archive, features, encoder, tmp_path / "run")
-    with Background(explorer, {"image": 5, "words": "grass"}) as address:
+    with served(explorer, {"image": 5, "words": "grass"}) as address:
         page = visit(address + link(archive.files[5], "grass", top="6"))
         wait_for(page, words="grass")
         places = page.get_by_label("map of 6 hits").locator(".place")

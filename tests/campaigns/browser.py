@@ -3,16 +3,18 @@
 python tests/campaigns/browser.py figures/explorer.png    # the bundled run's explorer, as a picture
 """
 
+import asyncio
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from rscir_lib.apps.explorer.opening import prepared
-from rscir_lib.apps.explorer.server import Background
+from rscir_lib.apps.explorer.server import listen, one_core_left
 from rscir_lib.apps.explorer.session import Explorer
 from rscir_lib.runs import open_run
 
@@ -45,13 +47,39 @@ def browser() -> Iterator["Browser"]:
         found.close()
 
 
+@contextmanager
+def served(explorer: Explorer, start: dict | None = None) -> Iterator[str]:
+    """The explorer's server in a thread of its own: its address."""
+
+    async def begin() -> tuple:
+        return listen(explorer, start, 0)
+
+    async def end() -> None:
+        server.stop()
+        with suppress(TimeoutError):  # a browser that keeps its connection would wait for an answer forever
+            await asyncio.wait_for(server.close_all_connections(), 5)
+
+    with one_core_left():
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, daemon=True)
+        thread.start()
+        server, port = asyncio.run_coroutine_threadsafe(begin(), loop).result(30)
+        try:
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            asyncio.run_coroutine_threadsafe(end(), loop).result(30)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(10)
+            loop.close()
+
+
 def picture(explorer: Explorer, path: str | Path, width: int = 1200) -> Path:
     """A PNG of the explorer, so many pixels wide, at the query of its benchmark that it answers best."""
     query, _ = explorer.pick("best")
     link = urlencode(
         {"image": explorer.archive.files[query["image"]], "words": query["words"], "lambda": 0.5, "top": 10}
     )
-    with Background(explorer) as address, browser() as chromium:
+    with served(explorer) as address, browser() as chromium:
         page = chromium.new_page(viewport={"width": width, "height": 800})
         page.goto(f"{address}#{link}")
         page.locator(".rscir[data-drawn]").wait_for()

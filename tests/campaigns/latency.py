@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from browser import browser
+from browser import browser, served
 
-from rscir_lib.apps.explorer.server import Background
 from rscir_lib.apps.explorer.session import Explorer
 from rscir_lib.archive import Archive
 from rscir_lib.benchmarks.synthcom import draw_synthcom
@@ -76,7 +75,7 @@ def measure(sizes: tuple[int, ...] = SIZES, repeats: int = 8, say: Callable[[str
             explorer = crowd(Path(folder), encoder, n)
             texts = explorer.words[:repeats]
             files = np.random.default_rng(1).choice(explorer.archive.files, len(texts), replace=False)
-            with Background(explorer) as address:
+            with served(explorer) as address:
                 page = chromium.new_page()
                 page.goto(address)
                 page.wait_for_selector(".rscir[data-drawn]")

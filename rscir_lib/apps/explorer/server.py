@@ -119,7 +119,8 @@ def application(explorer: Explorer, start: dict | None = None) -> tornado.web.Ap
     return tornado.web.Application([*routes, ("/ask", _Ask, asks)], log_function=lambda handler: None)
 
 
-def _listen(explorer: Explorer, start: dict | None, port: int) -> tuple[tornado.httpserver.HTTPServer, int]:
+def listen(explorer: Explorer, start: dict | None, port: int) -> tuple[tornado.httpserver.HTTPServer, int]:
+    """A server on loopback, in the event loop that runs, and its port; 0 takes a free one."""
     server = tornado.httpserver.HTTPServer(application(explorer, start), max_buffer_size=LARGEST)
     sockets = tornado.netutil.bind_sockets(port, "127.0.0.1")
     server.add_sockets(sockets)
@@ -150,51 +151,9 @@ def serve(explorer: Explorer, start: dict | None = None, port: int = 8866, ready
     """Serve on loopback until interrupted; port 0 takes a free one. `ready` is called with the address."""
 
     async def forever() -> None:
-        _, taken = _listen(explorer, start, port)
+        _, taken = listen(explorer, start, port)
         ready(f"http://127.0.0.1:{taken}/")
         await asyncio.Event().wait()
 
     with one_core_left():
         asyncio.run(forever())
-
-
-class Background:
-    """The same in a thread of its own, for tests and measurements: `with Background(explorer) as address: ...`."""
-
-    def __init__(self, explorer: Explorer, start: dict | None = None) -> None:
-        self.explorer, self.start = explorer, start
-
-    def __enter__(self) -> str:
-        self.sharing = one_core_left()
-        self.sharing.__enter__()
-        ready, found = threading.Event(), []
-        self.loop = asyncio.new_event_loop()
-
-        async def begin() -> None:
-            self.server, port = _listen(self.explorer, self.start, 0)
-            found.append(f"http://127.0.0.1:{port}/")
-            ready.set()
-
-        def run() -> None:
-            asyncio.set_event_loop(self.loop)
-            self.loop.create_task(begin())
-            self.loop.run_forever()
-
-        self.thread = threading.Thread(target=run, daemon=True)
-        self.thread.start()
-        if not ready.wait(30):
-            self.sharing.__exit__(None, None, None)
-            raise RuntimeError("the server did not start")
-        return found[0]
-
-    def __exit__(self, *_: object) -> None:
-        async def end() -> None:
-            self.server.stop()
-            try:  # a browser that keeps its connection would wait for an answer forever
-                await asyncio.wait_for(self.server.close_all_connections(), 5)
-            finally:
-                self.loop.stop()
-
-        asyncio.run_coroutine_threadsafe(end(), self.loop)
-        self.thread.join(10)
-        self.sharing.__exit__(None, None, None)
