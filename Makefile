@@ -24,7 +24,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBSTRIPOUT := nbstripout --keep-count --keep-id --extra-keys=metadata.language_info.version $(NOTEBOOKS)
 # two to four processes test at once, each with one thread; each kernel and browser beside them takes memory, too
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
-PYTEST := pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UNMARKED := not (slow or browser or notebook or campaign)
 # the shell takes what a user gives from its environment, so that spaces and quotes in it stay as they are
 NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION SCHEDULER

@@ -26,18 +26,33 @@ sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema builds its grammars
 for profile, number in {"fast": 15, "default": 100, "full": 1000}.items():
     hypothesis.settings.register_profile(profile, max_examples=number, deadline=None)
 
-# the long chains first, or one worker would be left with them when the other has nothing to do
+# the long ones first, or one worker would be left with them when the other has nothing to do
 FIRST = ("notebook", "browser", "campaign", "slow")
 KINDS_BY_FIXTURE = {"chromium": "browser", "kernel": "notebook", "slow_to_make": "slow"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m selects, and before pytest-xdist reads the groups
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """A file is one worker's, for what its tests share; so are all notebooks in their place, which fill one folder.
+
+    Not by pytest-xdist's own groups: 3.8 writes them where pytest 9.2 no longer looks.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "notebooks" if file.endswith(".ipynb") else file
+
+    return ByFile(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by what it is and uses, and keep together what one worker had better run."""
+    """Mark each test by what it is and uses; see FIRST."""
     for item in items:
         if item.path.suffix == ".ipynb":  # nbval's: they write into one folder, in this order
             item.add_marker(pytest.mark.notebook)
-            item.add_marker(pytest.mark.xdist_group("notebooks in their place"))
             continue
         if "campaigns" in item.path.parts:
             item.add_marker(pytest.mark.campaign)
@@ -45,13 +60,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, kind in KINDS_BY_FIXTURE.items():
             if fixture in item.fixturenames:
                 item.add_marker(getattr(pytest.mark, kind))
-        shared = [made[-1] for name, made in item._fixtureinfo.name2fixturedefs.items() if made[-1].scope == "module"]
-        if shared:  # made once
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
     def turn(item: pytest.Item) -> int:
         names = {mark.name for mark in item.iter_markers()}
-        return next((i for i, name in enumerate(FIRST) if name in names), len(FIRST))
+        kind = next((i for i, name in enumerate(FIRST) if name in names), len(FIRST))
+        return -1 if item.path.suffix == ".ipynb" else kind
 
     items.sort(key=turn)
 

@@ -98,21 +98,21 @@ def test_the_copies(path):
 
 
 def test_the_command_writes_both_copies_and_proves_the_teachers(tmp_path, capsys, kernel):
-    """Of two notebooks; test_notebooks.py proves the solutions of all."""
+    """Of one notebook; test_notebooks.py proves the solutions of all."""
     root = draw_synthcom(tmp_path / "small", images_per_class=8, workers=1)
     given = [f"DATASET_ROOT={root}", "DEVICE=cpu", f"--out={tmp_path / 'course'}"]
-    code = cli.main(["course", "01", "02", *given])
+    code = cli.main(["course", "01", *given])
     printed, error = capsys.readouterr()
     assert code == 0, error
     total = re.search(
         r"^all: (\d+) exercises, (\d+) solutions proven, (\d+) wrong answers refused", printed, re.MULTILINE
     )
     exercises, proven, refused = map(int, total.groups())
-    assert exercises == proven == len([number for number in EXERCISES if number[:2] in ("01", "02")])
+    assert exercises == proven == len([number for number in EXERCISES if number[:2] == "01"])
     assert refused >= 2 * exercises
     for who in ("student", "teacher"):
         folder = tmp_path / "course" / who
-        assert len(list(folder.glob("*.ipynb"))) == 2
+        assert len(list(folder.glob("*.ipynb"))) == 1
         for page in (folder / "book").glob("*.md"):
             links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
             assert not [x for x in links if not (page.parent / x).exists() and not x.endswith(".ipynb")], page
