@@ -1,25 +1,20 @@
 """The notebooks: clean as committed; each one's results equal to the library's, its solutions right, on a small run."""
 
 import ast
-import json
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-import rasterio
 import torch
-from PIL import Image
-from rasterio.transform import from_origin
 
+from notebook_runs import LAMBDAS, code_cells, code_cells_of, read_table, run
 from rscir_lib import analysis
-from rscir_lib.apps.commands import cli, workbook
+from rscir_lib.apps.commands import workbook
 from rscir_lib.apps.teaching import course
 from rscir_lib.apps.teaching.course import SKIPPED
 from rscir_lib.apps.teaching.exercises import EXERCISES
@@ -27,7 +22,7 @@ from rscir_lib.archive import read_image
 from rscir_lib.benchmarks.registry import read_benchmark
 from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.encoders import load_encoder
-from rscir_lib.evaluation import BASELINES, chance, compare_published, evaluate, summarize
+from rscir_lib.evaluation import BASELINES, compare_published, evaluate, summarize
 from rscir_lib.features import read_features
 from rscir_lib.methods import Expanded
 from rscir_lib.methods.registry import METHODS
@@ -37,17 +32,8 @@ from rscir_lib.storage.atomic import write_json, write_text
 
 NOTEBOOKS = sorted(workbook.NOTEBOOKS.glob("*.ipynb"))
 KNOWN = {"rscir_lib", "numpy", "pandas", "seaborn"}  # what a notebook may import
-LAMBDAS = [0.0, 0.4, 0.8]
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-
-
-def code_cells(path: Path) -> list[nbformat.NotebookNode]:
-    return code_cells_of(nbformat.read(path, as_version=4))
-
-
-def code_cells_of(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def tags(cell: nbformat.NotebookNode) -> list[str]:
@@ -145,16 +131,6 @@ def test_result_tables_are_kept_and_checked(path):
     assert not any(cell.outputs for cell in cells if cell not in kept)
 
 
-def run(number: str, change: Callable = lambda notebook: notebook, **given: object) -> Path:
-    """The run folder of one executed notebook."""
-    ((notebook, parameters),) = workbook.resolve_parameters(workbook.select_notebooks([number]), given).items()
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / notebook.name
-        nbformat.write(change(nbformat.read(notebook, as_version=4)), copy)
-        workbook.run_notebook(copy, parameters, timeout=600)
-    return runs.run_of(parameters)
-
-
 def prove(number: str, **given: object) -> Path:
     """The same of the teacher's copy: every solution is right, and every check refuses at least two wrong answers."""
     folder = run(number, course.teacher_copy, **given)
@@ -201,10 +177,6 @@ def table(benchmark, features, encoder):
     methods = [*BASELINES, "linear", "zscore", "weicom"]
     rows = evaluate(benchmark, features, encoder.encode_texts, methods, LAMBDAS, "cpu", progress=False)
     return summarize(rows)
-
-
-def read_table(folder: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(folder / "tables" / f"{name}.csv").set_index(["method", "lambda"])
 
 
 def assert_equal(found: pd.DataFrame, expected: pd.DataFrame) -> None:
@@ -367,96 +339,3 @@ def test_11_compare(given, tmp_path, benchmark, features, encoder):
     copy = nbformat.read(alone / "notebooks" / "11_compare.ipynb", as_version=4)
     printed = "".join(out.get("text", "") for cell in code_cells_of(copy) for out in cell.outputs)
     assert "There is no run: nothing to compare yet" in printed
-
-
-@pytest.fixture(scope="module")
-def unlabelled(tmp_path_factory, kernel):
-    """Parameters of a flat folder of GeoTIFFs, without classes or labels, its name with a space and an umlaut."""
-    folder = tmp_path_factory.mktemp("own pictures für")
-    (folder / "archive").mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        pixels = rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)
-        path, place = folder / "archive" / f"picture {i}.tif", from_origin(500_000 + 480 * i, 5_400_000, 10, 10)
-        size = {"width": 48, "height": 48, "count": 3, "dtype": "uint8"}
-        with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32633", transform=place, **size) as file:
-            file.write(np.moveaxis(pixels, -1, 0))
-    (folder / "archive" / "text.jpg").write_text("no image")
-    Image.fromarray(pixels[:30]).save(folder / "my own ü.jpg")
-    return {"DATASET_ROOT": str(folder / "archive"), "OUTPUT_ROOT": str(folder / "runs")}
-
-
-def test_an_archive_without_labels_from_pictures_to_a_gallery(unlabelled, capsys):
-    """All six by one command: what needs labels ends cleanly, what needs none is done."""
-    asked = Path(unlabelled["DATASET_ROOT"]).parent / "my own ü.jpg"
-    small = ["DEVICE=cpu", "TOP=3", "FREE_TEXTS=['large']", "LAMBDAS=[0.5]", f"QUERY_IMAGE={asked}", "QUERY_TEXT=red"]
-    assert (
-        cli.main(["workbook", *"01 02 03 04 05 06".split(), *(f"{k}={v}" for k, v in unlabelled.items()), *small]) == 0
-    )
-    lines = capsys.readouterr().out.splitlines()
-    outcomes = [line.split(",")[0].strip() for line in lines if line.startswith("      ")]
-    early = "ran as far as it goes without labels"
-    assert outcomes == [early, "ran", early, early, early, early]
-    folder = Path(unlabelled["OUTPUT_ROOT"]) / "archive_demo"
-    assert (folder / "figures" / "06_free_text.png").stat().st_size > 10_000
-    (hits,) = folder.glob("tables/06_hits_*.csv")
-    found = pd.read_csv(hits)
-    assert found["rank"].tolist() == [1, 2, 3]
-    assert set(found["query_image"]) == {"my own ü.jpg"}
-    assert (folder / "figures" / f"{hits.stem}.html").read_text().count('src="data:image/jpeg;base64,') == 4
-    places = json.loads((folder / "tables" / f"{hits.stem}.geojson").read_text())["features"]
-    assert [place["properties"]["file"] for place in places] == found["file"].tolist()
-    unread = pd.read_csv(folder / "tables" / "02_unreadable.csv")
-    assert unread["file"].tolist() == ["text.jpg"]
-    assert "its content is not of an image format" in unread["reason"][0]
-    described = nbformat.read(folder / "notebooks" / "01_dataset_construction.ipynb", as_version=4)
-    printed = "".join(out.get("text", "") for cell in code_cells_of(described) for out in cell.outputs)
-    assert "archive has no labels: this notebook ends here" in printed
-
-
-def test_papermill_alone_ends_cleanly_and_checks_parameters_too(unlabelled, tmp_path):
-    def papermill(*words: str) -> subprocess.CompletedProcess:
-        where = [str(NOTEBOOKS[2]), str(tmp_path / "out.ipynb"), "-k", "python3", "--cwd", str(workbook.NOTEBOOKS)]
-        given = [word for name, value in unlabelled.items() for word in ("-p", name, value)]
-        return subprocess.run(
-            [sys.executable, "-m", "papermill", *where, *given, *words], capture_output=True, text=True
-        )
-
-    assert papermill().returncode == 0
-    refused = papermill("-p", "PRECISION", "half")
-    assert refused.returncode == 1
-    assert "PRECISION='half': expected one of float32, bfloat16, float16" in refused.stderr
-
-
-def test_strict_stops_at_an_unreadable_image(unlabelled, tmp_path):
-    with pytest.raises(RuntimeError, match=r"02_feature_extraction, cell .*ValueError: row 12 of archive: .*text\.jpg"):
-        run("02", **unlabelled | {"OUTPUT_ROOT": str(tmp_path)}, STRICT=True, DEVICE="cpu")
-
-
-def test_a_position_outside_the_archive_is_named(unlabelled):
-    if not (Path(unlabelled["OUTPUT_ROOT"]) / "archive_demo" / "features").exists():
-        run("02", **unlabelled, DEVICE="cpu")
-    with pytest.raises(RuntimeError, match=r"ValueError: POSITION=99999: expected 0 to 11, a position in .*archive"):
-        run("06", **unlabelled, POSITION=99999, DEVICE="cpu")
-
-
-def test_real_images(ucm_root, tmp_path, kernel):
-    """All six on real JPEGs of uneven sizes with human labels: nothing in the chain is special to synthetic data."""
-    lines = [
-        f"images/{path.parent.name}/{path.name} 0 {path.parent.name}\n"
-        for cls in ("denseresidential", "harbor", "parkinglot", "storagetanks")
-        for path in sorted((ucm_root / "images" / cls).iterdir())[::5]
-    ]
-    (tmp_path / "few.csv").write_text("".join(lines))
-    given = {"DATASET_ROOT": str(ucm_root), "LISTING": str(tmp_path / "few.csv"), "OUTPUT_ROOT": str(tmp_path / "runs")}
-    for number in ("01", "02", "03", "04"):
-        folder = run(number, **given)
-    folder = run("05", **given, LAMBDAS=LAMBDAS)
-    run("06", **given, LAMBDAS=LAMBDAS, TOP=3)
-    assert folder.name == f"{ucm_root.name}_demo_few"
-    table = read_table(folder, "05_map")
-    assert table.columns.tolist() == ["Existence", "Quantity", "Avg"]
-    benchmark = read_benchmark(ucm_root, tmp_path / "few.csv")
-    assert table.loc["image", "Avg"].item() > chance(benchmark)["Avg"]
-    provenance = json.loads((folder / "features" / "manifest.json").read_text())["provenance"]
-    assert "synthetic" not in provenance["archive"]
