@@ -15,15 +15,17 @@ SAMPLE = 1_000  # archive images, evenly spaced, whose similarities give the lea
 
 
 class Basic:
-    """s_v s_t - 0.1 (s_v + s_t)^2 of cleaned similarities, negative ones taken as 0. Each step is a switch:
+    """s_v s_t - 0.1 (s_v + s_t)^2 of cleaned similarities, negative ones taken as 0. Each step is a switch.
 
-    centre: v and x less the archive's mean image, t and all words less the mean subject.
-    project: v onto the `components` strongest eigenvectors, as far as their eigenvalues are positive, of
-        (1 - contrast) S+ - contrast S-; S+ and S- are the scatter matrices of subjects and of styles.
-    expand: v becomes the mean of itself and its `neighbours` most similar images, weighted by exp(s / 10), s = 1 for v.
-    normalise: each similarity to (s - least) / |least|, least taken over pairs of archive images, and of subjects and
-        archive images.
-    harris: the term with the square, which asks that both similarities be high; without it their product.
+    Args:
+        centre: v and x less the archive's mean image, t and all words less the mean subject.
+        project: v onto the `components` strongest eigenvectors, as far as their eigenvalues are positive, of
+            (1 - contrast) S+ - contrast S-; S+ and S- are the scatter matrices of subjects and of styles.
+        expand: v becomes the mean of itself and its `neighbours` most similar images, weighted by exp(s / 10), with
+            s = 1 for v.
+        normalise: each similarity to (s - least) / abs(least), the least over pairs of archive images, and of subjects
+            and archive images.
+        harris: the term with the square, which asks that both similarities be high; without it their product.
 
     Psomas et al., Instance-level composed image retrieval, NeurIPS 2025, and its released code. Simplified: words are
     ours (data/vocabulary); the mean image is the archive's, not that of a million web images; the least similarities

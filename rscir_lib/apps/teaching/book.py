@@ -10,9 +10,7 @@ a page comes from elsewhere: equations are MathML, which browsers draw themselve
 import hashlib
 import os
 import pkgutil
-import re
 import shutil
-import textwrap
 from binascii import a2b_base64
 from pathlib import Path
 
@@ -41,7 +39,14 @@ CONFIG = {
     "author": "the authors of the RSCIR workbook",
     "copyright": "the authors of the RSCIR workbook, Apache-2.0",
     "language": "en",
-    "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton", "rscir_lib.apps.teaching.book"],
+    "extensions": [
+        "myst_nb",
+        "sphinx.ext.autodoc",
+        "sphinx.ext.napoleon",
+        "sphinx_copybutton",
+        "rscir_lib.apps.teaching.book",
+    ],
+    "napoleon_numpy_docstring": False,
     "html_theme": "sphinx_book_theme",
     "html_theme_options": THEME,
     "html_context": {"default_mode": "auto"},  # light or dark, as the reader's system is
@@ -145,18 +150,14 @@ def build(source: Path, out: Path, work: Path) -> None:
         raise RuntimeError(f"the book has warnings:\n{found}")
 
 
-# --- what Sphinx calls
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Makes this module an extension of Sphinx: equations, alternative texts, docstrings."""
+    """Makes this module an extension of Sphinx: equations and alternative texts."""
     inline, block = (
         (lambda writer, node: _equation(writer, node, False)),
         (lambda writer, node: _equation(writer, node, True)),
     )
     app.add_html_math_renderer("mathml", (inline, None), (block, None))
     app.connect("doctree-read", _describe)
-    app.connect("autodoc-process-docstring", _plain)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -180,19 +181,6 @@ def _describe(app: Sphinx, document: nodes.document) -> None:
     for image in document.findall(nodes.image):
         if alt := told.get(Path(image["uri"]).stem):
             image["alt"] = alt
-
-
-def _plain(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Docstrings are plain text, in which only `code` is marked: what is laid out by hand is shown as it stands."""
-    paragraphs = re.split(r"\n\s*\n", "\n".join(lines).strip())
-    lines[:] = [*"\n\n".join(map(_paragraph, paragraphs)).splitlines(), ""]
-
-
-def _paragraph(text: str) -> str:
-    if re.search(r"^( |[-*] |\d+\. )", text, re.MULTILINE):
-        return "::\n\n" + textwrap.indent(text, "    ")
-    parts = re.split(r"(`+[^`]+`+)", text)  # every second one is code
-    return "".join(part if i % 2 else re.sub(r"([*_|\\])", r"\\\1", part) for i, part in enumerate(parts))
 
 
 def write_book(given: dict[str, str]) -> Path:
