@@ -112,7 +112,8 @@ rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes 
 ##@ Work on the workbook itself
 
 test: $(READY) lint ## lint, all tests, the notebooks through papermill and nbval: ten minutes on two cores
-	$(RUN) $(PYTEST) --durations=20 --nbval-lax --nbval-current-env tests notebooks $(ARGS)
+	$(RUN) $(PYTEST) -p no:nbval --durations=20 tests $(ARGS)
+	$(RUN) pytest --nbval-lax --nbval-current-env notebooks
 
 test-fast: $(READY) ## a minute's worth of the tests, without lint: before each commit
 	$(RUN) $(PYTEST) -p no:nbval --hypothesis-profile=fast -m "$(UNMARKED)" tests $(ARGS)
