@@ -5,17 +5,11 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
 from tqdm.auto import tqdm
 
 from rscir_lib.archive import Archive, read_archive, split_window
-from rscir_lib.archive.reading import Reading, Window, band_values, colour_bands, geography, open_raster, read_rule
-
-if TYPE_CHECKING:
-    from affine import Affine
+from rscir_lib.archive.reading import Reading, Window, band_values, colour_bands, open_raster, read_rule
 
 
 def read_scenes(
@@ -101,39 +95,3 @@ def _windows(path: Path, tile: int, overlap: int, rule: Reading) -> Iterator[tup
 def _starts(length: int, tile: int, overlap: int) -> list[int]:
     last = max(0, length - tile)
     return [*range(0, last, tile - overlap), last]
-
-
-def places(archive: Archive) -> pd.DataFrame:
-    """Where the archive's images lie: one row each, indexed by position.
-
-    Columns: file; column, row, width, height of the window in pixels; crs; transform, six numbers from pixel of the
-    window to ground; footprint, a GeoJSON polygon in longitude and latitude; nodata, the share of pixels without data.
-    crs, transform and footprint are missing where an image has no place, the size is 0 where it can't be read.
-    """
-    rows = []
-    for position, file in enumerate(archive.files):
-        path, (_, window) = archive.path(position), split_window(file)
-        try:
-            place, size = geography(path), open_raster(path).shape[::-1]
-        except OSError:
-            place, size = None, (0, 0)
-        column, row, width, height = window or (0, 0, *size)
-        rows.append(
-            {
-                "file": file,
-                "column": column,
-                "row": row,
-                "width": width,
-                "height": height,
-                "crs": place and place[1].to_string(),
-                "transform": place and _moved(place[0], column, row),
-                "footprint": archive.footprint(position),
-                "nodata": archive.nodata[position] if archive.nodata else np.nan,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _moved(transform: "Affine", column: int, row: int) -> tuple[float, ...]:
-    east, north = transform * (column, row)
-    return (transform.a, transform.b, east, transform.d, transform.e, north)

@@ -19,9 +19,9 @@ from rasterio.transform import from_origin
 from shapely.geometry import box, shape
 from tqdm.auto import tqdm
 
-from rscir_lib.archive import Archive, read_archive
+from rscir_lib.archive import Archive, read_archive, split_window
 from rscir_lib.archive.reading import CACHE
-from rscir_lib.archive.tiles import places, read_scenes
+from rscir_lib.archive.tiles import read_scenes
 from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.encoders import load_encoder
 from rscir_lib.features import extract_features, read_features
@@ -73,8 +73,8 @@ def run(out: Path, side: int) -> None:
     print(archive.note)
     folder = step(f"extract {len(archive)} windows", extract_features, archive, encoder, out / "features")
     features = step("read the features", read_features, folder, archive, encoder)
-    place = places(archive)
-    known = classes[place["row"] // TILE, place["column"] // TILE]
+    columns, rows, _, _ = np.transpose([split_window(file)[1] for file in archive.files])
+    known = classes[rows // TILE, columns // TILE]
     cls = "swimmingpool" if "swimmingpool" in known else known[0]
     query = int(np.flatnonzero(known == cls)[0])
     hits = step("search every window", search, features, query, "white", 0.5, "weicom", len(archive), encoder, archive)
@@ -83,20 +83,21 @@ def run(out: Path, side: int) -> None:
 
     replace(hits, table=hits.table[:20]).to_geojson(out / "hits.geojson")
     found = geopandas.read_file(out / "hits.geojson").to_crs(UTM)
-    east, north = WEST + place["column"][best] * METRES, NORTH - place["row"][best] * METRES
+    east, north = WEST + columns[best] * METRES, NORTH - rows[best] * METRES
     truth = [box(e, n - TILE * METRES, e + TILE * METRES, n) for e, n in zip(east, north, strict=True)]
     apart = found.hausdorff_distance(geopandas.GeoSeries(truth, crs=UTM)).max() / METRES
     print(f"footprints read back from GeoJSON: at most {apart:.4f} pixels from the windows")
     scores = hits.table.set_index("position")["score"].sort_index().to_numpy()
-    draw_map(place, scores, best, query).savefig(out / "map.png", dpi=120, bbox_inches="tight")
+    draw_map(archive, scores, best, query).savefig(out / "map.png", dpi=120, bbox_inches="tight")
     print(f"peak memory of all processes, over all steps: {most:.0f} MiB; map and GeoJSON in {out}")
     if apart > 1 or most > 1536:
         raise SystemExit("footprints further than a pixel, or more than 1.5 GiB")
 
 
-def draw_map(place, scores: np.ndarray, best: np.ndarray, query: int) -> plt.Figure:
+def draw_map(archive: Archive, scores: np.ndarray, best: np.ndarray, query: int) -> plt.Figure:
     """Scores over the scene, the hits and the query outlined."""
-    frame = geopandas.GeoDataFrame({"score": scores}, geometry=[shape(f) for f in place["footprint"]], crs=4326)
+    footprints = [shape(archive.footprint(i)) for i in range(len(archive))]
+    frame = geopandas.GeoDataFrame({"score": scores}, geometry=footprints, crs=4326)
     frame = frame.to_crs(UTM)
     figure, ax = plt.subplots(figsize=(8, 7))
     frame.plot(
