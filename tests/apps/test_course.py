@@ -100,7 +100,7 @@ def test_the_copies(path):
 def test_the_command_writes_both_copies_and_proves_the_teachers(tmp_path, capsys, kernel):
     """Of one notebook; test_notebooks.py proves the solutions of all."""
     root = draw_synthcom(tmp_path / "small", images_per_class=8, workers=1)
-    given = [f"DATASET_ROOT={root}", "DEVICE=cpu", f"--out={tmp_path / 'course'}"]
+    given = [f"DATASET_ROOT={root}", f"--out={tmp_path / 'course'}"]
     code = cli.main(["course", "01", *given])
     printed, error = capsys.readouterr()
     assert code == 0, error
