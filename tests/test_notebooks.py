@@ -46,6 +46,7 @@ def test_numbers_follow_each_other():
     assert numbers[:7] == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

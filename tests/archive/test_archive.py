@@ -347,6 +347,7 @@ def test_a_scene_beyond_pillows_own_bound_is_named_alike(tmp_path, name):
         read_image(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_the_limit_can_be_raised(mixed, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     path = mixed.path(mixed.names.index("scene.png"))

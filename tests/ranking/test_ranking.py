@@ -267,6 +267,7 @@ def cluster():
         yield cluster
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*leaked semaphore")
 def test_a_killed_worker_changes_nothing(cluster, tmp_path):
     """It dies at its second item, is replaced, and all is done."""
@@ -284,6 +285,7 @@ def test_a_killed_worker_changes_nothing(cluster, tmp_path):
     assert mark.exists()
 
 
+@pytest.mark.slow
 def test_a_cluster_finds_the_same(cluster, tmp_path):
     """Search and ranks to the last byte; features to what float32 sums in another number of threads may differ."""
     rng = np.random.default_rng(0)
