@@ -1,5 +1,6 @@
 """The pages: what docstrings cite is there, the code they show runs, and words they use are explained."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -35,6 +36,19 @@ def test_the_glossary_explains_what_notebooks_and_tables_say(word):
     entries = re.findall(r"^\*\*([^*]+)\.\*\*", page("glossary.md"), re.MULTILINE)
     assert word in {name.strip() for entry in entries for name in entry.split(",")}
     assert entries == sorted(entries, key=str.casefold)
+
+
+def test_the_files_and_functions_that_contributing_names_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    path_of_a_query = re.findall(r"^\| `(rscir_lib/[\w/]+\.py)` \| `(\w+)` \|", text, re.MULTILINE)
+    assert len(path_of_a_query) == 6
+    search = re.findall(r"`(search/\w+\.py|ranking/\w+\.py)` \(`(\w+)`\)", text)
+    assert len(search) == 3
+    for file, name in path_of_a_query + [(f"rscir_lib/{file}", name) for file, name in search]:
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}, file
+    for file in re.findall(r"`((?:tests|methods|encoders|benchmarks)/[\w/]+\.py|tests/[a-z]+)`", text):
+        assert (ROOT / file).exists() or (ROOT / "rscir_lib" / file).exists(), file
 
 
 @pytest.mark.slow
