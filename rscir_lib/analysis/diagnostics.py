@@ -60,11 +60,7 @@ def failure_kinds(benchmark: Benchmark, lists: np.ndarray) -> pd.DataFrame:
 
     Class and value are those of the attribute's labels, and a class is the query's group where classes were merged.
     *unlabelled* is an image of the query's class that nobody labelled for this attribute, *other* one of another class
-    without the value.
-
-    Args:
-        benchmark: The queries.
-        lists: (Q, k) archive positions of `top_lists`, -1 for none.
+    without the value. `lists` are the (Q, k) archive positions of `top_lists`, -1 for none.
     """
     queries, labels = benchmark.queries.reset_index(drop=True), benchmark.labels
     classes = np.array(benchmark.archive.classes, dtype=object)

@@ -13,11 +13,8 @@ from rscir_lib.evaluation import summarize
 def folds(benchmark: Benchmark, by: str = "", seed: int = 0) -> pd.Series:
     """The fold of each query, for choosing on the other folds. The index is that of `benchmark.queries`.
 
-    Args:
-        benchmark: The queries.
-        by: "attribute", "group" (class), or "half" of the query images, drawn at random; "" is the attribute where
-            there are several, else the half.
-        seed: Of the drawing.
+    `by` is "attribute", "group" (class), or "half" of the query images, drawn at random; "" is the attribute where
+    there are several, else the half.
     """
     by = by or ("attribute" if benchmark.queries["attribute"].nunique() > 1 else "half")
     if by in ("attribute", "group"):
@@ -83,15 +80,8 @@ def balanced_lambda(feats: np.ndarray, text_feats: np.ndarray, method: str, samp
     """The lambda at which image and text weigh the same, from the archive alone, without labels.
 
     Each modality weighs its coefficient times the spread of its scale. Phi and z-scores have one spread for both, which
-    gives 0.5. For `linear` it is s_v / (s_v + s_t), with the mean standard deviations of the similarities to archive
-    images and to texts.
-
-    Args:
-        feats: (N, d) features of the archive, of unit length.
-        text_feats: (T, d) features of the texts, of unit length.
-        method: The name of the method.
-        sample: How many archive images stand for all as queries.
-        seed: Of the sample.
+    gives 0.5. For `linear` it is s_v / (s_v + s_t), with the mean standard deviations of the similarities of the
+    archive's features (N, d) to a `sample` of themselves and to the texts' features (T, d), all of unit length.
     """
     if method != "linear":
         return 0.5

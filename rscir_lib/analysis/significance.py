@@ -49,11 +49,9 @@ def bootstrap_difference(
     conservative).
 
     Args:
-        a: Rows of one method and lambda.
-        b: Rows of another one over the same queries.
+        a, b: Rows of one method and lambda each, over the same queries.
         over: "images" (would other pictures say the same?), "texts" (would other words?) or "both".
-        samples: How many resamples are drawn.
-        seed: Of the drawing.
+        samples, seed: How many resamples are drawn, and from which random stream.
 
     Returns:
         difference, low, high, in points. Where an attribute has a single image (or text) to draw from, low and high are

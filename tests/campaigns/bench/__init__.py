@@ -3,7 +3,6 @@
     python -m bench [--quick] [--out runs/bench] [--only PART] # evaluator, search, extractor
     python -m bench rehearse [--quick] [--out runs/rehearsal] # every step at PatternNet's size
     python -m bench scale [--quick] [--out runs/scale]        # ten million rows on disk, and Dask
-    python -m bench cost                                      # what 10^7 to 10^9 tiles take, on paper
 
 Features here are random around class centres, images are synthetic (`rscir_lib.benchmarks.synthcom`), weights are
 random except the demo encoder's: good for times and memory, not for retrieval quality.
@@ -27,7 +26,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import cost, scale
+from bench import scale
 from bench.measure import DIM, Report, machine, timed, unit
 from rscir_lib.archive import Archive, read_image
 from rscir_lib.benchmarks import synthcom
@@ -425,7 +424,7 @@ def _positive(text: str) -> int:
 def main(argv: list[str] | None = None) -> None:
     """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0])
-    parser.add_argument("command", nargs="?", default="bench", choices=("bench", "rehearse", "scale", "cost"))
+    parser.add_argument("command", nargs="?", default="bench", choices=("bench", "rehearse", "scale"))
     parser.add_argument("--quick", action="store_true", help="small sizes, in seconds: does everything still run?")
     parser.add_argument("--out", type=Path, help="folder of what is written; runs/bench, runs/rehearsal or runs/scale")
     parser.add_argument(
@@ -441,9 +440,6 @@ def main(argv: list[str] | None = None) -> None:
         parser.error("--images is for the rehearsal and the scale, without --quick")
     folder = "rehearsal" if given.command == "rehearse" else given.command
     out = given.out or Path("runs") / (folder + "-quick" * given.quick)
-    if given.command == "cost":
-        print(cost.report())
-        return
     out.mkdir(parents=True, exist_ok=True)
     if given.command == "bench":
         bench(out, given.quick, given.encoder, given.only)

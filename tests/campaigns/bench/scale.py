@@ -240,7 +240,7 @@ def bench_scan(report: Report, features: Features, asked: Asked) -> tuple[np.nda
 
 
 def bench_core(report: Report, features: Features, queries: int) -> None:
-    """What a row costs one core, by its own clock, in one thread: constants of `cost.py`."""
+    """What a row costs one core, by its own clock, in one thread: constants of the table in scale.md."""
     some = Features([next(features.shards())], features.provenance)
     asked, threads = Asked.of(some, queries), torch.get_num_threads()
     asks = {"row_alone_ns": asked.first(1).search, "row_search_ns": asked.search, "row_rank_ns": asked.ranks}
