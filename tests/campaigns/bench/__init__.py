@@ -266,7 +266,9 @@ def bench_throughput(
         peak = peak_flops(encoder.device, encoder.dtype)
         with tempfile.TemporaryDirectory() as folder:
             seconds, _ = timed(extract_features, some, encoder, folder)
-            features[precision] = read_features(folder, some, encoder)
+            stored = read_features(folder, some, encoder)
+            # in memory: they are asked after the folder is gone
+            features[precision] = Features.from_arrays(stored.feats, stored.files, stored.classes, stored.provenance)
         alone = tower_speed(encoder, 128 if gpu else 16)
         peak = max(peak, peak_flops(encoder.device, encoder.dtype))  # and after: a shared machine's speed varies
         rate = len(some) / seconds

@@ -61,7 +61,10 @@ def make_store(folder: Path, images: int, dim: int, shard_bytes: int = store.SHA
                 raise FileExistsError(
                     f"{folder} holds another store ({other}); delete it, or choose another folder with --out"
                 )
-    standing = {shard.name: shard for shard in store.standing_shards(folder, print)}
+    whole, problems = store.standing_shards(folder)
+    for problem in problems:
+        print(problem)
+    standing = {shard.name: shard for shard in whole}
     size = shard_bytes // (2 * dim)
     shards: list[Shard] = []
     for number, start in enumerate(tqdm(range(0, images, size), "making the store", unit="shard")):
