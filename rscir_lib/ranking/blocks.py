@@ -80,14 +80,13 @@ def spreads(features: Gallery, queries: np.ndarray, needed: bool = True) -> tupl
     """Mean and std, (B, 1) each, of the similarities of the whole archive to queries (B, d); where the std is lost in
     rounding, from the similarities themselves, if `needed`."""
     mean, std = features.moments.of_similarities(queries)
-    if needed and len(flat := np.flatnonzero(std <= SPREAD)):
-        mean[flat] = sum(s.sum(axis=1) for s in _all_similarities(features, queries[flat])) / len(features)
-        squares = sum(((s - mean[flat, None]) ** 2).sum(axis=1) for s in _all_similarities(features, queries[flat]))
-        std[flat] = np.sqrt(squares / max(len(features) - 1, 1))
+    for query in np.flatnonzero(std <= SPREAD) if needed else ():
+        s = _all_similarities(features, queries[[query]])
+        mean[query], std[query] = s.mean(), s.std(ddof=1 if len(s) > 1 else 0)
     return torch.from_numpy(mean)[:, None], torch.from_numpy(std)[:, None]
 
 
-def _all_similarities(features: Gallery, queries: np.ndarray) -> Iterator[np.ndarray]:
-    for part in parts_of(features):
-        for rows in part.rows().split(EXACT_ROWS):
-            yield similarities(rows.cpu().numpy(), queries)
+def _all_similarities(features: Gallery, query: np.ndarray) -> np.ndarray:
+    """(N,) to one query (1, d), in one array: its sum is then the same however the archive lies in shards."""
+    blocks = (rows for part in parts_of(features) for rows in part.rows().split(EXACT_ROWS))
+    return np.concatenate([similarities(rows.cpu().numpy(), query)[0] for rows in blocks])

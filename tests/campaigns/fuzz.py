@@ -164,17 +164,6 @@ def read_store(root: Path) -> None:
         assert np.isfinite(search(features, 0, "red", encoder=Ones()).table["score"]).all()
 
 
-def old_store(root: Path) -> None:
-    store(root)
-    features = read_features(root / "store")
-    folder = root / "old"
-    folder.mkdir()
-    np.save(folder / "features.npy", features.feats)
-    digest = workbook.hashlib.sha256((folder / "features.npy").read_bytes()).hexdigest()
-    state = {"provenance": features.provenance, "files": features.files, "classes": features.classes, "sha256": digest}
-    (folder / "features.json").write_text(json.dumps(state))
-
-
 def feature_pickle(protocol: int, root: Path) -> None:
     feats = np.random.default_rng(0).normal(size=(8, 4))
     feats = (feats / np.linalg.norm(feats, axis=1, keepdims=True)).astype(np.float32)
@@ -261,7 +250,8 @@ def picture(suffix: str, root: Path) -> None:
     if suffix == ".jp2":
         import rasterio
 
-        with rasterio.open(path, "w", "JP2OpenJPEG", 32, 24, 3, dtype="uint8", QUALITY="100", REVERSIBLE="YES") as file:
+        lossless = {"QUALITY": "100", "REVERSIBLE": "YES", "transform": rasterio.transform.from_origin(0, 24, 1, 1)}
+        with rasterio.open(path, "w", "JP2OpenJPEG", 32, 24, 3, dtype="uint8", **lossless) as file:
             file.write(np.moveaxis(pixels, -1, 0))
     elif suffix == ".16.tif":
         Image.fromarray(rng.integers(0, 60_000, (24, 32), dtype=np.uint16)).save(path)
@@ -318,9 +308,6 @@ READERS: dict[str, Reader] = {
     "store: manifest": Reader(store, ("store/manifest.json",), read_store, names="store"),
     "store: ids": Reader(store, ("names/json",), read_store, names="store"),
     "store: rows and moments": Reader(store, ("names/npy", "names/moments.npy"), read_store, names="store"),
-    "store of the first format": Reader(
-        old_store, ("old/features.json", "old/features.npy"), at("old", read_features), names="old"
-    ),
     "run.json": Reader(run_note, ("run.json",), open_folder, names="runs"),
     "stamp of a notebook": Reader(stamp, ("a.json",), read_stamp, 100),
     "parameters in YAML": Reader(text("run.yaml", yaml.safe_dump(PARAMETERS)), ("run.yaml",), read_yaml, 200),
