@@ -112,8 +112,7 @@ class _Refused(ValueError):
 
 def jpeg(image: Image.Image, quality: int = 85) -> bytes:
     """An image as a JPEG. At 85 nobody sees what is lost; 95 takes twice the bytes, below 75 blocks show."""
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
+    image.save(file := io.BytesIO(), "JPEG", quality=quality)
     return file.getvalue()
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,13 +16,14 @@ import pandas as pd
 from PIL import Image
 
 from rscir_lib import plots
+from rscir_lib.archive.reading import jpeg
 from rscir_lib.storage.atomic import write_json, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAGE = Path(__file__).with_name("page.html")
-SIDE, QUALITY = 256, 85  # pixels and JPEG quality of a page's pictures: about 15 kB each
+SIDE = 256  # pixels of a page's pictures: about 15 kB each
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,5 @@ def _picture(image: Image.Image, alt: str) -> str:
     """A picture as a JPEG that stands within the page."""
     image = image.convert("RGB")
     image.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY)
-    data = base64.b64encode(buffer.getvalue()).decode()
+    data = base64.b64encode(jpeg(image)).decode()
     return f'<img src="data:image/jpeg;base64,{data}" alt="{escape(alt)}">'

@@ -24,7 +24,7 @@ from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import evaluate
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.methods import METHODS, Questions
-from rscir_lib.ranking import ImageSets, Job, skyband, top_k
+from rscir_lib.ranking import ImageSets, Job, top_k
 from rscir_lib.similarity import best_first
 
 
@@ -239,7 +239,7 @@ def test_candidates_of_a_large_archive_give_the_same_first_hits(explorer, monkey
     sides = [doubles(buffer) for buffer in explorer.answer({"ask": "query", "images": [9], "words": "grass"})[1]]
     monkeypatch.setattr(session, "WHOLE", 10)
     monkeypatch.setattr(session, "HITS", 3)
-    monkeypatch.setattr(skyband, "CHUNK", 4)
+    monkeypatch.setattr("rscir_lib.ranking.skyband.CHUNK", 4)
     assert [m["name"] for m in explorer.hello()[0]["methods"]] == [
         "average", "weicom", "linear", "zscore", "sum", "minimum",
     ]  # fmt: skip

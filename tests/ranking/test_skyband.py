@@ -4,10 +4,11 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
+from helpers import examples
 from rscir_lib.ranking import skyband as module
 from rscir_lib.ranking.skyband import skyband
 from rscir_lib.similarity import best_first
@@ -48,7 +49,7 @@ coarse = st.sampled_from([-1.0, -0.5, -1e-16, 0.0, 1e-16, 0.25, 0.25 + 2**-54, 0
 fine = st.floats(-1, 1, width=64)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     pairs=st.lists(st.one_of(st.tuples(coarse, coarse), st.tuples(fine, fine), st.tuples(coarse, fine)), min_size=1,
                    max_size=40),
