@@ -11,7 +11,7 @@ from rscir_lib.benchmarks.base import Benchmark
 from rscir_lib.evaluation.metrics import CUTOFFS, METRICS, metric_names, retrieval_metrics
 from rscir_lib.features import Features
 from rscir_lib.methods.base import EncodeTexts, Method
-from rscir_lib.ranking import ImageSets, OnDevice, Questions, make_jobs, rank_relevant, top_k
+from rscir_lib.ranking import ImageSets, Questions, make_jobs, rank_relevant, top_k
 from rscir_lib.ranking.kernels import Backend
 from rscir_lib.similarity.gallery import Gallery, InMemory
 from rscir_lib.storage.device import torch_device
@@ -40,8 +40,7 @@ def evaluate(
     Args:
         benchmark: queries, and which images are relevant to each.
         features: of every image of the benchmark's archive, in any order.
-        encode_texts: n texts -> (n, d) float32, L2-normalised; called once with the distinct texts, and by methods
-            that ask for more.
+        encode_texts: n texts -> (n, d) float32, L2-normalised; called with the distinct texts, and by some methods.
         methods: names in `methods.METHODS`, or objects.
         lambdas: in [0, 1], for the methods that have one.
         device: "auto", "cpu", "cuda" or "cuda:<n>"; one without float64 ("mps") leaves the ranking to the CPU.
@@ -53,43 +52,37 @@ def evaluate(
         backend: what counts (`ranking.kernels`); the result is the same.
 
     Returns:
-        One row per composed query x method (x lambda) with the columns `COLUMNS`, metrics in [0, 1]; the index is the
-        row of the query in `benchmark.queries`. Ranks are those of float64 similarities, ties by archive order. Images
-        that nobody judged (`benchmark.unknowns`) are taken out of their query's ranking, `n_unknown` says how many; so
-        is the query image itself where the benchmark says `exclude_self`.
+        One row per composed query x method (x lambda) with the columns `COLUMNS`, metrics in [0, 1], indexed by the
+        query's row in `benchmark.queries`. Ranks are those of float64 similarities, ties by archive order. Images that
+        nobody judged take no rank, `n_unknown` says how many; nor does the query image where it is excluded.
 
     Raises:
-        ValueError: for an unknown method, a lambda outside [0, 1], features or texts that do not fit, queries that
-            contradict themselves, and for features or scores that are not finite.
+        ValueError: for an unknown method, a lambda outside [0, 1], features, texts or queries that do not fit, and for
+            features or scores that are not finite.
     """
-    cutoffs, queries = _cutoffs(cutoffs), benchmark.queries
+    cutoffs = _cutoffs(cutoffs)
     gallery = _gallery(benchmark, features, device, scheduler)
     jobs = make_jobs(methods, lambdas, gallery, encode_texts)
     questions = compose(benchmark, gallery, encode_texts, query_features)
-    names = list(metric_names(cutoffs))
-    metrics = np.empty((len(jobs), len(queries), len(names)))
-    ranks = np.empty((len(jobs), len(queries)), object)
-    relevant = ImageSets(benchmark.targets, queries["target"].to_numpy())
-    left = np.full(len(queries), len(jobs))
-    with tqdm(total=len(queries), desc="evaluate", unit=" queries", disable=not progress) as bar:
-        for some in rank_relevant(questions, relevant, left_out(benchmark), gallery, jobs, backend, scheduler):
-            metrics[np.ix_(some.jobs, some.queries)] = retrieval_metrics(some.ranks, cutoffs)
-            if return_ranks:
-                for job, query in np.ndindex(some.ranks.shape[:2]):
-                    ranks[some.jobs[job], some.queries[query]] = some.ranks[job, query]
-            left[some.queries] -= len(some.jobs)
-            bar.update(int((left[some.queries] == 0).sum()))
-
-    counts = {"n_relevant": benchmark.n_relevant}
+    relevant = ImageSets(benchmark.targets, benchmark.queries["target"].to_numpy())
+    metrics = np.empty((len(jobs), len(questions), len(metric_names(cutoffs))))
+    ranks = np.empty(metrics.shape[:2], object)
+    left = np.full(len(questions), len(jobs))
+    with tqdm(total=len(questions), desc="evaluate", unit=" queries", disable=not progress) as bar:
+        for found in rank_relevant(questions, relevant, left_out(benchmark), gallery, jobs, backend, scheduler):
+            metrics[np.ix_(found.jobs, found.queries)] = retrieval_metrics(found.ranks, cutoffs)
+            for job, query in np.ndindex(found.ranks.shape[:2]) if return_ranks else ():
+                ranks[found.jobs[job], found.queries[query]] = found.ranks[job, query]
+            left[found.queries] -= len(found.jobs)
+            bar.update(int((left[found.queries] == 0).sum()))
+    queries, more = benchmark.queries, {"n_relevant": benchmark.n_relevant}
     if "unknown" in queries:
-        counts["n_unknown"] = benchmark.n_unknown
-    tables = [
-        queries[["attribute", "image", "text"]]
-        .assign(method=job.method.name, **{"lambda": job.lam}, **counts)
-        .join(pd.DataFrame(of_job, columns=names, index=queries.index))
-        .assign(**({"ranks": ranks_of_job} if return_ranks else {}))
-        for job, of_job, ranks_of_job in zip(jobs, metrics, ranks, strict=True)
-    ]
+        more["n_unknown"] = benchmark.n_unknown
+    tables = []
+    for job, of_job, ranks_of_job in zip(jobs, metrics, ranks, strict=True):
+        table = queries[["attribute", "image", "text"]].assign(method=job.method.name, **{"lambda": job.lam}, **more)
+        table[list(metric_names(cutoffs))] = of_job
+        tables.append(table.assign(ranks=ranks_of_job) if return_ranks else table)
     return pd.concat(tables).rename_axis("query")
 
 
@@ -142,7 +135,7 @@ def _gallery(benchmark: Benchmark, features: Features, device: str, scheduler: s
         )
     gallery = features if as_they_lie else InMemory(features.aligned(archive))
     on_gpu = where.type == "cuda" and not scheduler and (device != "auto" or not features.large)
-    return OnDevice(gallery, where) if on_gpu else gallery
+    return InMemory.on(where, gallery) if on_gpu else gallery
 
 
 def compose(

@@ -14,7 +14,7 @@ EncodeTexts = Callable[[list[str]], np.ndarray]  # n texts -> (n, d) float32, L2
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """Q composed queries of I distinct images and T distinct texts, each an image and a text.
+    """Q composed queries of I distinct images and T distinct texts.
 
     Args:
         images: (I, d) features of unit length, float32 or float64; zeros where only texts are asked for.
@@ -35,8 +35,7 @@ class Questions:
 
     def __post_init__(self) -> None:
         for name, rows_of in (("images", "image_of"), ("texts", "text_of")):
-            feats = np.asarray(getattr(self, name))
-            feats = np.ascontiguousarray(feats, np.float64 if feats.dtype == np.float64 else np.float32)
+            feats, rows = np.asarray(getattr(self, name)), getattr(self, rows_of)
             if feats.ndim != 2 or not len(feats):
                 raise ValueError(f"{name}: expected query features (n, d), found {feats.shape}; of one, feature[None]")
             if (bad := np.flatnonzero(~np.isfinite(feats).all(axis=1))).size:
@@ -44,17 +43,14 @@ class Questions:
                     f"{name}: the query features are not finite (row {bad[0]}); the encoder, or what it was given, is "
                     "at fault"
                 )
-            rows = np.asarray(getattr(self, rows_of))
             if not np.issubdtype(rows.dtype, np.integer) or ((rows < 0) | (rows >= len(feats))).any():
                 raise ValueError(f"{rows_of}: expected integers from 0 to {len(feats) - 1}, found {rows}")
-            object.__setattr__(self, name, feats)
-            object.__setattr__(self, rows_of, rows)
+            dtype = np.float64 if feats.dtype == np.float64 else np.float32
+            object.__setattr__(self, name, np.ascontiguousarray(feats, dtype))
         self.check_dim(self.images.shape[1])
-        if len(self.words) != len(self.texts) or len(self.image_of) != len(self.text_of):
-            raise ValueError(
-                f"{len(self.words)} words for {len(self.texts)} texts, {len(self.image_of)} images of queries for "
-                f"{len(self.text_of)} texts: expected as many"
-            )
+        sizes = len(self.words), len(self.texts), len(self.image_of), len(self.text_of)
+        if sizes[0] != sizes[1] or sizes[2] != sizes[3]:
+            raise ValueError("{} words for {} texts, {} image_of for {} text_of: expected as many".format(*sizes))
 
     def check_dim(self, dim: int) -> None:
         """Raises ValueError unless the features have `dim` coordinates, as those of the archive."""
@@ -88,10 +84,6 @@ class Questions:
         texts, text_of = np.unique(self.text_of[numbers], return_inverse=True)
         words = tuple(self.words[text] for text in texts)
         return Questions(self.images[images], self.texts[texts], words, image_of, text_of)
-
-    def with_images(self, images: np.ndarray) -> "Questions":
-        """The same queries, their images replaced by others (I, d)."""
-        return Questions(images, self.texts, self.words, self.image_of, self.text_of)
 
 
 class Scorer(Protocol):

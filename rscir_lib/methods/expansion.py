@@ -1,5 +1,6 @@
 """Query expansion: a query image is joined by its neighbours, then any method."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -29,7 +30,7 @@ class Expanded:
 
         @lru_cache(maxsize=1)  # the lambdas of a sweep share them
         def expanded(questions: Questions) -> Questions:
-            return questions.with_images(self._expanded(features.feats, questions.images))
+            return replace(questions, images=self._expanded(features.feats, questions.images))
 
         return lambda questions, lam: scorer(expanded(questions), lam)
 

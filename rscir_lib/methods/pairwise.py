@@ -27,7 +27,7 @@ class Weighted:
         return a * image + b * text
 
 
-mix = Weighted(lambda lam: (1 - lam, lam))  # lambda 0 is image alone, 1 text alone
+mix = Weighted(lambda lam: (1.0 - lam, float(lam)))  # lambda 0 is image alone, 1 text alone
 halfway = Weighted(lambda lam: (0.5, 0.5))
 add = Weighted(lambda lam: (1, 1))
 

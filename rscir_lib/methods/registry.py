@@ -16,8 +16,8 @@ from rscir_lib.similarity.scales import clamped, minmax, normal_cdf, reciprocal_
 METHODS: dict[str, Method] = {
     method.name: method
     for method in [
-        TwoSimilarities("text", Weighted(lambda lam: (0, 1)), scope="row", formula="s_t. Protocol, Scores."),
-        TwoSimilarities("image", Weighted(lambda lam: (1, 0)), scope="row", formula="s_v. Protocol, Scores."),
+        TwoSimilarities("text", Weighted(lambda lam: (0.0, 1.0)), scope="row", formula="s_t. Protocol, Scores."),
+        TwoSimilarities("image", Weighted(lambda lam: (1.0, 0.0)), scope="row", formula="s_v. Protocol, Scores."),
         TwoSimilarities(
             "average", halfway, scope="row",
             formula='(s_v + s_t) / 2, "Text & Image". Protocol, Scores.',

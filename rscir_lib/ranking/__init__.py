@@ -1,8 +1,7 @@
 """Rankings of an archive for many queries: the ranks of given images, and the best of all."""
 
-from rscir_lib.ranking.blocks import OnDevice
 from rscir_lib.ranking.questions import ImageSets, Job, Questions, make_jobs
 from rscir_lib.ranking.ranks import Ranks, rank_relevant
 from rscir_lib.ranking.topk import top_k
 
-__all__ = ["ImageSets", "Job", "OnDevice", "Questions", "Ranks", "make_jobs", "rank_relevant", "top_k"]
+__all__ = ["ImageSets", "Job", "Questions", "Ranks", "make_jobs", "rank_relevant", "top_k"]

@@ -1,15 +1,14 @@
-"""An archive in blocks: where its rows lie, and what all of them together say about a query."""
+"""An archive in parts: where its rows lie, and what all of them together say about a query."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from rscir_lib.similarity.exact import similarities
-from rscir_lib.similarity.gallery import Gallery, Rows, Shard
-from rscir_lib.similarity.moments import Moments
+from rscir_lib.similarity.gallery import Gallery, InMemory, Shard
+from rscir_lib.similarity.scales import RowMoments
 
 SPREAD = 1e-6  # a std below it is lost in the rounding of the moments, and taken from the similarities themselves
 EXACT_ROWS = 2**13  # that are read at a time to do so
@@ -24,8 +23,7 @@ class Part:
 
     def rows(self) -> torch.Tensor:
         """(n, d), on the device where they lie; those of a stored shard are mapped from its file."""
-        feats = self.shard.feats
-        return feats if isinstance(feats, torch.Tensor) else torch.from_numpy(feats)
+        return torch.as_tensor(self.shard.feats)
 
 
 def parts_of(features: Gallery) -> list[Part]:
@@ -37,50 +35,16 @@ def parts_of(features: Gallery) -> list[Part]:
     return parts
 
 
-class OnDevice:
-    """An archive whose rows are held on a device ("cuda", "cpu") as they are stored, as long as this object lives.
-
-    Ten million rows of 768 float16 are 15.4 GB. Rankings take place where the rows lie.
-
-    Raises:
-        torch.OutOfMemoryError: where a GPU can't hold them.
-    """
-
-    def __init__(self, features: Gallery, device: str | torch.device) -> None:
-        self.features, self.device, self._held = features, torch.device(device).type, torch.empty(0)
-        for part in tqdm(parts_of(features), f"to {device}", unit=" shards", disable=None, leave=False):
-            rows = part.rows()
-            if part.first == 0:
-                self._held = torch.empty(len(features), features.dim, dtype=rows.dtype, device=device)
-            self._held[part.first : part.first + len(rows)] = rows
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    @property
-    def dim(self) -> int:
-        return self.features.dim
-
-    @property
-    def feats(self) -> np.ndarray:
-        return self.features.feats
-
-    @property
-    def moments(self) -> Moments:
-        return self.features.moments
-
-    def rows(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        return self.features.rows(positions)
-
-    def shards(self) -> Iterator[Rows]:
-        yield Rows(self._held)
+def device_of(features: Gallery) -> str:
+    """The kind of device on which the rows lie."""
+    return features.device if isinstance(features, InMemory) else "cpu"
 
 
-def spreads(features: Gallery, queries: np.ndarray, needed: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and std, (B, 1) each, of the similarities of the whole archive to queries (B, d); where the std is lost in
-    rounding, from the similarities themselves, if `needed`."""
+def spreads(features: Gallery, queries: np.ndarray, exactly: bool = True) -> RowMoments:
+    """Mean and std, (B, 1) each, of the similarities of the whole archive to queries (B, d); exactly, where rounding
+    hides a std, if that is asked for."""
     mean, std = features.moments.of_similarities(queries)
-    for query in np.flatnonzero(std <= SPREAD) if needed else ():
+    for query in np.flatnonzero(std <= SPREAD) if exactly else ():
         s = _all_similarities(features, queries[[query]])
         mean[query], std[query] = s.mean(), s.std(ddof=1 if len(s) > 1 else 0)
     return torch.from_numpy(mean)[:, None], torch.from_numpy(std)[:, None]

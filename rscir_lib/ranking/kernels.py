@@ -1,18 +1,14 @@
 """How many images score above each of some levels: one function, in as many forms as there are machines for it.
 
-All of them answer the same question for B queries that share a text, by J weightings of two similarities:
+    count(scores, low, high) -> greater, near
 
-    count(image, rows, text, image_levels, text_levels, weights, tolerance) -> greater, near
-
-Images score a image + b text, (a, b) being a row of `weights` (J, 2), from similarities to the queries' images, rows
-(B,) of `image` (I, n), and to their text (n,). The levels are the scores of R relevant images, from similarities (B, R)
-and (R,), in ascending order. `greater` and `near` (J, B, R) say how many of the n scores exceed a level by more than
-the query's tolerance (B,), and how many lie within it, which for a tolerance of 0 are those that are equal. All are
-float64 and finite, on the same device.
+A level is the score of a relevant image, more or less: from `low` to `high`, (B, R) each, ascending along R. `greater`
+and `near` (B, R) say how many of the n scores of a query exceed a level, and how many lie within it.
 """
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -21,11 +17,42 @@ import torch
 
 from rscir_lib.similarity.compiled import compiled
 
-Backend = Literal["auto", "numba", "torch", "triton"]
-Count = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 BINS = 2**12, 2**14  # fewest and most: their tables, 17 bytes a bin, stay in a processor's first two caches
 BLOCK = 1024  # scores that are mixed and sorted into bins together, several in one instruction
-COMPARED = 2**30  # pairs of a score and a level that torch writes down at a time, a byte each
+EXCLUDED = -1e30  # a similarity below every other, and still finite when weighted by 0
+
+Backend = Literal["auto", "numba", "torch", "triton"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of n images for B queries that share a text, not written down: a image[rows] + b text, from similarities
+    (I, n) to images, of which the queries have `rows` (B,), and (n,) to the text. float64, finite, on one device."""
+
+    image: torch.Tensor
+    rows: torch.Tensor
+    text: torch.Tensor
+    a: float
+    b: float
+
+    @classmethod
+    def whole(cls, scores: torch.Tensor) -> "Scores":
+        """Those that are written down, (B, n)."""
+        return cls(scores, torch.arange(len(scores), device=scores.device), torch.zeros_like(scores[0]), 1.0, 0.0)
+
+    def without(self, excluded: np.ndarray) -> "Scores":
+        """With some images below all others."""
+        image, text = self.image[self.rows], self.text.clone()
+        image[:, excluded] = text[excluded] = EXCLUDED
+        return Scores(image, torch.arange(len(image), device=image.device), text, self.a, self.b)
+
+    def of(self, queries: int | slice = slice(None)) -> torch.Tensor:
+        """Those of some queries, (..., n)."""
+        return self.a * self.image[self.rows[queries]] + self.b * self.text
+
+
+Counts = tuple[torch.Tensor, torch.Tensor]
+Count = Callable[[Scores, torch.Tensor, torch.Tensor], Counts]
 
 
 @compiled
@@ -54,19 +81,18 @@ def _sorted_into_bins(
 
 @compiled
 def _count_scores(
-    image: np.ndarray, text: np.ndarray, a: float, b: float, levels: np.ndarray, tolerance: float,
+    image: np.ndarray, text: np.ndarray, a: float, b: float, least: np.ndarray, most: np.ndarray,
     greater: np.ndarray, near: np.ndarray,
 ) -> None:  # fmt: skip
     """Only scores whose bin holds a level are compared with it; the others are counted by their bins."""
     bins = BINS[0]
-    while bins < min(16 * len(levels), BINS[1]):
+    while bins < min(16 * len(least), BINS[1]):
         bins *= 2
-    least, most = levels - tolerance, levels + tolerance
     low, last = least[0], bins - 0.5
     scale = (bins - 3) / max(most[-1] - low, 1e-300)
     # levels begin[i] to end[i] reach into bin i
     begin, end, marked = np.zeros(bins + 1, np.int32), np.zeros(bins, np.int32), np.empty(bins, np.bool_)
-    for j in range(len(levels)):
+    for j in range(len(least)):
         begin[_bin(most[j], low, scale, last) + 1] += 1
         end[_bin(least[j], low, scale, last)] += 1
     for i in range(bins):
@@ -95,57 +121,36 @@ def _count_scores(
 
 @compiled
 def _count_mixes(
-    image: np.ndarray, rows: np.ndarray, text: np.ndarray, image_levels: np.ndarray, text_levels: np.ndarray,
-    weights: np.ndarray, tolerance: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    shape = (len(weights), len(rows), len(text_levels))
-    greater, near = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    if len(text_levels):
-        for q in range(len(rows)):
-            for j in range(len(weights)):
-                a, b = weights[j]
-                levels = np.sort(a * image_levels[q] + b * text_levels)
-                _count_scores(image[rows[q]], text, a, b, levels, tolerance[q], greater[j, q], near[j, q])
+    image: np.ndarray, rows: np.ndarray, text: np.ndarray, a: float, b: float, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    greater, near = np.zeros(low.shape, np.int32), np.zeros(low.shape, np.int32)
+    for query in range(len(rows) if low.shape[1] else 0):
+        _count_scores(image[rows[query]], text, a, b, low[query], high[query], greater[query], near[query])
     return greater, near
 
 
-def by_numba(*arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def by_numba(scores: Scores, low: torch.Tensor, high: torch.Tensor) -> Counts:
     """On a processor."""
-    greater, near = _count_mixes(*(tensor.numpy() for tensor in arguments))
+    sides = scores.image.numpy(), scores.rows.numpy(), scores.text.numpy()
+    greater, near = _count_mixes(*sides, scores.a, scores.b, low.numpy(), high.numpy())
     return torch.from_numpy(greater), torch.from_numpy(near)
 
 
-def _written_down(
-    image: torch.Tensor, rows: torch.Tensor, text: torch.Tensor, image_levels: torch.Tensor,
-    text_levels: torch.Tensor, weights: torch.Tensor, tolerance: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Scores (J, B, n), and the least and greatest that are near to a level, (J, B, R) each."""
-    a, b = weights.T[:, :, None, None]
-    levels = (a * image_levels + b * text_levels).sort().values
-    margin = tolerance[:, None]
-    return a * image[rows] + b * text, levels - margin, levels + margin
+def by_torch(scores: Scores, low: torch.Tensor, high: torch.Tensor) -> Counts:
+    """Anywhere: every score is compared with every level, and the comparisons written down, a query at a time."""
+    greater, near = torch.zeros_like(low, dtype=torch.int64), torch.zeros_like(low, dtype=torch.int64)
+    for query in range(len(low)):
+        row, least, most = scores.of(query), low[query, :, None], high[query, :, None]
+        greater[query] = (row > most).sum(dim=1)
+        near[query] = ((row >= least) & (row <= most)).sum(dim=1)
+    return greater, near
 
 
-def by_torch(*arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Anywhere: every score is compared with every level, and the comparisons written down."""
-    scores, low, high = (part.flatten(0, 1) for part in _written_down(*arguments))
-    most = max(1, COMPARED // (scores.shape[1] * max(1, low.shape[1])))
-    greater, near = [], []
-    for s, least, greatest in zip(scores.split(most), low.split(most), high.split(most), strict=True):
-        s = s[:, None]
-        greater.append((s > greatest[..., None]).sum(dim=2))
-        near.append(((s >= least[..., None]) & (s <= greatest[..., None])).sum(dim=2))
-    shape = (len(arguments[5]), len(arguments[1]), low.shape[1])
-    return torch.cat(greater).reshape(shape), torch.cat(near).reshape(shape)
-
-
-def by_triton(*arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def by_triton(scores: Scores, low: torch.Tensor, high: torch.Tensor) -> Counts:
     """On a GPU: every score is compared with every level, in registers."""
     from rscir_lib.ranking.triton_kernel import count
 
-    scores, low, high = _written_down(*arguments)
-    parts = count(scores.flatten(0, 1), low.flatten(0, 1), high.flatten(0, 1))
-    return tuple(part.reshape(low.shape) for part in parts)
+    return count(scores.of(), low, high)
 
 
 BACKENDS: dict[str, Count] = {"numba": by_numba, "torch": by_torch, "triton": by_triton}
@@ -153,23 +158,23 @@ BACKENDS: dict[str, Count] = {"numba": by_numba, "torch": by_torch, "triton": by
 
 @cache
 def counter(backend: str, device: str) -> Count:
-    """The function to count with, tried out: "auto" is numba on a processor, and Triton on a GPU if it works there.
+    """The function to count with, tried out: "auto" is numba on a processor, and on a GPU Triton, if it works there.
 
     Raises:
         ValueError: for a backend that is unknown or doesn't work on the device.
     """
-    if backend != "auto" and backend not in BACKENDS:
+    if backend not in ("auto", *BACKENDS):
         raise ValueError(f"backend {backend!r} is unknown: choose auto, {', '.join(BACKENDS)}")
-    order = [backend] if backend != "auto" else ["numba"] if device == "cpu" else ["triton", "torch"]
-    one, row = torch.ones(1, 1, dtype=torch.float64, device=device), torch.zeros(1, dtype=torch.long, device=device)
-    errors = []
-    for name in order:
+    names = [backend] if backend != "auto" else ["numba"] if device == "cpu" else ["triton", "torch"]
+    one = torch.ones(1, 1, dtype=torch.float64, device=device)
+    for name in names:
         try:  # also loads compiled code, before processes are forked that would each load it
-            BACKENDS[name](one, row, one[0], one, one[0], one.expand(1, 2).contiguous(), one[0])
+            BACKENDS[name](Scores.whole(one), one, one)
         except Exception as error:  # whatever Triton lacks: a C compiler, a place for its code, a newer card
-            errors.append(f"{name} doesn't count on {device}: {type(error).__name__}: {error}")
-            continue
-        if errors:
-            warnings.warn(f"{errors[0]}; {name} is slower", stacklevel=2)
-        return BACKENDS[name]
-    raise ValueError(errors[0])
+            problem = f"{name} doesn't count on {device}: {type(error).__name__}: {error}"
+            if name == names[-1]:
+                raise ValueError(problem) from None
+            warnings.warn(f"{problem}; {names[-1]} is slower", stacklevel=2)
+        else:
+            break
+    return BACKENDS[name]

@@ -29,6 +29,20 @@ class Job:
         """Whether an image is scored by its own two similarities, whatever else the archive holds."""
         return isinstance(self.method, TwoSimilarities) and self.method.scope == "row"
 
+    def scores(self, questions: Questions, size: int) -> np.ndarray:
+        """Scores (Q, N) of a whole archive of N images. Raises ValueError for another shape, and where one is not
+        finite."""
+        assert self.scorer is not None
+        scores = np.asarray(self.scorer(questions, self.lam), np.float64)
+        if scores.shape != (len(questions), size):
+            raise ValueError(
+                f"method {self.method.name!r} gave scores of shape {scores.shape} for {len(questions)} queries; "
+                f"expected {(len(questions), size)}, one an archive image"
+            )
+        if not np.isfinite(scores).all():
+            raise ValueError(f"method {self.method.name!r} gives scores that are not finite")
+        return scores
+
 
 def make_jobs(
     methods: Sequence[str | Method], lambdas: Sequence[float], features: Gallery, encode_texts: EncodeTexts
@@ -72,15 +86,28 @@ class ImageSets:
 
     @classmethod
     def empty(cls, queries: int) -> "ImageSets":
+        """No image for any query."""
         return cls((), np.full(queries, -1))
 
     def __getitem__(self, number: int) -> np.ndarray:
         """The set with this number; -1 is empty."""
         return self.sets[number] if number >= 0 else np.empty(0, np.int64)
 
-    def check(self, name: str, size: int, queries: int) -> None:
-        """Raises ValueError unless all sets lie in an archive of `size` images, and there is one a query."""
-        if len(self.set_of) != queries:
-            raise ValueError(f"{len(self.set_of)} {name} sets for {queries} queries: expected one each")
-        for i, positions in enumerate(self.sets):
-            check_positions(f"{name}[{i}]", positions, size)
+
+def check_asked(
+    questions: Questions, features: Gallery, jobs: Sequence[Job], sets: dict[str, ImageSets], scheduler: str | None
+) -> None:
+    """Raises ValueError unless all of it fits together; `sets` by what their images are to the queries."""
+    if not jobs or not len(questions):
+        raise ValueError(f"{len(jobs)} jobs for {len(questions)} queries: expected one at least of both")
+    for job in jobs:
+        if job.method.has_lambda:
+            check_lambda(job.lam)
+        if scheduler and not job.by_row:
+            raise ValueError(f"method {job.method.name!r} wants the archive as a whole: no scheduler can share it out")
+    questions.check_dim(features.dim)
+    for name, of_queries in sets.items():
+        if len(of_queries.set_of) != len(questions):
+            raise ValueError(f"{len(of_queries.set_of)} {name} sets for {len(questions)} queries: expected one each")
+        for i, positions in enumerate(of_queries.sets):
+            check_positions(f"{name}[{i}]", positions, len(features))

@@ -3,28 +3,25 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise
 from numbers import Integral
 
 import numpy as np
 import torch
 
 from rscir_lib.methods.pairwise import TwoSimilarities
-from rscir_lib.ranking.blocks import OnDevice, Part, parts_of, spreads
-from rscir_lib.ranking.questions import ImageSets, Job, Questions
-from rscir_lib.ranking.ranks import scores_of
+from rscir_lib.ranking.blocks import Part, device_of, parts_of, spreads
+from rscir_lib.ranking.questions import ImageSets, Job, Questions, check_asked
 from rscir_lib.similarity.exact import similarities
 from rscir_lib.similarity.gallery import Gallery
 from rscir_lib.similarity.order import best_first, ranking
-from rscir_lib.similarity.scales import check_lambda, raw
+from rscir_lib.similarity.scales import raw
 from rscir_lib.storage.parallel import each
 
-PIECE = 2**11  # rows turned into float32 at a time: what stays in a processor's cache
-BLOCK = 2**16  # rows between two looks at the best so far
-GPU_PIECE, GPU_SIMILARITIES = 2**18, 2**23  # rows, and similarities to images, that keep a GPU busy
 QUERIES = 256  # that share a scan
 SCORES = 2**22  # of the whole archive that are held at a time, 32 MiB
-GRID = 128  # steps of similarity on which a sieve rules images out
+PIECE = {"cpu": 2**11, "cuda": 2**18}  # rows that are turned into float32 at a time: what stays in a cache
+SIMILARITIES = {"cpu": 2**23, "cuda": 2**27}  # float32, between two looks at the best so far: 32 MiB, 512 MiB
+STEPS = 64  # of similarity, in looking for the least that is enough
 
 
 def top_k(
@@ -58,48 +55,39 @@ def top_k(
     """
     if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
         raise ValueError(f"top {k!r}: ask for a whole number of images, at least 1")
-    if job.method.has_lambda:
-        check_lambda(job.lam)
-    if scheduler and not job.by_row:
-        raise ValueError(f"method {job.method.name!r} wants the archive as a whole: no scheduler can share it out")
-    questions.check_dim(features.dim)
     excluded = ImageSets.empty(len(questions)) if excluded is None else excluded
-    excluded.check("excluded", len(features), len(questions))
-    best = Best(len(questions), min(k, len(features)))
-    if not job.by_row:
-        for numbers in np.array_split(np.arange(len(questions)), -(-len(questions) * len(features) // SCORES)):
-            scores = scores_of(job, questions.take(numbers), len(features))
-            for number, of_query in zip(numbers, scores, strict=True):
-                ranked = np.setdiff1d(np.arange(len(features)), excluded[excluded.set_of[number]], assume_unique=True)
-                positions = ranked[best_first(of_query[ranked], best.k)]
-                best.add(number, positions, of_query[positions])
+    check_asked(questions, features, [job], {"excluded": excluded}, scheduler)
+    best = _Best(len(questions), min(int(k), len(features)))
+    if job.by_row:
+        starts = range(0, len(questions), QUERIES)
+        batches = [_Batch(questions, features, job, best.k, excluded, start) for start in starts]
+        parts, workers = parts_of(features), workers if device_of(features) == "cpu" else 1
+        items = [(part, batch) for part in range(len(parts)) for batch in range(len(batches))]
+        scans = each(partial(_best_of_part, batches, parts), items, scheduler, workers)
+        for (_, batch), (positions, scores) in zip(items, scans, strict=True):
+            for i, number in enumerate(batches[batch].numbers):
+                best.add(number, positions[i], scores[i])
         return best.positions, best.scores
-    parts, starts = parts_of(features), range(0, len(questions), QUERIES)
-    batches = [_Batch(questions, range(start, min(start + QUERIES, len(questions))), features, job, best.k, excluded)
-               for start in starts]  # fmt: skip
-    items = [(part, batch) for part in range(len(parts)) for batch in range(len(batches))]
-    workers = 1 if isinstance(features, OnDevice) else workers
-    scans = each(partial(_best_of_part, batches, parts), items, scheduler, workers)
-    for (_, batch), (positions, scores) in zip(items, scans, strict=True):
-        for query, number in enumerate(batches[batch].numbers):
-            there = positions[query] >= 0
-            best.add(number, positions[query][there], scores[query][there])
+    for numbers in np.array_split(np.arange(len(questions)), -(-len(questions) * len(features) // SCORES)):
+        for number, scores in zip(numbers, job.scores(questions.take(numbers), len(features)), strict=True):
+            ranked = np.setdiff1d(np.arange(len(features)), excluded[excluded.set_of[number]], assume_unique=True)
+            positions = ranked[best_first(scores[ranked], best.k)]
+            best.add(number, positions, scores[positions])
     return best.positions, best.scores
 
 
-class Best:
+class _Best:
     """The best so far of each query: positions and scores (Q, k), best first, -1 and -inf where there are none."""
 
     def __init__(self, queries: int, k: int) -> None:
         self.k, self.positions, self.scores = k, np.full((queries, k), -1), np.full((queries, k), -np.inf)
 
     def add(self, query: int, positions: np.ndarray, scores: np.ndarray) -> None:
-        """Further images, none of them there yet."""
-        known = self.positions[query] >= 0
-        positions = np.concatenate([self.positions[query][known], positions])
-        scores = np.concatenate([self.scores[query][known], scores])
-        first = ranking(scores, positions)[: self.k]
-        self.positions[query, : len(first)], self.scores[query, : len(first)] = positions[first], scores[first]
+        """Further images, none of them there yet; -1 is none."""
+        positions, scores = np.append(self.positions[query], positions), np.append(self.scores[query], scores)
+        order = np.flatnonzero(positions >= 0)
+        order = order[ranking(scores[order], positions[order])][: self.k]
+        self.positions[query, : len(order)], self.scores[query, : len(order)] = positions[order], scores[order]
 
     @property
     def floor(self) -> np.ndarray:
@@ -109,28 +97,43 @@ class Best:
 
 
 class _Batch:
-    """Queries that share a scan; features (Q, d) and (mean, std) (Q, 1) of the similarities to images and texts."""
+    """Q queries that share a scan: (Q, d) features of images and texts, and (Q, 1) moments of their similarities."""
 
     def __init__(
-        self, questions: Questions, numbers: range, features: Gallery, job: Job, k: int, excluded: ImageSets
+        self, questions: Questions, features: Gallery, job: Job, k: int, excluded: ImageSets, start: int
     ) -> None:
         assert isinstance(job.method, TwoSimilarities)
-        asked = questions.take(np.array(numbers))
-        self.numbers, self.method, self.lam, self.k = numbers, job.method, job.lam, k
-        self.scale = job.method.scale_at(job.lam)
-        self.excluded = [excluded[excluded.set_of[number]] for number in numbers]
-        self.sides, self.moments = [], []
+        self.numbers = np.arange(start, min(start + QUERIES, len(questions)))
+        self.method, self.lam, self.k, self.scale = job.method, job.lam, k, job.method.scale_at(job.lam)
+        self.excluded = [excluded[excluded.set_of[number]] for number in self.numbers]
+        asked, self.sides, self.moments = questions.take(self.numbers), [], []
         for side, rows in ((asked.images, asked.image_of), (asked.texts, asked.text_of)):
+            mean, std = spreads(features, side, exactly=self.scale is not raw)
             self.sides.append(side[rows])
-            self.moments.append(tuple(m[rows] for m in spreads(features, side, self.scale is not raw)))
+            self.moments.append((mean[rows], std[rows]))
 
-    def score(self, query: int, image: np.ndarray, text: np.ndarray) -> np.ndarray:
-        """Scores, in float64, from similarities to a query's image and text."""
+    def score(self, image: np.ndarray, text: np.ndarray, queries: int | slice = slice(None)) -> np.ndarray:
+        """Scores, in float64, from similarities to some queries' images and texts."""
         image, text = (
-            self.scale(torch.from_numpy(s), tuple(m[query] for m in moments))
-            for s, moments in zip((image, text), self.moments, strict=True)
+            self.scale(torch.from_numpy(s), (mean[queries], std[queries]))
+            for s, (mean, std) in zip((image, text), self.moments, strict=True)
         )
-        return self.method.combine(image, text, self.lam).numpy()
+        scores = self.method.combine(image, text, self.lam).numpy()
+        if not np.isfinite(scores).all():
+            raise ValueError(f"method {self.method.name!r} gives scores that are not finite")
+        return scores
+
+    def least(self, highest: list[np.ndarray], lowest: list[np.ndarray], floor: np.ndarray) -> list[np.ndarray]:
+        """What similarities to image and text (Q,) must exceed, so that the score reaches a floor (Q,) even where the
+        other is the highest of a block. No score falls where a similarity rises, so whoever doesn't is ruled out."""
+        needed = []
+        for side in (0, 1):
+            grid = lowest[side][:, None] + (highest[side] - lowest[side])[:, None] * np.linspace(0, 1, STEPS)
+            pair = [grid, np.broadcast_to(highest[1 - side][:, None], grid.shape)][:: 1 - 2 * side]
+            below = (self.score(*map(np.ascontiguousarray, pair)) < floor[:, None]).sum(axis=1)
+            reached = np.take_along_axis(grid, np.maximum(below - 1, 0)[:, None], axis=1)[:, 0]
+            needed.append(np.where(below > 0, reached, -np.inf))
+        return needed
 
 
 def _best_of_part(batches: list[_Batch], parts: list[Part], item: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -157,106 +160,43 @@ def float32_products() -> Iterator[None]:
 
 
 @float32_products()
-def _scan(batch: _Batch, first: int, rows: torch.Tensor) -> Best:
+def _scan(batch: _Batch, first: int, rows: torch.Tensor) -> _Best:
     """The best of rows (n, d) whose first has the position `first`, on the device where they lie."""
-    number, best = len(batch.numbers), Best(len(batch.numbers), batch.k)
-    sides = np.concatenate(batch.sides)
+    best, on = _Best(len(batch.numbers), batch.k), rows.device
     # no float32 sum of d products strays further from the true one, whatever its order (Higham, Accuracy and Stability
     # of Numerical Algorithms, 3.1); a query may be rounded to float32 before, and rows are of unit length to 1e-3
-    error = 1.01 * (sides.shape[1] + 2) * 2.0**-24 * np.linalg.norm(sides.astype(np.float64), axis=1)
-    queries = torch.from_numpy(sides.astype(np.float32)).to(rows.device)
-    sieve = _Sieve(batch, error[:number], error[number:], rows.device)
-    for start, stop, piece in _looks(len(rows), number, rows.device.type):
-        kept = []
-        for at in range(start, stop, piece):
-            rough = queries @ rows[at : min(at + piece, stop)].float().T
-            if not rough.sum().isfinite():
-                raise ValueError("the features of a shard are not finite: run rscir verify")
-            query, row = sieve.passes(rough[:number], rough[number:])
-            kept.append((query, row + at, rough[query, row].double(), rough[number + query, row].double()))
-        query, row, image, text = (torch.cat(column).cpu().numpy() for column in zip(*kept, strict=True))
-        for q in np.unique(query):
+    errors = [1.01 * (side.shape[1] + 2) * 2.0**-24 * np.linalg.norm(side, axis=1) for side in batch.sides]
+    queries = torch.from_numpy(np.concatenate(batch.sides).astype(np.float32)).to(on)
+    start, size = 0, PIECE["cpu"]
+    while start < len(rows):  # the first looks come early: the more is known, the more is ruled out
+        pieces = rows[start : start + size].split(PIECE[on.type])
+        sides = torch.cat([piece.float() @ queries.T for piece in pieces]).T.contiguous().split(len(best.scores))
+        if not all(side.sum().isfinite() for side in sides):
+            raise ValueError("the features of a shard are not finite: run rscir verify")
+        ends = [torch.stack(side.aminmax(dim=1)).cpu().double().numpy() for side in sides]
+        lowest, highest = ([end[i] + error for end, error in zip(ends, errors, strict=True)] for i in (0, 1))
+        passed = torch.ones_like(sides[0], dtype=torch.bool)
+        for side, need, error in zip(sides, batch.least(highest, lowest, best.floor), errors, strict=True):
+            need = np.nextafter((need - error).astype(np.float32), np.float32(-np.inf))
+            passed &= side > torch.from_numpy(need).to(on)[:, None]
+        query, row = passed.nonzero(as_tuple=True)
+        image, text = (side[query, row].double().cpu().numpy() for side in sides)
+        query, row = query.cpu().numpy(), row.cpu().numpy()
+        for q in np.unique(query).tolist():
             mine = np.flatnonzero(query == q)
-            mine = mine[~np.isin(first + row[mine], batch.excluded[q])]
-            highest = batch.score(q, image[mine] + error[q], text[mine] + error[number + q])
-            if not np.isfinite(highest).all():
-                raise ValueError(f"method {batch.method.name!r} gives scores that are not finite")
-            likely = best_first(highest, 2 * batch.k)
-            _rescore(batch, best, q, first, rows, row[mine[likely]])
-            highest[likely] = -np.inf
-            _rescore(batch, best, q, first, rows, row[mine[highest >= max(best.floor[q], np.finfo(float).min)]])
-        sieve.raise_to(best.floor)
+            mine = mine[~np.isin(first + start + row[mine], batch.excluded[q])]
+            upper = batch.score(image[mine] + errors[0][q], text[mine] + errors[1][q], q)
+            likely = best_first(upper, 2 * batch.k)
+            _rescore(batch, best, q, first, rows, start + row[mine[likely]])
+            upper[likely] = -np.inf
+            _rescore(batch, best, q, first, rows, start + row[mine[upper >= max(best.floor[q], np.finfo(float).min)]])
+        start, size = start + size, min(8 * size, max(PIECE["cpu"], SIMILARITIES[on.type] // len(queries)))
     return best
 
 
-def _looks(size: int, queries: int, device: str) -> Iterator[tuple[int, int, int]]:
-    """Where the rows between two looks at the best so far begin and end, and how many are taken at a time. The first
-    looks come early: the more is known, the more is ruled out."""
-    piece, block = PIECE, BLOCK
-    if device != "cpu":
-        piece = max(PIECE, min(GPU_SIMILARITIES // queries, GPU_PIECE))
-        block = 4 * piece
-    bounds, step = [0], PIECE
-    while bounds[-1] < size:
-        bounds.append(min(bounds[-1] + step, size))
-        step = min(8 * step, block)
-    return ((start, stop, piece) for start, stop in pairwise(bounds))
-
-
-def _rescore(batch: _Batch, best: Best, query: int, first: int, rows: torch.Tensor, chosen: np.ndarray) -> None:
+def _rescore(batch: _Batch, best: _Best, query: int, first: int, rows: torch.Tensor, chosen: np.ndarray) -> None:
     """Add rows by their exact scores."""
     pair = np.stack([side[query] for side in batch.sides])
-    for part in np.split(chosen, range(PIECE, len(chosen), PIECE)):
+    for part in np.split(chosen, range(PIECE["cpu"], len(chosen), PIECE["cpu"])):
         feats = rows[torch.from_numpy(part).to(rows.device)].cpu().numpy()
-        best.add(query, first + part, batch.score(query, *similarities(feats, pair)))
-
-
-class _Sieve:
-    """Which images can't be among the best, by two float32 similarities and one look-up each.
-
-    For each query, a grid of similarities to image and text. No score falls where a similarity rises, so the score at a
-    corner of the grid bounds those of all images below it: for each step of the one similarity, `need` is what the
-    other must exceed for the score to reach a floor.
-    """
-
-    def __init__(self, batch: _Batch, image_error: np.ndarray, text_error: np.ndarray, device: torch.device) -> None:
-        (image, lowest, step, reach), (self.text, *_) = (
-            _grid(side, moments) for side, moments in zip(batch.sides, batch.moments, strict=True)
-        )
-        self.scores = np.stack([
-            np.broadcast_to(batch.score(q, image[q][:, None], self.text[q][None]), (GRID, GRID))
-            for q in range(len(image))
-        ])  # fmt: skip
-        self.error = text_error[:, None]
-        # one step up, and what float32 may lose on the way
-        margin = 1.01 + 8 * 2.0**-24 * (reach + np.abs(lowest)) / step
-        self.scale, self.shift = (
-            torch.from_numpy(values[:, None].astype(np.float32)).to(device)
-            for values in (1 / step, margin - (lowest - image_error) / step)
-        )
-        self.need = torch.full((len(image), GRID), -torch.inf, device=device)
-
-    def raise_to(self, floor: np.ndarray) -> None:
-        """Rule out what scores less than `floor` (Q,)."""
-        first = (self.scores < floor[:, None, None]).sum(axis=2)  # text step whose corner reaches it, if any
-        need = np.take_along_axis(self.text, np.maximum(first - 1, 0), axis=1) - self.error
-        need = np.where(first == 0, -np.inf, np.where(first == GRID, np.inf, need))
-        need = np.nextafter(need.astype(np.float32), np.float32(-np.inf))
-        self.need = torch.from_numpy(need).to(self.need.device)
-
-    def passes(self, image: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Query and row of what isn't ruled out, from float32 similarities (Q, n)."""
-        step = torch.addcmul(self.shift, image, self.scale).clamp_(0, GRID - 1).long()
-        return (text >= self.need.gather(1, step)).nonzero(as_tuple=True)
-
-
-def _grid(
-    side: np.ndarray, moments: tuple[torch.Tensor, torch.Tensor]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(Q, GRID) similarities in ascending steps, from two stds below the mean to ten above, the last of them beyond
-    any; with the lowest, the step and the greatest (Q,) each."""
-    mean, std = (m.squeeze(1).numpy() for m in moments)
-    lowest, step, reach = mean - 2 * std, 12 * np.maximum(std, 1e-9) / GRID, 1.01 * np.linalg.norm(side, axis=1)
-    grid = np.minimum(lowest[:, None] + step[:, None] * np.arange(GRID), reach[:, None])
-    grid[:, -1] = reach
-    return grid, lowest, step, reach
+        best.add(query, first + part, batch.score(*similarities(feats, pair), query))

@@ -34,17 +34,17 @@ Query = int | str | Path | Image.Image | None
 class Searcher:
     """Questions to one archive: what they share (moments, fitted methods, text features) is worked out once.
 
-    features: of the archive; encoder: the one that made them, None where `features.provenance` names one that can be
-    loaded; archive: where positions count, pictures and places lie; without one, the features' own order. Features
-    that are `large`, in the archive's order, are scanned shard by shard for every question (`engine.top_k`), unless
-    its method wants the archive as a whole.
+    Args:
+        features: of the archive; scanned shard by shard where they lie in its order.
+        encoder: the one that made them; None where `features.provenance` names one that can be loaded.
+        archive: where positions count, pictures and places lie; without one, the features' own order.
     """
 
     def __init__(self, features: Features, encoder: "Encoder | None" = None, archive: Archive | None = None) -> None:
         self.features, self.archive = features, archive
         self._encoder = encoder
         self._text = lru_cache(1024)(lambda text: self.encode_texts([text])[0])
-        self._fitted: dict[int, tuple[Method, Scorer]] = {}  # by identity: a method need not be hashable
+        self._fitted: list[tuple[Method, Scorer]] = []
 
     @cached_property
     def gallery(self) -> Gallery:
@@ -90,24 +90,23 @@ class Searcher:
             raise ValueError("no text: type some words, or ask by the image alone (lam=0)")
         picture, name, of_image = self._image(image)
         of_text = self._text(text) if text else np.zeros(self.features.dim, np.float32)
-        positions, scores = self._best(of_image, of_text, text, lam, method, top)
+        scorer = None if Job(method).by_row else self._scorer(method)
+        positions, scores = top_k(self.gallery, of_image, of_text, lam, top, method, scorer, text)
         question = {"image": name, "text": text, "method": method.name, "lambda": lam if method.has_lambda else None}
         question["archive"] = self.archive.name if self.archive else self.features.provenance.get("archive", "")
-        table = self._table(positions, scores, [of_image, of_text], method, lam)
+        table = self._table(positions, scores, np.stack([of_image, of_text]), method, lam)
         for modality, there in (("image", name), ("text", text)):
             if not there:
                 table[[f"cosine_{modality}", f"normal_{modality}"]] = np.nan
         return Hits(table, picture, question, self.archive.read if self.archive else None, self._unknown_words(text))
 
-    def _best(
-        self, image: np.ndarray, text: np.ndarray, words: str, lam: float, method: Method, top: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and scores of the best."""
-        if Job(method).by_row:
-            return top_k(self.gallery, image, text, lam, top, method)
-        if id(method) not in self._fitted:
-            self._fitted[id(method)] = method, method.fit(self.gallery, self.encode_texts)
-        return top_k(self.gallery, image, text, lam, top, method, self._fitted[id(method)][1], words)
+    def _scorer(self, method: Method) -> Scorer:
+        """The method fitted to the archive, when it is first asked for."""
+        for known, scorer in self._fitted:
+            if known is method:
+                return scorer
+        self._fitted.append((method, method.fit(self.gallery, self.encode_texts)))
+        return self._fitted[-1][1]
 
     def _image(self, image: Query) -> tuple[Image.Image | None, str, np.ndarray]:
         """Picture, name and feature (d,) of a query image."""
@@ -146,15 +145,14 @@ class Searcher:
         return [(self.archive.files[i], self.archive.classes[i], self.archive.footprint(i)) for i in positions]
 
     def _table(
-        self, positions: np.ndarray, scores: np.ndarray, sides: list[np.ndarray], method: Method, lam: float
+        self, positions: np.ndarray, scores: np.ndarray, sides: np.ndarray, method: Method, lam: float
     ) -> pd.DataFrame:
         files, classes, places = zip(*self._named(positions), strict=True)
-        cosines = torch.from_numpy(similarities(self.gallery.rows(positions), np.stack(sides)))
-        moments = [torch.from_numpy(m)[:, None] for m in self.gallery.moments.of_similarities(np.stack(sides))]
-        normal = normal_cdf(cosines, (moments[0], moments[1]))
+        cosines = torch.from_numpy(similarities(self.gallery.rows(positions), sides))
+        mean, std = (torch.from_numpy(moment)[:, None] for moment in self.gallery.moments.of_similarities(sides))
+        normal = normal_cdf(cosines, (mean, std))
         if isinstance(method, TwoSimilarities) and method.shown:  # on the scale that people read
-            shown = method.shown(cosines, (moments[0], moments[1]))
-            scores = method.combine(shown[0], shown[1], lam).numpy()
+            scores = method.combine(*method.shown(cosines, (mean, std)), lam).numpy()
         columns = {
             "rank": np.arange(1, len(positions) + 1), "position": positions, "file": files, "class": classes,
             "score": scores, "cosine_image": cosines[0], "cosine_text": cosines[1], "normal_image": normal[0],
@@ -183,15 +181,22 @@ def search(
     encoder: "Encoder | None" = None,
     archive: Archive | None = None,
 ) -> Hits:
-    """The best `top` images of an archive for a query image and a text. For many questions, keep a `Searcher`.
+    """The best images of an archive for a query image and a text. For many questions, keep a `Searcher`.
 
-    image: an archive position or file, the path of any other image, or a PIL image; None to ask by the text alone
-    (lam=1 or method "text"). text: words; None or "" to ask by the image alone (lam=0 or method "image"). lam in
-    [0, 1]: 0 is image alone, 1 text alone. method: a name in `composition.METHODS`, or an object. encoder, archive:
-    see `Searcher`.
+    Args:
+        features: of the archive.
+        image: an archive position or file, the path of any other image, or a PIL image; None to ask by the text alone
+            (lam=1 or method "text").
+        text: words; None or "" to ask by the image alone (lam=0 or method "image").
+        lam: in [0, 1]: 0 is image alone, 1 text alone.
+        method: a name in `methods.METHODS`, or an object.
+        top: how many images.
+        encoder: see `Searcher`.
+        archive: see `Searcher`.
 
-    Raises ValueError for a position outside the archive, a blank question, a lambda or `top` out of range; and what
-    `read_image` and the encoder raise. Warns of words that the encoder has never seen, where it can tell.
+    Raises:
+        ValueError: for a position outside the archive, a blank question, a lambda or `top` out of range; `read_image`
+            and the encoder raise their own. Words that the encoder has never seen are warned of, where it can tell.
     """
     return Searcher(features, encoder, archive)(image, text, lam, method, top)
 
@@ -206,7 +211,7 @@ def top_k(
     scorer: Scorer | None = None,
     words: str = "",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`ranking.top_k` for one query: positions (top,) and scores (top,).
+    """`ranking.top_k` for one query: positions (top,) and scores (top,), best first.
 
     Args:
         features: of the archive, or an array (N, d).
@@ -217,9 +222,6 @@ def top_k(
         method: a name in `methods.METHODS`, or an object.
         scorer: the method fitted, which one that sees more than two similarities needs.
         words: the text itself, which some of those read.
-
-    Raises:
-        ValueError: for values out of range, features that are not finite, and for a scorer that is missing.
     """
     method, gallery = get_method(method), InMemory(features) if isinstance(features, np.ndarray) else features
     if scorer is None and not Job(method).by_row:

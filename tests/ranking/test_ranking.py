@@ -19,9 +19,9 @@ from rscir_lib.features import extract_features, read_features, store
 from rscir_lib.features.store import Stamp
 from rscir_lib.methods.pairwise import TwoSimilarities
 from rscir_lib.methods.registry import METHODS
-from rscir_lib.ranking import ImageSets, Job, OnDevice, Questions, rank_relevant, top_k, topk
+from rscir_lib.ranking import ImageSets, Job, Questions, rank_relevant, top_k, topk
 from rscir_lib.ranking.blocks import spreads
-from rscir_lib.ranking.kernels import BACKENDS, counter
+from rscir_lib.ranking.kernels import BACKENDS, Scores, counter
 from rscir_lib.similarity import InMemory, best_first, similarities
 from rscir_lib.similarity.order import number_ahead
 from rscir_lib.similarity.scales import raw, zscore
@@ -62,7 +62,7 @@ def plainly(features, image, text, name, lam, top):
     for query in (image, text):
         s = similarities(feats, query[None])[0]
         scale = method.scale_at(lam)
-        mean, std = spreads(features, query[None], scale is not raw)
+        mean, std = spreads(features, query[None], exactly=scale is not raw)
         assert [mean.item(), std.item()] == pytest.approx([s.mean(), s.std(ddof=1)], abs=1e-7)
         sides.append(scale(torch.from_numpy(s), (mean[0], std[0])))
     scores = method.combine(*sides, lam).numpy()
@@ -94,11 +94,11 @@ def test_search_over_shards_is_the_plain_scan(case, name, lam, top, small, tmp_p
     images = np.concatenate([shard.feats for shard in features.shards()])[[0, -1, len(feats) // 2]].astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
         if small:  # many looks at the best so far
-            patch.setattr(topk, "PIECE", 8)
-            patch.setattr(topk, "BLOCK", 24)
+            patch.setitem(topk.PIECE, "cpu", 8)
+            patch.setitem(topk.SIMILARITIES, "cpu", 24)
         questions, job = asked(images, texts), Job(METHODS[name], lam)
         positions, scores = top_k(questions, top, features, job, workers=1)
-        held = top_k(questions, top, OnDevice(features, "cpu"), job)
+        held = top_k(questions, top, InMemory.on("cpu", features), job)
         assert all(np.array_equal(a, b) for a, b in zip(held, (positions, scores), strict=True))
         if small:
             patch.setattr(topk, "QUERIES", 2)
@@ -121,7 +121,7 @@ def test_search_over_shards_is_the_plain_scan(case, name, lam, top, small, tmp_p
         ({"jobs": []}, "0 jobs for 1 queries"),
         ({"jobs": [Job(METHODS["weicom"], 2.0)]}, "lambda 2.0 is outside"),
         ({"image_of": np.array([1])}, "image_of: expected integers from 0 to 0"),
-        ({"words": ()}, "0 words for 1 texts"),
+        ({"words": ()}, "0 words for 1 texts, 1 image_of"),
         ({"relevant": []}, "0 relevant sets for 1 queries"),
         ({"relevant": [np.array([True, False])]}, r"relevant\[0\]: expected a one-dimensional array of integers"),
         ({"relevant": [np.array([2, 2])]}, r"relevant\[0\]: position 2 is out of order or there twice"),
@@ -148,31 +148,17 @@ def test_questions_that_do_not_fit_together(tmp_path, changed, message):
 
 
 def some_scores(rng, trial):
-    """Two queries' similarities, some equal, some nearly so, some far out; and two weightings."""
+    """Similarities to three images, of which some queries have one, and to a text; equal, nearly equal and far out
+    ones; and the levels of some of the rows."""
     n = int(rng.integers(1, 3000 if trial % 5 == 0 else 300))
     sides = [rng.normal(size=(rows, n)) * 10.0 ** rng.integers(-12, 3) - rng.choice([0, 1, 1e6]) for rows in (3, 1)]
-    if trial % 3 == 0:
-        sides = [np.round(side, 1) for side in sides]
-    image, text = sides[0], sides[1][0]
-    relevant, rows = rng.choice(n, int(rng.integers(0, n + 1)), replace=False), rng.integers(0, 3, trial % 3)
-    image_levels, text_levels = image[rows][:, relevant], text[relevant]
+    image, (text,) = [np.round(side, 1) for side in sides] if trial % 3 == 0 else sides
+    rows, (a, b) = rng.integers(0, 3, trial % 3), [(1.0, 0.0), (0.0, 1.0), (0.3, 0.7), (1.0, 1.0)][trial % 4]
+    relevant, tolerance = rng.choice(n, int(rng.integers(0, n + 1)), replace=False), rng.choice([0, 1e-13, 1e-3, 10.0])
+    levels = np.sort((a * image[rows] + b * text)[:, relevant], axis=1)
     image[:, ::7] = text[::7] = -1e30
-    tolerance = rng.choice([0, 1e-13, 1e-3, 10.0]) * np.ones(len(rows))
-    weights = np.array([[1.0, 0.0], [0.0, 1.0], [0.3, 0.7]])[: 1 + trial % 3]
-    return [torch.from_numpy(a) for a in (image, rows, text, image_levels, text_levels, weights, tolerance)]
-
-
-def counted_plainly(image, rows, text, image_levels, text_levels, weights, tolerance):
-    greater, near = np.zeros((2, len(weights), len(rows), len(text_levels)), int)
-    for j, (a, b) in enumerate(weights.numpy()):
-        for q, row in enumerate(rows.numpy()):
-            scores = a * image[row].numpy() + b * text.numpy()
-            levels = np.sort(a * image_levels[q].numpy() + b * text_levels.numpy())[:, None]
-            greater[j, q] = (scores > levels + tolerance[q].item()).sum(axis=1)
-            near[j, q] = ((scores >= levels - tolerance[q].item()) & (scores <= levels + tolerance[q].item())).sum(
-                axis=1
-            )
-    return greater, near
+    tensors = [torch.from_numpy(x) for x in (image, rows, text, levels - tolerance, levels + tolerance)]
+    return Scores(*tensors[:3], a, b), *tensors[3:]
 
 
 @pytest.mark.parametrize("backend", ["numba", "torch"])
@@ -180,9 +166,13 @@ def test_counts_are_the_plain_ones(backend):
     """Ties, what was taken out, levels at either end, all equal, none."""
     rng = np.random.default_rng(0)
     for trial in range(200):
-        scored = some_scores(rng, trial)
-        for found, expected in zip(BACKENDS[backend](*scored), counted_plainly(*scored), strict=True):
-            assert np.array_equal(found.numpy(), expected)
+        scores, low, high = some_scores(rng, trial)
+        greater, near = BACKENDS[backend](scores, low, high)
+        assert greater.shape == near.shape == low.shape
+        for query in range(len(low)):
+            of_query = scores.of(query)[:, None]
+            assert greater[query].tolist() == (of_query > high[query]).sum(dim=0).tolist()
+            assert near[query].tolist() == ((of_query >= low[query]) & (of_query <= high[query])).sum(dim=0).tolist()
 
 
 @pytest.mark.slow

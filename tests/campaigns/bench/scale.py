@@ -23,8 +23,8 @@ from bench.measure import DIM, Report, anonymous_mib, machine, timed, unit
 from rscir_lib.features import Features, read_features, store
 from rscir_lib.features.store import Shard, Stamp
 from rscir_lib.methods import METHODS
-from rscir_lib.ranking import ImageSets, Job, OnDevice, Questions, rank_relevant, top_k
-from rscir_lib.similarity import Gallery, Moments, best_first
+from rscir_lib.ranking import ImageSets, Job, Questions, rank_relevant, top_k
+from rscir_lib.similarity import Gallery, InMemory, Moments, best_first
 from rscir_lib.storage.device import torch_device
 from rscir_lib.storage.measuring import measured
 from rscir_lib.storage.parallel import each, parallel_map
@@ -306,7 +306,7 @@ def bench_dask(
 def bench_resident(report: Report, features: Features, asked: Asked, expected: tuple, device: str) -> None:
     """A question alone and a batch, over rows that the device holds; raises RuntimeError for other bytes."""
     try:
-        seconds, resident = timed(OnDevice, features, device)
+        seconds, resident = timed(InMemory.on, device, features)
     except torch.OutOfMemoryError as error:
         print(f"resident   is skipped: {error}")
         return
