@@ -1,6 +1,5 @@
 """An archive in parts: where its rows lie, and what all of them together say about a query."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
