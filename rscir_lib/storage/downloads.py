@@ -1,0 +1,261 @@
+"""Downloads that go on where they were cut, whole in the end or not there.
+
+Neither library that could do it does: huggingface_hub 2.x begins each file anew under a random name, and gives up
+where a connection is reset; gdown takes a whole part for a server's fault (tests/loopback shows both).
+"""
+
+import email.utils
+import errno
+import hashlib
+import html
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import requests
+from requests.structures import CaseInsensitiveDict
+from tqdm.auto import tqdm
+
+from rscir_lib.storage.atomic import alone_in
+
+CHUNK = 2**14  # bytes: a cut loses what has come of one; larger ones are hardly faster
+TRIES = 6  # in a row without a new byte, before another place is tried
+LONGEST_WAIT = 600  # seconds that a server may ask us to wait; the hub's limits are over after 300
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that are worth another try
+LASTING = (requests.exceptions.SSLError, requests.exceptions.ProxyError)  # not better in a moment
+CUT = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+
+
+class NotFetched(OSError):
+    """A file that couldn't be fetched; the message says why, and what helps."""
+
+
+class _Again(Exception):
+    """A fault that may have gone in a moment. after: seconds that the server asks for."""
+
+    def __init__(self, reason: str, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class _Part:
+    """A file on its way: what has come of it, its digest, and the connections that bring the rest."""
+
+    def __init__(self, path: Path, address: str, size: int | None, session: requests.Session, timeout: float) -> None:
+        self.path, self.address, self.whole, self.session, self.timeout = path, address, size, session, timeout
+        self.file = path.open("a+b", buffering=0)
+        self.digest, self.size = hashlib.sha256(), 0
+        self.file.seek(0)
+        while piece := self.file.read(2**20):
+            self._count(piece)
+
+    def _count(self, piece: bytes) -> None:
+        self.digest.update(piece)
+        self.size += len(piece)
+
+    def write(self, piece: bytes) -> None:
+        if self.file.write(piece) != len(piece):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self._count(piece)
+
+    def restart(self) -> None:
+        self.file.truncate(0)
+        self.digest, self.size = hashlib.sha256(), 0
+
+    def fill(self, headers: Mapping[str, str], pause: float) -> None:
+        """Bring the part to its whole length, over as many connections as it takes."""
+        failures, began, furthest, name = 0, self.size, self.size, self.path.name.rsplit(".", 2)[0]
+        with tqdm(total=self.whole, unit="B", unit_scale=True, desc=name, initial=self.size) as bar:
+            while True:
+                try:
+                    return self.stream(headers, bar)
+                except (_Again, *CUT) as fault:
+                    failures = 1 if self.size > furthest else failures + 1
+                    furthest = max(furthest, self.size)
+                    reason = _plain(fault, self.timeout)
+                    if failures >= TRIES:
+                        raise NotFetched(f"{reason}, {TRIES} times without a new byte") from fault
+                    if isinstance(fault, LASTING) or ("resolve" in str(fault).lower() and furthest == began):
+                        raise NotFetched(reason) from fault
+                    wait = fault.after if isinstance(fault, _Again) and fault.after else pause * 2 ** (failures - 1)
+                    if wait > LONGEST_WAIT:
+                        raise NotFetched(f"{reason} and asks to wait for {wait:.0f} seconds") from fault
+                    if wait >= 10:
+                        bar.write(f"      {urlsplit(self.address).hostname} {reason}; going on in {wait:.0f} seconds")
+                    time.sleep(wait)
+
+    def stream(self, headers: Mapping[str, str], bar: tqdm) -> None:
+        """One connection's worth; returns when the part is whole."""
+        if self.whole is not None and self.size > self.whole:
+            self.restart()
+        if self.size == self.whole:
+            return
+        headers = {**headers, "Range": f"bytes={self.size}-"} if self.size else headers
+        response = self.session.get(self.address, headers=headers, stream=True, timeout=self.timeout)
+        if response.ok and response.headers.get("Content-Type", "").startswith("text/html"):
+            response = self.session.get(_behind(response), headers=headers, stream=True, timeout=self.timeout)
+        with response:
+            start, total = _range_of(response, self)
+            if self.whole is not None and total not in (None, self.whole):
+                raise NotFetched(f"has {total} bytes, expected {self.whole}")
+            if start != self.size:
+                self.restart()
+                if start:
+                    raise _Again(f"answered from byte {start}, not from where it was asked")
+            if total is not None and shutil.disk_usage(self.path.parent).free < total - self.size:
+                raise OSError(errno.ENOSPC, f"no room for the {total - self.size:,} bytes to come", str(self.path))
+            bar.total = total or self.whole
+            for piece in response.iter_content(CHUNK):
+                self.write(piece)
+                if self.whole is not None and self.size > self.whole:
+                    raise NotFetched(f"sends more than the {self.whole} bytes expected")
+                bar.n = self.size
+                bar.update(0)
+        whole = total if self.whole is None else self.whole
+        if whole is None and response.headers.get("Transfer-Encoding") != "chunked":
+            self.restart()
+            raise NotFetched("doesn't say how many bytes it has, so that nobody knows whether all came")
+        if whole is not None and self.size != whole:
+            raise _Again(f"sent {self.size} of {whole} bytes")
+
+
+def download(
+    target: Path,
+    addresses: Sequence[str],
+    size: int | None = None,
+    sha256: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 30,
+    pause: float = 1,
+) -> str:
+    """Fetch a file from the first of its addresses that has it; what a run before left is gone on with.
+
+    Args:
+        target: The file; its folder is made. One that stands is replaced.
+        addresses: Of the same file, the best place first. Google Drive's pages on the way are gone through.
+        size, sha256: Of the file, in bytes and hexadecimal, where known: anything else is refused.
+        headers: For the addresses, not for where they redirect to another host (`requests` sees to Authorization).
+        timeout: Seconds without a byte after which a connection counts as cut.
+        pause: Seconds before the second try; each further one waits twice as long.
+
+    Returns:
+        sha256 of the file.
+
+    Raises:
+        NotFetched: With what each address answered. The part stays, for the next call.
+        OSError: A disk without room for it, or that can't be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    reasons = []
+    with alone_in(target.parent), requests.Session() as session:
+        session.headers.update({"Accept-Encoding": "identity", "User-Agent": "rscir-workbook"})
+        for address in addresses:
+            known = sha256 or hashlib.sha256(address.encode()).hexdigest()  # parts of other bytes are never mixed
+            path = target.with_name(f"{target.name}.{known[:8]}.part")
+            part = _Part(path, address, size, session, timeout)
+            resumed = part.size
+            try:
+                while True:
+                    part.fill(headers or {}, pause)
+                    if sha256 in (None, part.digest.hexdigest()):
+                        break
+                    came = f"gave {part.size} bytes with sha256 {part.digest.hexdigest()}, expected {sha256}"
+                    part.restart()
+                    if not resumed:
+                        raise NotFetched(came)
+                    resumed = 0  # the part of an earlier run may have been spoilt: once more from its start
+                os.fsync(part.file.fileno())
+                os.replace(path, target)
+                return part.digest.hexdigest()
+            except NotFetched as reason:
+                reasons.append(f"{address} {reason}")
+            finally:
+                part.file.close()
+                if not part.size:
+                    path.unlink(missing_ok=True)
+    raise NotFetched(
+        f"{target} could not be fetched. {'. '.join(reasons)}. What has come is kept: run this again to go on, or put "
+        "the file there by hand"
+    )
+
+
+def _range_of(response: requests.Response, part: _Part) -> tuple[int, int | None]:
+    """First byte of an answer, and bytes of the whole file where it says so."""
+    status, found = response.status_code, response.headers
+    if found.get("Content-Encoding", "identity") != "identity":
+        raise NotFetched(f"answers packed ({found['Content-Encoding']}), so that no length holds")
+    span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", found.get("Content-Range", ""))
+    total = int(span[2]) if span and span[2] != "*" else None
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if total == part.size:
+            part.whole = total  # nothing is missing
+        else:
+            part.restart()
+        raise _Again(f"has no byte {part.size}")
+    if status in BUSY:
+        raise _Again(f"answered {status} {response.reason}", _retry_after(found))
+    if not response.ok:
+        raise NotFetched(_refusal(response))
+    if status == HTTPStatus.PARTIAL_CONTENT and span and span[1]:
+        return int(span[1]), total
+    length = found.get("Content-Length", "")
+    return 0, int(length) if length.isdecimal() else None
+
+
+def _retry_after(headers: CaseInsensitiveDict[str]) -> float | None:
+    """Seconds that a server asks us to wait, as a number or a date."""
+    text = headers.get("Retry-After", "")
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None
+
+
+def _refusal(response: requests.Response) -> str:
+    code, status = response.headers.get("X-Error-Code", ""), f"{response.status_code} {response.reason}"
+    repository = re.sub(r"/(resolve|revision)/.*|^/api/models", "", urlsplit(response.url).path)
+    if code == "GatedRepo":
+        page = f"https://huggingface.co{repository}"
+        return (
+            f"asks its readers to agree to terms: do so at {page}, then `hf auth login`, and run this again ({status})"
+        )
+    if code in ("EntryNotFound", "RevisionNotFound"):
+        return f"has no such {'file' if code == 'EntryNotFound' else 'revision'} ({status})"
+    return f"answered {status}"
+
+
+def _behind(response: requests.Response) -> str:
+    """Where the file is that a web page of Google Drive stands before; NotFetched for every other page."""
+    page = response.text[: 2**20]
+    form = re.search(r'id="download-form"\s+action="([^"]+)"', page)
+    if form:  # too large for Google to look for viruses in
+        fields = re.findall(r'type="hidden"\s+name="([^"]+)"\s+value="([^"]*)"', page)
+        return f"{html.unescape(form[1])}?{urlencode({key: html.unescape(value) for key, value in fields})}"
+    title = html.unescape("".join(re.findall(r"<title>([^<]*)", page)[:1])) or "a web page"
+    if "quota exceeded" in title.lower() or "too many users" in page.lower():
+        raise NotFetched(
+            "is over Google's limit for today: try again tomorrow, or open it in a browser that is signed in to "
+            "Google, make a copy in your own Drive, and download that"
+        )
+    raise NotFetched(
+        f"answered with a web page ({title.strip()!r}) and not with a file: if it is a network's page for signing in, "
+        "sign in with a browser first"
+    )
+
+
+def _plain(fault: Exception, timeout: float) -> str:
+    text = str(fault)
+    if isinstance(fault, requests.exceptions.SSLError):
+        return f"has no certificate that this machine trusts ({text})"
+    if isinstance(fault, requests.Timeout) or "timed out" in text.lower():
+        return f"sent nothing for {timeout:g} seconds"
+    if "resolve" in text.lower():
+        return "can't be reached: its name isn't known here, as on a machine without network"
+    return text if isinstance(fault, _Again) else f"broke the connection off ({type(fault).__name__})"
