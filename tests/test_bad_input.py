@@ -679,7 +679,7 @@ def test_bad_input_is_named(tmp_path, files, read, message):
         ("page DATASET_ROOT=none", "DATASET_ROOT='none': expected a folder that is there"),
         ("tiles none", "none"),
         ("train adapt none captions.json --out out", "none: no archive here"),
-        ("fetch file --only models", "file"),
+        ("fetch file --only images", "file"),
         ("fetch none --only model", "nothing to fetch is called 'model'; there are images"),
         ("geoparquet export none tiles.parquet", "none: no features here"),
         ("geoparquet import none store", "none"),

@@ -19,8 +19,10 @@ import platformdirs
 import requests
 from huggingface_hub import constants, get_token, try_to_load_from_cache
 
-from rscir_lib.storage.atomic import alone_in, write_file, write_json
+from rscir_lib.storage.atomic import write_file, write_json
+from rscir_lib.storage.digests import sha256_of_file
 from rscir_lib.storage.downloads import NotFetched, download
+from rscir_lib.storage.locks import folder_lock
 
 NAMES = [  # of weights in folders, the best first; an index lists several files
     name + suffix
@@ -82,7 +84,8 @@ PUBLISHED: dict[str, dict[str, Published]] = {
     },
     "remoteclip": _each("chendelong/RemoteCLIP", "Apache-2.0", "bf1d8a3ccf2ddbf7c875705e46373bfe542bce38", {
         "ViT-L-14": ("RemoteCLIP-ViT-L-14.pt", 1_710_613_765,
-            "fcc2a7e21e171f4ffcb7a9c0206b8b74ac0c9eb83c67b576958b7a4ed6c8cecb"),
+            "fcc2a7e21e171f4ffcb7a9c0206b8b74ac0c9eb83c67b576958b7a4ed6c8cecb",
+            "", "1zAqlxASKvNTFQB-ftf6Wn42nFX5IeTKB"),
         "ViT-B-32": ("RemoteCLIP-ViT-B-32.pt", 605_208_421,
             "60014e395d930a3f2963d1d89c8522bf4ad56775571e4356e866864789af85c4"),
         "RN50": ("RemoteCLIP-RN50.pt", 408_397_807,
@@ -214,7 +217,7 @@ def _fetch_file(one: Published, size: int | None, sha256: str | None, options: d
     if before not in (None, came):
         one.place.unlink()
         raise NotFetched(f"{one.source} holds another file (sha256 {came[:12]}) than first came here ({before[:12]})")
-    with alone_in(home()):
+    with folder_lock(home()):
         write_json(home() / DIGESTS, _digests() | {key: came})
 
 
@@ -226,8 +229,6 @@ def _signed(published: Published) -> dict[str, str]:
 
 def _unpack(packed: Path, target: Path) -> str:
     """The one checkpoint in a zip, as a file of its own; the zip goes. Returns its sha256."""
-    from rscir_lib.encoders.checkpoints import sha256_of
-
     with zipfile.ZipFile(packed) as archive:
         inside = [member for member in archive.infolist() if member.filename.endswith(".pt")]
         if len(inside) != 1:
@@ -235,7 +236,7 @@ def _unpack(packed: Path, target: Path) -> str:
         with archive.open(inside[0]) as file:
             write_file(target, partial(shutil.copyfileobj, file))
     packed.unlink()
-    return sha256_of(target)
+    return sha256_of_file(target)
 
 
 def _listing(published: Published) -> tuple[dict[str, tuple[int | None, str | None]], str]:

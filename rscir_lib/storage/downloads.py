@@ -21,7 +21,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 from tqdm.auto import tqdm
 
-from rscir_lib.storage.atomic import alone_in
+from rscir_lib.storage.locks import folder_lock
 
 CHUNK = 2**14  # bytes: a cut loses what has come of one; larger ones are hardly faster
 TRIES = 6  # in a row without a new byte, before another place is tried
@@ -152,7 +152,7 @@ def download(
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     reasons = []
-    with alone_in(target.parent), requests.Session() as session:
+    with folder_lock(target.parent), requests.Session() as session:
         session.headers.update({"Accept-Encoding": "identity", "User-Agent": "rscir-workbook"})
         for address in addresses:
             known = sha256 or hashlib.sha256(address.encode()).hexdigest()  # parts of other bytes are never mixed

@@ -1,127 +1,132 @@
-"""Fetching, against a stand-in for the hub and the drive on the loopback interface."""
+"""Fetching, from the hub and the drive on the loopback interface."""
 
-import functools
 import io
 import json
 import os
 import struct
-import sys
-import threading
 import zipfile
 from dataclasses import replace
 
 import pytest
 
-from fetch_stand_in import FILES, Server, jpg, listing, patternnet, stand_in, zipped
+from fetch_stand_in import FILES, jpg, listing, patternnet, stand_in, zip_of_images, zipped
+from loopback.world import Fault, World, digest
 from rscir_lib.apps.commands import fetch
-from rscir_lib.encoders import ENCODERS
+from rscir_lib.encoders import hub
+from rscir_lib.storage import downloads
+from rscir_lib.storage.downloads import NotFetched
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    with World(tmp_path_factory.mktemp("world")) as world:
+        yield world
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
-    """Hub and drive on a thread."""
-    with Server() as server:
-        threading.Thread(target=functools.partial(server.serve_forever, 0.02), daemon=True).start()
-        stand_in(server, monkeypatch)
-        yield server
-        server.shutdown()
+def world(started, monkeypatch, tmp_path_factory):
+    """Hub and drive as they are, for a fresh machine."""
+    for kept in (started.hub, started.folders, started.over_quota, started.faults, started.asked):
+        kept.clear()
+    stand_in(started, monkeypatch, tmp_path_factory.mktemp("home"))
+    return started
 
 
-def test_everything_is_fetched_once(server, tmp_path, monkeypatch, capsys):
-    fetch.fetch(tmp_path / "PatternNet")
+def run(root=None, *steps, **options):
+    fetch.fetch(root, steps or fetch.PATTERNNET, **options)
+
+
+def test_everything_is_fetched_once(world, tmp_path, monkeypatch, capsys):
+    run(tmp_path / "PatternNet")
     root = tmp_path / "PatternNet"
     assert sorted(p.relative_to(root).as_posix() for p in root.glob("images/*/*")) == sorted(FILES)
-    assert (root / "models" / "CLIP-ViT-L-14.bin").stat().st_size == 102
-    assert (root / "models" / "RemoteCLIP-ViT-L-14.pt").stat().st_size == 202
+    assert hub.published_as("clip").place.stat().st_size == 2002
+    assert hub.published_as("remoteclip").place.stat().st_size == 3002
     assert capsys.readouterr().out.count("complete in") == 3
-    server.asked.clear()
-    fetch.fetch(root)
-    assert server.asked == []
+    assert not (root / "models").exists()
+    world.asked.clear()
+    run(root)
+    assert world.asked == []
 
 
-def test_only_the_named_steps(server, tmp_path, monkeypatch, capsys):
-    fetch.fetch(tmp_path, ["models"])
-    assert [p.name for p in tmp_path.glob("[!.]*")] == ["models"]
-    with pytest.raises(ValueError, match="'model'; there are images, patterncom, models"):
-        fetch.fetch(tmp_path, ["model"])
+def test_only_the_named_steps(world, tmp_path, monkeypatch, capsys):
+    run(tmp_path, "models")
+    assert hub.published_as("clip").place.is_file()
+    assert not list(tmp_path.glob("[!.]*"))
+    with pytest.raises(ValueError, match="nothing to fetch is called 'model'; there are images, patterncom, models"):
+        run(tmp_path, "model")
 
 
-def test_uc_merced_comes_from_the_hub_and_its_labels_by_hand(server, tmp_path, monkeypatch):
+def test_uc_merced_comes_from_the_hub_and_its_labels_by_hand(world, tmp_path, monkeypatch):
     names = [f"{cls}{i:02}" for cls in ("beach", "harbor") for i in range(4)]
     packed = zipped({f"UCMerced_LandUse/Images/{name[:-2]}/{name}.tif": b"II*" + bytes(100) for name in names})
-    server.files[f"/datasets/torchgeo/ucmerced/resolve/{fetch.UCM.hub[2]}/UCMerced_LandUse.zip"] = packed
-    monkeypatch.setattr(fetch, "UCM", replace(fetch.UCM, least=50))
+    world.hub[fetch.UCM.repository, "dataset"] = {fetch.UCM.file: packed}
+    world.hub["revisions", fetch.UCM.repository] = {fetch.UCM.revision: b""}
+    monkeypatch.setattr(fetch, "UCM", replace(fetch.UCM, size=len(packed), sha256=digest(packed)))
     monkeypatch.setattr(fetch, "UCM_IMAGES", (2, 4))
     with pytest.raises(FileNotFoundError, match=r"by hand: multilabels\.tsv: .*Chaudhuri.*captions\.json: .*Qu et al"):
-        fetch.fetch(tmp_path, ["ucm"])
+        run(tmp_path, "ucm")
     assert sorted(path.stem for path in tmp_path.glob("images/*/*.tif")) == names
     rows = [f"{name}\t{int(name[-1] < '2')}" for name in names]
     (tmp_path / "multilabels.tsv").write_text("\n".join(["image\tcars", *rows]))
     (tmp_path / "captions.json").write_text(json.dumps({name: ["A place ."] for name in names}))
-    server.asked.clear()
-    fetch.fetch(tmp_path, ["ucm"])
-    assert server.asked == []
+    world.asked.clear()
+    run(tmp_path, "ucm")
+    assert world.asked == []
     (tmp_path / "images" / "beach" / "beach00.tif").rename(tmp_path / "images" / "harbor" / "more.tif")
     with pytest.raises(ValueError, match="is not UC Merced, 2 classes of 4 images"):
         fetch.fetch_ucm(tmp_path)
 
 
-def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
-    whole = server.files[f"/drive/{fetch.CLIP.drive}"] = b"PK" + bytes(range(250)) * 4000
-    server.cut = [700_000]
-    with pytest.raises(FileNotFoundError, match=r"CLIP-ViT-L-14\.bin could not be fetched.*incomplete"):
-        fetch.fetch_models(tmp_path)
-    assert not (tmp_path / "models" / "CLIP-ViT-L-14.bin").exists()
-    fetch.fetch_models(tmp_path)
-    assert (f"/drive/{fetch.CLIP.drive}", "bytes=524288-") in server.asked  # gdown keeps whole chunks
-    assert (tmp_path / "models" / "CLIP-ViT-L-14.bin").read_bytes() == whole
-
-
-def test_a_download_killed_when_all_was_there_but_its_name(server, tmp_path):
-    whole = server.files[f"/drive/{fetch.CLIP.drive}"]
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "CLIP-ViT-L-14.binabcdefgh.part").write_bytes(whole)
-    fetch.fetch_models(tmp_path)
-    assert (tmp_path / "models" / "CLIP-ViT-L-14.bin").read_bytes() == whole
-    assert not list(tmp_path.rglob("*.part"))
-
-
-def test_the_hub_steps_in_for_the_drive(server, tmp_path):
-    del server.files[server.remoteclip]
-    server.files["/chendelong/RemoteCLIP/resolve/main/RemoteCLIP-ViT-L-14.pt"] = b"PK" + bytes(300)
-    fetch.fetch_models(tmp_path)
-    assert (tmp_path / "models" / "RemoteCLIP-ViT-L-14.pt").stat().st_size == 302
-
-
-@pytest.mark.parametrize("content", [None, b"<!DOCTYPE html> quota exceeded" + bytes(100), b"PK"])
-def test_failure_says_what_to_put_where(server, tmp_path, content):
-    if content is None:
-        del server.files[server.remoteclip]
-    else:
-        server.files[server.remoteclip] = content
-    with pytest.raises(FileNotFoundError) as failure:
-        fetch.fetch_models(tmp_path)
-    message = str(failure.value)
-    for part in (
-        f"Google Drive id {fetch.REMOTECLIP.drive}",
-        "RemoteCLIP-ViT-L-14.pt of the Hugging Face model chendelong/RemoteCLIP",
-        f"at {tmp_path / 'models' / 'RemoteCLIP-ViT-L-14.pt'}",
-    ):
-        assert part in message
-    assert {b"PK": "2 bytes", None: "404"}.get(content, "a web page") in message
-    server.files[server.remoteclip] = b"PK" + bytes(200)
-    fetch.fetch_models(tmp_path)
-
-
-def test_failed_zip_and_folder_say_what_to_put_where(server, tmp_path):
-    del server.files[server.zip], server.files[f"/drive/{fetch.PATTERNCOM_ID}/shape"]
-    with pytest.raises(FileNotFoundError, match=r"put PatternNet\.zip of .*torchgeo/PatternNet at .*downloads"):
+def test_a_broken_download_goes_on_where_it_stopped(world, tmp_path):
+    whole = world.hub[fetch.IMAGES.repository, "dataset"][fetch.IMAGES.file]
+    world.faults.extend([Fault("cut", 2**15), *(Fault("cut", 0) for _ in range(downloads.TRIES))])
+    with pytest.raises(NotFetched, match=r"PatternNet\.zip could not be fetched.*torchgeo/PatternNet.*or put the file"):
         fetch.fetch_images(tmp_path)
-    with pytest.raises(FileNotFoundError, match=rf"shape\.csv of the Google Drive folder {fetch.PATTERNCOM_ID}"):
+    assert not (tmp_path / "downloads" / "PatternNet.zip").exists()
+    world.sent = 0
+    fetch.fetch_images(tmp_path)
+    assert world.sent == len(whole) - 2**15
+    assert (tmp_path / "downloads" / "PatternNet.zip").read_bytes() == whole
+
+
+def test_the_drive_steps_in_for_the_hub(world, tmp_path):
+    world.hub.clear()
+    fetch.fetch_models(tmp_path)
+    assert hub.published_as("remoteclip").place.stat().st_size == 3002
+
+
+def test_weights_in_the_root_are_enough(world, tmp_path):
+    (tmp_path / "models").mkdir()
+    for name in ("CLIP-ViT-L-14.bin", "RemoteCLIP-ViT-L-14.pt"):
+        (tmp_path / "models" / name).touch()
+    fetch.fetch_models(tmp_path)
+    assert world.asked == []
+
+
+def test_a_file_that_the_drive_does_not_give(world, tmp_path):
+    shape = next(key for key, name in world.folders[fetch.PATTERNCOM_ID] if name == "shape.csv")
+    world.over_quota.add(shape)
+    with pytest.raises(NotFetched, match=r"shape\.csv could not be fetched.*over Google's limit for today"):
         fetch.fetch_patterncom(tmp_path)
+    del world.folders[fetch.PATTERNCOM_ID][0]
+    with pytest.raises(NotFetched, match=rf"folder {fetch.PATTERNCOM_ID} shows no .*\.csv: open it in a browser"):
+        fetch.fetch_patterncom(tmp_path / "again")
 
 
-def test_interrupted_unpacking_goes_on(server, tmp_path):
+def test_an_encoder_by_its_name(world, tmp_path, monkeypatch, capsys):
+    world.hub["owner/name", "model"] = {"open_clip_config.json": b"{}", "open_clip_model.safetensors": bytes(3000)}
+    run(None, "hf-hub:owner/name", "remoteclip")
+    said = capsys.readouterr().out
+    assert "fetching 0 MB from https://huggingface.co/owner/name (licence: mit) to" in said
+    assert f"remoteclip: complete in {hub.published_as('remoteclip').place}" in said
+    with pytest.raises(ValueError, match="where shall images be fetched to"):
+        run(None, "images")
+    with pytest.raises(ValueError, match="nothing to fetch is called 'remoteclip'"):
+        run(None, "remoteclip", architecture="RN51")
+
+
+def test_interrupted_unpacking_goes_on(world, tmp_path):
     fetch.fetch_images(tmp_path)
     torn, gone = tmp_path / FILES[0], tmp_path / FILES[-1]
     torn.write_bytes(torn.read_bytes()[:100])
@@ -131,7 +136,7 @@ def test_interrupted_unpacking_goes_on(server, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../../evil.jpg", "/evil.jpg", "images/../evil.jpg", "a/../../../evil.jpg"])
-def test_no_member_leaves_the_folder(server, tmp_path, name):
+def test_no_member_leaves_the_folder(world, tmp_path, name):
     packed = tmp_path / "a" / "b" / "evil.zip"
     packed.parent.mkdir(parents=True)
     packed.write_bytes(zipped({name: jpg()}))
@@ -181,19 +186,6 @@ def test_an_image_stands_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [path.name for path in images.rglob("*.*")] == ["beach001.jpg"]
 
 
-def test_further_checkpoints(server, tmp_path, monkeypatch):
-    for sources in fetch.FURTHER.values():
-        for row, source in enumerate(sources):
-            sources[row] = replace(source, least=50)
-            file = source.inside or source.path.removeprefix("models/")
-            server.files[f"/{source.hub[0]}/resolve/main/{file}"] = b"PK" + bytes(100 + row)
-    fetch.fetch(tmp_path, ["remoteclip", "georsclip"])
-    for name in ("remoteclip", "georsclip"):
-        for architecture in ENCODERS[name].models:
-            file = tmp_path / "models" / ENCODERS[name].file.format(architecture=architecture)
-            assert file.exists() or (name, architecture) == ("remoteclip", "ViT-L-14")  # the paper's
-
-
 def test_a_zip_that_points_before_its_start(tmp_path):
     packed = tmp_path / "a.zip"
     with zipfile.ZipFile(packed, "w") as file:
@@ -204,9 +196,9 @@ def test_a_zip_that_points_before_its_start(tmp_path):
         fetch.unzip_images(packed, tmp_path / "images")
 
 
-def test_damaged_zip(server, tmp_path):
-    whole = server.files[server.zip]
-    server.files[server.zip] = whole[: len(whole) // 2]
+def test_damaged_zip(world, tmp_path, monkeypatch):
+    whole = patternnet()
+    zip_of_images(world, monkeypatch, whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="is damaged"):
         fetch.fetch_images(tmp_path)
 
@@ -219,13 +211,13 @@ def test_damaged_zip(server, tmp_path):
         ({"PatternNet/images/airplane/airplane001.jpg": jpg((200, 256))}, r"airplane001.jpg is \(200, 256\)"),
     ],
 )
-def test_wrong_images(server, tmp_path, change, problem):
-    server.files[server.zip] = patternnet(**change)
+def test_wrong_images(world, tmp_path, monkeypatch, change, problem):
+    zip_of_images(world, monkeypatch, patternnet(**change))
     with pytest.raises(ValueError, match=problem):
         fetch.fetch_images(tmp_path)
 
 
-def test_wrong_listing_labels_and_their_images(server, tmp_path, monkeypatch):
+def test_wrong_listing_labels_and_their_images(world, tmp_path, monkeypatch):
     fetch.fetch_images(tmp_path)
     fetch.fetch_patterncom(tmp_path)
     with monkeypatch.context() as patch:
@@ -238,9 +230,3 @@ def test_wrong_listing_labels_and_their_images(server, tmp_path, monkeypatch):
     (tmp_path / "patternnet.csv").write_bytes(b"\n".join(listing().splitlines()[1:]))
     with pytest.raises(ValueError, match="does not list PatternNet's images"):
         fetch.fetch_patterncom(tmp_path)
-
-
-def test_missing_package_names_the_extra(server, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "gdown", None)
-    with pytest.raises(ImportError, match=r"\.\[fetch\]"):
-        fetch.fetch_models(tmp_path)

@@ -113,13 +113,15 @@ def drawing() -> Subject:
 
 def fetching() -> Subject:
     """From a hub and a drive on this machine, in a process of their own."""
-    from fetch_stand_in import Server, fetch, stand_in
+    from fetch_stand_in import fetch, stand_in
+    from loopback.world import World
 
-    patch, server = pytest.MonkeyPatch(), Server()
-    stand_in(server, patch)
-    multiprocessing.get_context("fork").Process(target=server.serve_forever, daemon=True).start()
+    world = World(Path(tempfile.mkdtemp()))
+    stand_in(world, pytest.MonkeyPatch(), Path())
+    multiprocessing.get_context("fork").Process(target=world.serve_forever, daemon=True).start()
 
     def run(folder: Path) -> None:
+        os.environ["RSCIR_HOME"] = str(folder / "home")
         fetch.fetch(folder)
 
     def result(folder: Path) -> dict[str, str]:

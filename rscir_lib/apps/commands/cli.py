@@ -134,14 +134,29 @@ def write_course(words: list[str], out: Path) -> None:
 
 @command(
     "fetch",
-    argument("root", type=path, metavar="DATASET_ROOT"),
-    argument("--only", help="steps, with commas between them; without it PatternNet's: images,patterncom,models"),
+    argument("root", type=path, nargs="?", metavar="DATASET_ROOT", help="folder of the images; encoders need none"),
+    argument("--only", help="steps, with commas between them, or encoders; without it images,patterncom,models"),
+    argument("--architecture", help="of the encoders; each one's default without it"),
 )
-def fetch_files(root: Path, only: str | None) -> None:
-    """Download PatternNet, PatternCom, checkpoints or UC Merced, and check them."""
+def fetch_files(root: Path | None, only: str | None, architecture: str | None) -> None:
+    """Download PatternNet, PatternCom, UC Merced or any encoder's weights, and check them."""
     from rscir_lib.apps.commands.fetch import PATTERNNET, fetch
 
-    fetch(root, only.split(",") if only else PATTERNNET)
+    fetch(root, only.split(",") if only else PATTERNNET, architecture)
+
+
+@command("encoders")
+def list_encoders() -> None:
+    """List the encoders that are published: where from, under which licence, how large, and whether they are here."""
+    from rscir_lib.encoders import hub
+
+    for name, architectures in hub.PUBLISHED.items():
+        for architecture, one in architectures.items():
+            size = f"{one.size / 1e6:,.0f} MB" if one.size else ""
+            here = hub.find(one) or ""
+            print(f"{name:13} {architecture:13} {size:>9}  {one.licence:14} {one.source}  {here}")
+    print("and open_clip's tags such as ViT-B-32/laion2b_s34b_b79k, hf-hub:owner/name, a file, a folder.")
+    print(f"`rscir fetch --only NAME` gets one to {hub.home()}; RSCIR_HOME moves that folder.")
 
 
 @command(

@@ -1,65 +1,54 @@
-"""Get PatternNet, PatternCom and the paper's two checkpoints into a dataset root, and check them.
+"""Get PatternNet, PatternCom and encoders' weights, and check them.
 
     rscir fetch DATASET_ROOT [--only images,patterncom,models]
-    rscir fetch DATASET_ROOT --only remoteclip,georsclip           # RemoteCLIP's others, and GeoRSCLIP
-    rscir fetch UCM_ROOT --only ucm                                # UC Merced's images, for UCMCom
+    rscir fetch --only clip-openai,remoteclip --architecture ViT-B-32    # weights alone
+    rscir fetch UCM_ROOT --only ucm                                      # UC Merced's images, for UCMCom
 
-Run it again after an interruption: what stands is skipped, what is partial goes on.
+Weights go to a folder of yours, once for all pictures. Run it again after an interruption: what stands is skipped, what
+is partial goes on.
 """
 
+import html
 import re
 import shutil
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+import requests
 from PIL import Image
 from tqdm.auto import tqdm
 
 from rscir_lib.archive import read_archive
 from rscir_lib.benchmarks.patterncom import ATTRIBUTES, CLASSES, read_patterncom
 from rscir_lib.benchmarks.ucmcom import read_ucmcom
+from rscir_lib.encoders import hub
+from rscir_lib.encoders.hub import Published
 from rscir_lib.storage.atomic import remove_unfinished, write_file
+from rscir_lib.storage.downloads import NotFetched, download
 from rscir_lib.storage.locks import folder_lock
 
 IMAGES_PER_CLASS = 800
 IMAGE_SIZE = (256, 256)
 QUERIES = 21_000  # PatternCom has more composed queries than this
 PATTERNCOM_ID = "1NP2Ryj4V2L_wwInQB6HjzPDPRH2k0J5U"  # a Google Drive folder
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file: where it belongs under the dataset root and where it comes from."""
-
-    path: str
-    least: int  # bytes; anything smaller is an error page or a part
-    drive: str = ""  # Google Drive id
-    hub: tuple[str, str, str] | None = None  # repository, its type, its revision
-    inside: str = ""  # path in the repository and below models/; the path's name if ""
-
-
-IMAGES = Source(
-    "downloads/PatternNet.zip",
-    least=10**9,
-    hub=("torchgeo/PatternNet", "dataset", "2dbd901b00e301967a5c5146b25454f5d3455ad0"),
+IMAGES = Published(
+    "torchgeo/PatternNet",
+    "PatternNet.zip",
+    revision="2dbd901b00e301967a5c5146b25454f5d3455ad0",
+    size=1_426_447_870,
+    sha256="456dd031950b0429518b8ec7d30a5c4b3f6456261ee1dd573a3eee43efb29958",
 )
-LISTING = Source("patternnet.csv", least=10**5, drive="1sIdH0DVR2JxCEYQgp8041sUOYfLdGgyV")
-CLIP = Source("models/CLIP-ViT-L-14.bin", least=10**8, drive="1F9Kk7PZXhkv1KkCN0CCrctE5nnS1DmUv")
-REMOTECLIP = Source(
-    "models/RemoteCLIP-ViT-L-14.pt",
-    least=10**8,
-    drive="1zAqlxASKvNTFQB-ftf6Wn42nFX5IeTKB",
-    hub=("chendelong/RemoteCLIP", "model", "main"),
-)
-UCM = Source(
-    "downloads/UCMerced_LandUse.zip",
-    least=3 * 10**8,
-    hub=("torchgeo/ucmerced", "dataset", "7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a"),
+LISTING = Published("patterncom", "patternnet.csv", drive="1sIdH0DVR2JxCEYQgp8041sUOYfLdGgyV")
+UCM = Published(
+    "torchgeo/ucmerced",
+    "UCMerced_LandUse.zip",
+    revision="7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a",
+    size=332_468_434,
+    sha256="06c539ef28703a58fb07bd2837991ac7c48b813b00bb12ac197efd813a18daeb",
 )
 UCM_IMAGES = (21, 100)  # classes, images of each
 UCM_LABELS = {  # to be put there by hand
@@ -68,60 +57,40 @@ UCM_LABELS = {  # to be put there by hand
 }
 
 
-FURTHER = {
-    "remoteclip": [
-        Source(f"models/RemoteCLIP-{name}.pt", 10**8, hub=("chendelong/RemoteCLIP", "model", "main"))
-        for name in ("RN50", "ViT-B-32")
-    ],
-    "georsclip": [
-        Source(
-            f"models/ckpt/RS5M_{name}.pt",
-            10**8,
-            hub=("Zilun/GeoRSCLIP", "model", "main"),
-            inside=f"ckpt/RS5M_{name}.pt",
-        )
-        for name in ("ViT-B-32", "ViT-L-14", "ViT-H-14")
-    ],
-}
-
-
 def fetch_images(root: Path) -> None:
     """PatternNet to `root/images/<class>/<image>`. The zip stays in `root/downloads`."""
     if _count(root) != _complete():
-        unzip_images(_get(root, IMAGES), root / "images")
+        unzip_images(_get(IMAGES, root / "downloads" / IMAGES.file), root / "images")
     check_images(root)
 
 
 def fetch_patterncom(root: Path) -> None:
     """`root/patternnet.csv` and `root/PatternCom/<attribute>.csv`."""
-    _get(root, LISTING)
+    _get(LISTING, root / LISTING.file)
     folder = root / "PatternCom"
-    files = [folder / f"{attribute}.csv" for attribute in ATTRIBUTES]
-
-    def download() -> None:
-        import gdown
-
-        _resumed(partial(gdown.download_folder, id=PATTERNCOM_ID, output=str(folder)), folder, "*.part")
-        missing = [file.name for file in files if not file.exists()]
-        if missing:
-            raise ValueError(f"the folder has no {', '.join(missing)}")
-
-    if not all(file.exists() for file in files):
-        by_hand = f"the files {', '.join(file.name for file in files)} of the Google Drive folder {PATTERNCOM_ID}"
-        _try(folder, {by_hand: download})
+    missing = [f"{attribute}.csv" for attribute in ATTRIBUTES if not (folder / f"{attribute}.csv").exists()]
+    files = drive_folder(PATTERNCOM_ID) if missing else {}
+    for name in missing:
+        if name not in files:
+            place = f"the Google Drive folder {PATTERNCOM_ID}"
+            raise NotFetched(f"{place} shows no {name}: open it in a browser, and put its files in {folder}")
+        _get(Published("patterncom", name, drive=files[name]), folder / name)
     check_patterncom(root)
 
 
+def drive_folder(key: str) -> dict[str, str]:
+    """name -> id of the files in a folder of Google Drive that everybody may see."""
+    page = requests.get("https://drive.google.com/embeddedfolderview", {"id": key}, timeout=30).text
+    entry = r'href="https://drive\.google\.com/file/d/([\w-]+)/.*?class="flip-entry-title">([^<]*)<'
+    return {html.unescape(name).strip(): file for file, name in re.findall(entry, page, re.DOTALL)}
+
+
 def fetch_models(root: Path) -> None:
-    """The checkpoints to `root/models`."""
-    _get(root, CLIP)
-    _get(root, REMOTECLIP)
-
-
-def fetch_further(sources: list[Source], root: Path) -> None:
-    """Checkpoints that the paper doesn't use."""
-    for source in sources:
-        _get(root, source)
+    """The paper's two encoders to the home of the weights, unless an earlier version left them in `root/models`."""
+    for name in ("clip", "remoteclip"):
+        published = hub.published_as(name)
+        if not (root / "models" / published.file).is_file():
+            hub.fetch(published)
 
 
 def fetch_ucm(root: Path) -> None:
@@ -131,7 +100,7 @@ def fetch_ucm(root: Path) -> None:
     """
     classes, each = UCM_IMAGES
     if len(list(root.glob("images/*/*.tif"))) != classes * each:
-        unzip_images(_get(root, UCM), root / "images")
+        unzip_images(_get(UCM, root / "downloads" / UCM.file), root / "images")
     held = Counter(path.parent.name for path in root.glob("images/*/*.tif"))
     if len(held) != classes or set(held.values()) != {each}:
         raise ValueError(f"{root / 'images'} is not UC Merced, {classes} classes of {each} images; found {dict(held)}")
@@ -145,7 +114,6 @@ def fetch_ucm(root: Path) -> None:
 
 STEPS = {"images": fetch_images, "patterncom": fetch_patterncom, "models": fetch_models, "ucm": fetch_ucm}
 PATTERNNET = ("images", "patterncom", "models")  # what is fetched unless told
-STEPS |= {name: partial(fetch_further, sources) for name, sources in FURTHER.items()}
 
 
 def unzip_images(packed: Path, images: Path, most_growth: float = 10) -> None:
@@ -198,7 +166,7 @@ def check_patterncom(root: Path) -> None:
     """Raises ValueError unless listing and labels are PatternNet's and PatternCom's, and fit the images."""
     archive = read_archive(root)
     if Counter(archive.classes) != _complete():
-        raise ValueError(f"{root / LISTING.path} does not list PatternNet's images; delete it and fetch again")
+        raise ValueError(f"{root / LISTING.file} does not list PatternNet's images; delete it and fetch again")
     queries = len(read_patterncom(root, ATTRIBUTES).queries)
     if queries <= QUERIES:
         raise ValueError(f"{root / 'PatternCom'} gives {queries} composed queries, not more than {QUERIES}")
@@ -215,86 +183,32 @@ def _complete() -> Counter[str]:
     return Counter(dict.fromkeys(CLASSES, IMAGES_PER_CLASS))
 
 
-def _get(root: Path, source: Source) -> Path:
-    """Path of a source's file, fetched unless it stands."""
-    path = root / source.path
-    if path.exists():
-        _check_file(path, source)
-        return path
-
-    def from_drive() -> None:
-        import gdown
-
-        _resumed(partial(gdown.download, id=source.drive, output=str(path)), path.parent, f"{path.name}*.part")
-        _check_file(path, source)
-
-    def from_hub() -> None:
-        import huggingface_hub
-
-        repository, kind, revision = source.hub
-        file = source.inside or path.name
-        below = path.parents[file.count("/")]
-        huggingface_hub.hf_hub_download(repository, file, repo_type=kind, revision=revision, local_dir=below)
-        _check_file(path, source)
-
-    ways = {}
-    if source.drive:
-        ways[f"the file with Google Drive id {source.drive}"] = from_drive
-    if source.hub:
-        ways[f"{source.inside or path.name} of the Hugging Face {source.hub[1]} {source.hub[0]}"] = from_hub
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _try(path, ways)
-    return path
+def _get(published: Published, target: Path) -> Path:
+    """A data set's file at `target`, fetched unless it stands."""
+    if not target.exists():
+        download(target, published.addresses("dataset"), published.size, published.sha256)
+    return target
 
 
-def _resumed(download: Callable[..., object], folder: Path, parts: str) -> None:
-    """Go on from the parts in the folder; afresh where the server can't, as when a part is whole already."""
-    from gdown.exceptions import DownloadError
+def fetch(root: Path | None, steps: Sequence[str] = PATTERNNET, architecture: str | None = None) -> None:
+    """Fetches in the order given: `STEPS` into a dataset root, one command at a time, encoders to their home.
 
-    again = partial(download, resume=True, timeout=60, retries=3)
-    try:
-        again()
-    except DownloadError as error:
-        if "byte range" not in str(error):
-            raise
-        for part in folder.glob(parts):
-            part.unlink()
-        again()
-
-
-def _try(target: Path, ways: dict[str, Callable[[], None]]) -> None:
-    """Fetch `target` in the first way that works; the keys say what someone doing it by hand looks for."""
-    failures = []
-    for download in ways.values():
-        try:
-            return download()
-        except ImportError as error:
-            raise ImportError(f'{error}: install what fetching needs, pip install -e ".[fetch]"') from error
-        except Exception as error:  # the libraries raise all kinds
-            failures.append(f"{type(error).__name__}: {error}")
-    raise FileNotFoundError(
-        f"{target} could not be fetched ({'; '.join(failures)}).\n"
-        f"Get it by hand: put {' or '.join(ways)} at {target}, then run this again"
-    )
-
-
-def _check_file(path: Path, source: Source) -> None:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        page = file.read(100).lstrip().startswith(b"<")
-    if page or size < source.least:
-        content = "a web page" if page else f"{size} bytes"
-        path.rename(path.with_suffix(".wrong"))
+    Raises:
+        ValueError: For what is neither a step nor a published encoder, and for a step without a dataset root.
+        OSError: For what could not be fetched, saying what helps.
+    """
+    published = {step: hub.published_as(step, architecture) for step in steps if step not in STEPS}
+    if unknown := [step for step, one in published.items() if one is None]:
         raise ValueError(
-            f"{path.name} is {content}, expected at least {source.least} bytes; it is now {path.stem}.wrong"
+            f"nothing to fetch is called {', '.join(map(repr, unknown))}; there are {', '.join(STEPS)}, "
+            f"{', '.join(hub.PUBLISHED)}, open_clip's tags such as ViT-B-32/laion2b_s34b_b79k, and hf-hub:owner/name"
         )
-
-
-def fetch(root: Path, steps: Sequence[str] = PATTERNNET) -> None:
-    """Fetches into a dataset root by the names of `STEPS`, in the order given; one command at a time works there."""
-    if unknown := [step for step in steps if step not in STEPS]:
-        raise ValueError(f"nothing to fetch is called {', '.join(map(repr, unknown))}; there are {', '.join(STEPS)}")
-    with folder_lock(root):
-        for step in steps:
-            STEPS[step](root)
+    for step in steps:
+        if step in published:
+            print(f"{step}: complete in {hub.fetch(published[step])}")
+        elif root is None:
+            raise ValueError(f"where shall {step} be fetched to? give a folder: rscir fetch DATASET_ROOT --only {step}")
+        else:
+            with folder_lock(root):
+                STEPS[step](root)
             print(f"{step}: complete in {root}")
