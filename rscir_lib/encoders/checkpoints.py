@@ -1,36 +1,71 @@
 """Files of weights, read without running anything that they hold."""
 
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 
+from rscir_lib.encoders.hub import recorded
+from rscir_lib.storage.atomic import read_json
+from rscir_lib.storage.digests import sha256_of, sha256_of_file
+
+INDEX = ".index.json"  # how the name of a list of several files ends
+# NumPy's numbers beside the weights, as training leaves them: they hold no code
+NUMBERS = [np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
+SCALARS = [(np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+WRAPPINGS = ("_orig_mod.", "module.")  # what torch.compile and training on several GPUs put before every name
 MOST_PICKLE = 64 * 2**20  # bytes of the names and shapes in a torch file; those of the largest model are 1 MB
 
 
+def files_of(path: Path) -> list[Path]:
+    """The files that hold the weights: the one, or those that an index lists, which lie beside it."""
+    if not path.name.endswith(INDEX):
+        return [path]
+    names = sorted(set(read_json(path, expected="a weight_map from names to files")["weight_map"].values()))
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise ValueError(f"{path} lists {str(names)[:50]}, not files beside it; fetch it again")
+    if absent := [name for name in names if not (path.parent / name).is_file()]:
+        raise FileNotFoundError(f"{path.parent / absent[0]} is missing, one of {len(names)} files of weights; fetch it")
+    return [path.parent / name for name in names]
+
+
+def digest_of(path: Path, expected: str | None = None) -> str:
+    """sha256 of the weights. Raises ValueError for another than expected, or than first came to the home."""
+    digests = [sha256_of_file(file) for file in files_of(path)]
+    for file, digest in zip(files_of(path), digests, strict=True):
+        for known in (expected, recorded(file)):
+            if known not in (None, digest):
+                raise ValueError(f"{file} has sha256 {digest}, expected {known}: delete it and fetch it again")
+    return digests[0] if len(digests) == 1 else sha256_of(*digests)
+
+
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a state dict or safetensors file by name, on the meta device: shapes, no values.
+    """The tensors of a state dict, a safetensors file, or several with an index, by name; they stay on the disk.
 
     Raises ValueError, naming the file, for anything else that it holds and for a packed or damaged one.
     """
     try:
-        if path.stat().st_size == 0:
-            raise ValueError("it is empty")
-        return _of_safetensors(path) if path.suffix == ".safetensors" else _of_torch(path)
+        tensors: dict[str, torch.Tensor] = {}
+        for file in files_of(path):
+            if file.stat().st_size == 0:
+                raise ValueError("it is empty")
+            tensors |= load_file(file) if file.suffix == ".safetensors" else _of_torch(file)
+    except FileNotFoundError:
+        raise
     except Exception as error:  # whatever a damaged file makes the readers raise
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"{path} is refused: it must hold tensors only, as a saved state dict or safetensors "
             f"(no pickled objects, no TorchScript): {reason}. Fetch it again, or save it as safetensors"
         ) from error
-
-
-def _of_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    with safe_open(path, "pt") as file:
-        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-        return {key: _shape(part.get_shape(), part.get_dtype().startswith(("F", "BF"))) for key, part in slices.items()}
+    for wrapping in WRAPPINGS * 2:
+        if all(name.startswith(wrapping) for name in tensors):
+            tensors = {name.removeprefix(wrapping): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _of_torch(path: Path) -> dict[str, torch.Tensor]:
@@ -42,19 +77,16 @@ def _of_torch(path: Path) -> dict[str, torch.Tensor]:
                 raise ValueError(f"{member.filename} in it is packed ({member.file_size} bytes)")
             if member.filename.endswith(".pkl") and member.file_size > MOST_PICKLE:
                 raise ValueError(f"{member.filename} in it has {member.file_size} bytes, more than {MOST_PICKLE}")
-    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    with torch.serialization.safe_globals([*NUMBERS, *SCALARS]):
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if isinstance(state, Mapping):
-        state = state.get("state_dict", state)  # open_clip unwraps these two forms itself when it loads
+        state = state.get("state_dict", state)
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"it holds {_kind(state)}, not tensors by name")
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
             raise ValueError(f"{key!r} in it is {_kind(value)}, not a named tensor")
-    return {key.removeprefix("module."): _shape(value.shape, value.is_floating_point()) for key, value in state.items()}
-
-
-def _shape(shape: list[int] | torch.Size, real: bool) -> torch.Tensor:
-    return torch.empty(tuple(shape), dtype=torch.float32 if real else torch.int64, device="meta")
+    return dict(state)
 
 
 def _kind(value: object) -> str:
@@ -82,6 +114,6 @@ def misfit(stored: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tens
 
 def check_size(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Refuse a file with fewer bytes than its tensors have numbers: few bytes repeated would fill the memory."""
-    numbers, size = sum(tensor.numel() for tensor in tensors.values()), path.stat().st_size
+    numbers, size = sum(tensor.numel() for tensor in tensors.values()), sum(f.stat().st_size for f in files_of(path))
     if numbers > size:
         raise ValueError(f"{path} is refused: it has {size} bytes for a model of {numbers} weights; fetch it again")

@@ -1,7 +1,9 @@
 """open_clip's models: CLIP, SigLIP, CoCa and custom text towers, from a checkpoint or a folder of one's own."""
 
 import copy
+import logging
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,9 +22,9 @@ from PIL import Image
 from torch.overrides import TorchFunctionMode
 
 from rscir_lib.encoders.base import PRECISIONS, check_texts, normalised, offline, one_of, try_out, versions
-from rscir_lib.encoders.checkpoints import check_size, misfit, read_tensors
+from rscir_lib.encoders.checkpoints import check_size, digest_of, misfit, read_tensors
 from rscir_lib.encoders.configs import check_number, read_config
-from rscir_lib.storage.digests import sha256_of_file
+from rscir_lib.encoders.hub import NAMES, weights_in
 
 WEIGHTS = "open_clip_model.safetensors"  # the names open_clip's "local-dir:" scheme looks for
 CONFIG = "open_clip_config.json"
@@ -125,13 +127,11 @@ def load_checkpoint(
     Raises:
         ValueError: For a file that holds anything but tensors, fits another model, or has another sha256.
     """
-    sha256, model_name = sha256_of_file(weights), models[architecture]
-    if expected_sha256 not in (None, sha256):
-        raise ValueError(f"{weights} has sha256 {sha256}, expected {expected_sha256}: fetch it again")
+    sha256, model_name = digest_of(weights, expected_sha256), models[architecture]
     config = open_clip.get_model_config(model_name)
-    _check_weights(weights, config, model_name, list(models))
-    options = {"pretrained": str(weights), "force_preprocess_cfg": dict(zip(("mean", "std"), stats, strict=True))}
-    return _load(name, architecture, device, precision, model_name, config, (weights, sha256), options)
+    tensors = _fitting_tensors(weights, config, model_name, models)
+    options = {"force_preprocess_cfg": dict(zip(("mean", "std"), stats, strict=True))}
+    return _load(name, architecture, device, precision, model_name, config, (weights, sha256), tensors, options)
 
 
 def load_folder(
@@ -141,16 +141,22 @@ def load_folder(
 
     A config that names a Hugging Face tokenizer needs its tokenizer.json in the folder too.
     """
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise FileNotFoundError(f"{weights} is missing: train it with `make demo-encoder` or `make adapt`, or fetch it")
-    config = read_openclip_config(folder / CONFIG)["model_cfg"]
+    weights = weights_in(folder)
+    if weights is None:
+        raise FileNotFoundError(f"{folder} has no weights beside its {CONFIG}: put one of {', '.join(NAMES)} there")
+    whole = read_openclip_config(folder / CONFIG)
+    config = whole["model_cfg"]
+    if "mean" not in whole.get("preprocess_cfg", {}):
+        warnings.warn(
+            f"{folder / CONFIG} has no preprocess_cfg with mean and std: pixels are normalised by OpenAI's; write "
+            "those that the model was trained with",
+            stacklevel=2,
+        )
     known = (known for known in open_clip.list_models() if open_clip.get_model_config(known) == config)
     own = next(known, "custom")  # the hub's folders repeat open_clip's own configs
     architecture = one_of((own,), architecture or own, f"architecture of {name}")
-    _check_weights(weights, config, CONFIG)
-    digested = weights, sha256_of_file(weights)
-    encoder = _load(name, architecture, device, precision, f"local-dir:{folder}", config, digested, {})
+    tensors, digested = _fitting_tensors(weights, config, CONFIG), (weights, digest_of(weights))
+    encoder = _load(name, architecture, device, precision, f"local-dir:{folder}", config, digested, tensors, {})
     try_out(encoder, folder / CONFIG)
     return encoder
 
@@ -163,11 +169,18 @@ def _load(
     model_name: str,
     config: dict,
     weights: tuple[Path, str],
+    tensors: dict[str, torch.Tensor],
     options: dict,
 ) -> OpenClipEncoder:
     torch.backends.cudnn.allow_tf32 = False  # or a GPU rounds a convolution's float32 to 10 bits
+    options |= {"precision": PRECISIONS[precision], "device": device, "load_weights": False}
     with offline():
-        model = open_clip.create_model(model_name, precision=PRECISIONS[precision], device=device, **options).eval()
+        logging.disable(logging.WARNING)  # it would say that no weights are loaded
+        try:
+            model = open_clip.create_model(model_name, **options).eval()
+        finally:
+            logging.disable(logging.NOTSET)
+        model.load_state_dict(tensors)
         tokenizer = _tokenizer(config["text_cfg"], weights[0].parent)
     preprocess = PreprocessCfg(**model.visual.preprocess_cfg)
     text = getattr(model, "text", model)
@@ -303,8 +316,10 @@ def _check_part(path: Path, place: str, part_name: str, part: Any) -> None:
                 raise ValueError(f"{path}: {inner} is {str(single)[:50]!r}; it is {kinds}")
 
 
-def _check_weights(path: Path, config: dict, model_name: str, others: list[str] | None = None) -> None:
-    """Refuse a file that holds code, or whose tensors differ from the model's in name, shape or kind."""
+def _fitting_tensors(
+    path: Path, config: dict, model_name: str, others: dict[str, str] | None = None
+) -> dict[str, torch.Tensor]:
+    """The tensors of a file that fits. Refuses one that holds code, or others in name, shape or kind of number."""
     tensors = read_tensors(path)
     try:
         problem = misfit(tensors, model_tensors(config))
@@ -312,8 +327,9 @@ def _check_weights(path: Path, config: dict, model_name: str, others: list[str] 
         raise ValueError(f"{path.parent / model_name}: {error}") from error.__cause__
     if problem is None:
         check_size(path, tensors)
-        return
-    likely = [o for o in others or () if misfit(tensors, model_tensors(open_clip.get_model_config(o))) is None]
+        return tensors
+    configs = {known: open_clip.get_model_config(model) for known, model in (others or {}).items()}
+    likely = [known for known, other in configs.items() if misfit(tensors, model_tensors(other)) is None]
     advice = f"it looks like {likely[0]}: pass architecture={likely[0]!r}" if likely else "it fits none that we know"
     raise ValueError(f"{path} does not fit {model_name}: {problem}; {advice}")
 

@@ -1,7 +1,9 @@
 """CLIP and SigLIP in Hugging Face's own format, from a local folder (the optional extra `transformers`)."""
 
+import string
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,15 @@ import torch
 from PIL import Image
 
 from rscir_lib.encoders.base import check_texts, normalised, offline, one_of, try_out, versions
-from rscir_lib.encoders.checkpoints import check_size, misfit, read_tensors
+from rscir_lib.encoders.checkpoints import check_size, digest_of, misfit, read_tensors
 from rscir_lib.encoders.configs import check_number, read_config
-from rscir_lib.storage.digests import sha256_of_file
 
 CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-FILES = (WEIGHTS, "preprocessor_config.json", "tokenizer.json")
+NEEDED = (  # one of each
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("preprocessor_config.json", "processor_config.json"),
+    ("tokenizer.json", "spiece.model"),
+)
 KINDS = ("clip", "siglip")  # model_type; both give image and text features by name
 
 
@@ -34,6 +38,7 @@ class TransformersEncoder:
     model: torch.nn.Module = field(repr=False)
     processor: Callable = field(repr=False)
     tokenizer: Callable = field(repr=False)
+    clean: Callable[[str], str] = field(default=str, repr=False)  # a text as training gave it to the tokenizer
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         """RGB image -> float32 (3, H, W)."""
@@ -55,7 +60,7 @@ class TransformersEncoder:
         texts = check_texts(texts, self._tokens, ends, self.context, self.name)
         features = []
         for start in range(0, len(texts), batch_size):
-            batch = texts[start : start + batch_size]
+            batch = [self.clean(text) for text in texts[start : start + batch_size]]
             tokens = self.tokenizer(batch, padding="max_length", max_length=self.context, return_tensors="pt")
             # SigLIP was trained without a mask: padding is part of what it reads
             keys = ("input_ids",) if self.architecture == "siglip" else ("input_ids", "attention_mask")
@@ -69,7 +74,12 @@ class TransformersEncoder:
         return [word for word in text.split() if unknown is not None and unknown in self._tokens(word)]
 
     def _tokens(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        return self.tokenizer(self.clean(text), add_special_tokens=False, verbose=False).input_ids
+
+
+def _canonical(text: str) -> str:
+    """SigLIP's texts: small letters, no punctuation, single spaces."""
+    return " ".join(text.lower().translate(str.maketrans("", "", string.punctuation)).split())
 
 
 def _features(output: object) -> np.ndarray:
@@ -93,21 +103,15 @@ def load_folder(
         raise ImportError(f'{folder} needs transformers: pip install -e ".[transformers]"') from error
     kind = one_of(KINDS, _read(folder / CONFIG).get("model_type"), f"model_type in {folder / CONFIG}")
     architecture = one_of((kind,), architecture or kind, f"architecture of {name}")
-    for file in FILES:
-        if not (folder / file).is_file():
-            raise FileNotFoundError(
-                f"{folder / file} is missing: save the model with save_pretrained, in one safetensors file"
-            )
-    processing = _read(folder / "preprocessor_config.json")
-    if (folder / "tokenizer_config.json").is_file():
-        _read(folder / "tokenizer_config.json")
+    weights, processing, gemma = _files(folder)
     local = {"local_files_only": True, "trust_remote_code": False}
     try:
         with offline():
-            _check_weights(folder, local)
+            config, tensors = _fitting(folder, weights, local)
             torch.backends.cudnn.allow_tf32 = False  # or a GPU rounds a convolution's float32 to 10 bits
-            options = local | {"use_safetensors": True, "dtype": getattr(torch, precision)}
-            model = transformers.AutoModel.from_pretrained(folder, **options).to(device).eval()
+            options = {"config": config, "state_dict": tensors, "dtype": getattr(torch, precision)}
+            family = {"clip": transformers.CLIPModel, "siglip": transformers.SiglipModel}[kind]
+            model = family.from_pretrained(None, **options).to(device).eval()
             processor = transformers.AutoImageProcessor.from_pretrained(folder, **local)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
     except Exception as error:  # transformers raises all kinds
@@ -117,8 +121,8 @@ def load_folder(
         "encoder": name,
         "architecture": architecture,
         "activation": str(getattr(model.config.vision_config, "hidden_act", "not recorded")),
-        "weights": WEIGHTS,
-        "weights_sha256": sha256_of_file(folder / WEIGHTS),
+        "weights": weights.name,
+        "weights_sha256": digest_of(weights),
         "image_size": str(processing.get("crop_size") or processing.get("size")),
         "mean": str(processing.get("image_mean")),
         "std": str(processing.get("image_std")),
@@ -128,24 +132,42 @@ def load_folder(
     }
     with torch.inference_mode():
         text = _features(model.get_text_features(input_ids=torch.zeros((1, context), dtype=torch.long, device=device)))
-    parts = model, processor, tokenizer
+    # the tokenizers of SigLIP's folders don't do it themselves: SigLIP 2 was trained on small letters, with Gemma's
+    clean = str if kind == "clip" else str.lower if gemma else _canonical
+    parts = model, processor, tokenizer, clean
     encoder = TransformersEncoder(name, architecture, text.shape[1], device, precision, provenance, context, *parts)
     try_out(encoder, folder / CONFIG)
     return encoder
 
 
-def _check_weights(folder: Path, local: dict[str, bool]) -> None:
-    """Raise ValueError unless the weights are those of the config's model, which is built without values."""
+def _files(folder: Path) -> tuple[Path, dict[str, Any], bool]:
+    """The file of weights, the config of the image processor, and whether the tokenizer is Gemma's."""
+    files = [next((folder / name for name in names if (folder / name).is_file()), None) for names in NEEDED]
+    for file, names in zip(files, NEEDED, strict=True):
+        if file is None:
+            raise FileNotFoundError(f"{folder / names[0]} is missing: save the model with save_pretrained, or fetch it")
+    weights, processing, tokenizer = files
+    if tokenizer.name == "spiece.model" and find_spec("sentencepiece") is None:
+        raise ImportError(f"{folder} has a tokenizer that sentencepiece reads: pip install sentencepiece")
+    processor, config = _read(processing), folder / "tokenizer_config.json"
+    gemma = config.is_file() and "Gemma" in str(_read(config).get("tokenizer_class"))
+    return weights, processor.get("image_processor", processor), gemma  # transformers 5 writes all processors as one
+
+
+def _fitting(folder: Path, weights: Path, local: dict[str, bool]) -> tuple[Any, dict[str, torch.Tensor]]:
+    """The config, and the weights, which are those of its model. Raises ValueError for others."""
     import transformers
 
+    config = transformers.AutoConfig.from_pretrained(folder, **local)
     with torch.device("meta"):
-        expected = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(folder, **local))
+        expected = transformers.AutoModel.from_config(config)
     # positions were saved by older versions, and are no weights
-    tensors = {k: tensor for k, tensor in read_tensors(folder / WEIGHTS).items() if not k.endswith(".position_ids")}
+    tensors = {key: tensor for key, tensor in read_tensors(weights).items() if not key.endswith(".position_ids")}
     problem = misfit(tensors, expected.state_dict())
     if problem:
-        raise ValueError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {problem}")
-    check_size(folder / WEIGHTS, tensors)
+        raise ValueError(f"{weights} does not fit {folder / CONFIG}: {problem}")
+    check_size(weights, tensors)
+    return config, tensors
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -134,7 +134,9 @@ def test_few_bytes_do_not_fill_the_memory(tmp_path):
 
 
 def test_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"RemoteCLIP-ViT-L-14.pt is missing: run `make fetch`"):
+    with pytest.raises(
+        FileNotFoundError, match=r"RemoteCLIP-ViT-L-14.pt is missing: run `rscir fetch --only remoteclip --arch"
+    ):
         load_encoder("remoteclip", models_root=tmp_path)
 
 
