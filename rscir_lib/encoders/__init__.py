@@ -5,7 +5,7 @@ One's own is an object with the attributes of `Encoder` and a line `ENCODERS["mi
 
 from rscir_lib.encoders.base import Encoder, unknown_words
 from rscir_lib.encoders.openclip import CONFIG, WEIGHTS, compile_tower
-from rscir_lib.encoders.registry import DEMO_FOLDER, ENCODERS, FOLDERS, Entry, load_encoder
+from rscir_lib.encoders.registry import DEMO_FOLDER, ENCODERS, FOLDERS, Entry, load_encoder, provide
 
 __all__ = [
     "CONFIG",
@@ -17,5 +17,6 @@ __all__ = [
     "Entry",
     "compile_tower",
     "load_encoder",
+    "provide",
     "unknown_words",
 ]

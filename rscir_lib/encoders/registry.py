@@ -177,3 +177,18 @@ def load_folder(name: str, architecture: str | None, device: torch.device, preci
             return load(name, architecture, device, precision, folder)
     known, configs = ", ".join(ENCODERS), " or ".join(FOLDERS)
     raise ValueError(f"unknown encoder {str(folder)!r}: one of {known}, or a folder with {configs}")
+
+
+def provide(name: str, architecture: str = "", models_root: Path | None = None) -> None:
+    """Fetch the weights of an encoder that a person named, and say so, unless they are on this machine.
+
+    Of commands; loading asks nobody. Nothing is done for folders, files and the bundled encoder.
+    """
+    entry = ENCODERS.get(name)
+    if isinstance(entry, Entry):
+        architecture = architecture or entry.default
+        if models_root and (models_root / entry.file.format(architecture=architecture)).is_file():
+            return
+    published = None if Path(name).expanduser().exists() else hub.published_as(name, architecture or None)
+    if published and hub.find(published) is None:
+        hub.fetch(published)

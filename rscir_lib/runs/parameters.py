@@ -44,8 +44,9 @@ def _registered(name: str) -> str:
 def _encoder(name: Any) -> str:
     if name != "demo" and not (isinstance(name, str) and name and from_root(name).is_dir()):
         from rscir_lib.encoders import ENCODERS
+        from rscir_lib.encoders.hub import published_as
 
-        if name not in tuple(ENCODERS):
+        if name not in tuple(ENCODERS) and not (isinstance(name, str) and published_as(name)):
             raise ValueError(f"one of {', '.join(ENCODERS)}, or the folder of an encoder")
     return name
 
@@ -119,7 +120,7 @@ class RunConfig(BaseModel):
         else:
             from rscir_lib.encoders import ENCODERS
 
-            known = getattr(ENCODERS[self.ENCODER], "models", [self.ARCHITECTURE])  # else its loader knows
+            known = getattr(ENCODERS.get(self.ENCODER), "models", [self.ARCHITECTURE])  # else its loader knows
             if self.ARCHITECTURE in known:
                 return self
             expected = f"one of {', '.join(known)}, which {self.ENCODER} comes in"

@@ -28,10 +28,12 @@ def dataset_root(DATASET_ROOT: str = "") -> Path:
 
 
 def encoder_folder(ENCODER: str, start: Path = ROOT) -> Path | None:
-    """The folder that an ENCODER means, relative to `start`; None for "demo" and the other names of the registry."""
+    """The folder that an ENCODER means, relative to `start`; None for "demo" and whatever else is published by a name."""
     folder = (start / Path(ENCODER).expanduser()).resolve()
     if "/" in ENCODER:
-        return folder
+        from rscir_lib.encoders.hub import published_as
+
+        return None if not folder.exists() and published_as(ENCODER) else folder
     if ENCODER in ("", "demo") or not folder.is_dir():
         return None
     from rscir_lib.encoders import ENCODERS

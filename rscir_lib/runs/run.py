@@ -62,15 +62,19 @@ class Run:
         print(f"{left_out} of {len(self.whole_archive)} images can't be read and are left out; notebook 02 lists them")
         return self.whole_archive.subset(kept)
 
+    @property
+    def models(self) -> Path:
+        """Where weights are looked for before the person's home of them."""
+        return from_root(self.config.MODELS_ROOT) or self.root / "models"
+
     @cached_property
     def encoder(self) -> "Encoder":
         """The encoder, loaded."""
         from rscir_lib.encoders import load_encoder
 
         name, architecture = self.config.ENCODER, self.config.ARCHITECTURE
-        models = from_root(self.config.MODELS_ROOT) or self.root / "models"
         device, precision = self.config.DEVICE, self.config.PRECISION
-        return load_encoder(encoder_folder(name) or name, architecture, device, precision, models)
+        return load_encoder(encoder_folder(name) or name, architecture, device, precision, self.models)
 
     @cached_property
     def store(self) -> Path:

@@ -277,3 +277,30 @@ def test_open_clips_tag(world, tmp_path):
     preprocess = open_clip.image_transform(32, is_train=False, mean=(0.5,) * 3, std=(0.5,) * 3)
     equal(encoder, model, preprocess, open_clip.SimpleTokenizer(context_length=8))
     assert encoder.provenance["encoder"] == tag
+
+
+def test_from_photographs_to_an_explorer_in_one_command(world, tmp_path, capsys):
+    """The weights are said and fetched, once; the second start asks nobody."""
+    from rscir_lib.apps.explorer.opening import open_explorer
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(3):
+        picture().save(pictures / f"{number}.png")
+    made = tmp_path / "made"
+    made.mkdir()
+    model = open_clip.create_model("ViT-B-32-quickgelu")
+    save_file(model.state_dict(), made / WEIGHTS)
+    (made / CONFIG).write_text(json.dumps({"model_cfg": MODELS["ViT-B-32-quickgelu"]}))
+    world.hub["timm/vit_base_patch32_clip_224.openai", "model"] = files_in(made)
+    given = {"DATASET_ROOT": str(pictures), "ENCODER": "clip-openai", "OUTPUT_ROOT": str(tmp_path / "runs")}
+    open_explorer(given)
+    assert (
+        "from https://huggingface.co/timm/vit_base_patch32_clip_224.openai (licence: mit) to" in capsys.readouterr().out
+    )
+    without_network(lambda: open_explorer(given))
+    open_explorer(given | {"ENCODER": "demo"})
+    assert "KNOWS DRAWN SCENES ALONE: for photographs add ENCODER=clip-openai" in capsys.readouterr().out
+    world.hub["owner/name", "model"] = files_in(made)
+    with pytest.warns(UserWarning, match="has no preprocess_cfg"):
+        open_explorer(given | {"ENCODER": "hf-hub:owner/name"})

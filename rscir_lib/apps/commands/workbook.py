@@ -252,6 +252,12 @@ def run_plan(
 ) -> None:
     """Runs the notebooks of a plan in order, with times and memory, and prints some of their tables, by name without
     ending; stops at the first failure, which it raises."""
+    given = next(iter(plan.values()))
+    place = from_root(given.get("MODELS_ROOT", "")) or dataset_root(given.get("DATASET_ROOT", "")) / "models"
+    if given.get("ENCODER", "demo") != "demo":
+        from rscir_lib.encoders import provide
+
+        provide(given["ENCODER"], given.get("ARCHITECTURE", ""), place)
     for number, (notebook, parameters) in enumerate(plan.items(), 1):
         print(f"[{number}/{len(plan)}] {notebook.stem} ...", flush=True)
         seconds, mib, outcome = measured(run_notebook, notebook, parameters, timeout, force)

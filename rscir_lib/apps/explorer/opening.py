@@ -6,6 +6,7 @@ import webbrowser
 
 from rscir_lib.apps.explorer.session import Explorer
 from rscir_lib.benchmarks.synthcom import draw_synthcom
+from rscir_lib.encoders import provide
 from rscir_lib.features import extract_features
 from rscir_lib.runs import Run, open_run
 
@@ -20,6 +21,9 @@ def prepared(run: Run) -> Run:
     if not run.config.DATASET_ROOT and not run.root.exists():
         print("drawing the bundled benchmark, once ...", flush=True)
         draw_synthcom(run.root)
+    if run.config.ENCODER == "demo" and run.config.DATASET_ROOT:
+        print("THE BUNDLED ENCODER KNOWS DRAWN SCENES ALONE: for photographs add ENCODER=clip-openai", flush=True)
+    provide(run.config.ENCODER, run.config.ARCHITECTURE, run.models)
     if not run.config.FEATURES:
         extract_features(run.whole_archive, run.encoder, run.store)
     return run
