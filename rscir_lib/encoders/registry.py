@@ -163,8 +163,9 @@ def load_encoder(
     if path.is_file():
         models = open_clip.list_models()
         model = one_of(models, architecture or "", f"architecture of {path}, the name of its model in open_clip")
+        encoder = openclip.load_checkpoint(path.stem, model, place, precision, {model: model}, path)
         warnings.warn(f"{path}: pixels are normalised by OpenAI's mean and std, its file says none", stacklevel=2)
-        return openclip.load_checkpoint(path.stem, model, place, precision, {model: model}, path)
+        return encoder
     if not any((path / config).is_file() for config in FOLDERS) and hub.published_as(str(name)):
         return _from_hub(str(name), None, place, precision, path)
     return load_folder(path.resolve().name, architecture or None, place, precision, path)
