@@ -30,20 +30,19 @@ def cost(
     """Fits each method to the archive, then asks it one query at a time; a query's own text is encoded beforehand.
 
     Returns:
-        A row per method: "fit s"; "ms a query", the least of the `asked` queries, since other processes can only add to
-        it; and "MiB a query", the most memory it took, in pages, NaN where the system isn't Linux.
+        A row per method: "fit s"; "ms a query", of the quickest of `asked` queries, since other processes only add to
+        it; "MiB a query", the most memory that one took, NaN where the system isn't Linux.
     """
     gallery = InMemory(features.aligned(benchmark.archive))
     inside = benchmark.queries[benchmark.queries["position"] >= 0]
     queries = inside.sample(min(asked, len(inside)), random_state=seed)
     questions = compose(replace(benchmark, queries=queries), gallery, encode_texts)
-    singles = [questions.take(np.array([number])) for number in range(len(questions))]
-    lines = {}
+    singles, lines = [questions.take(np.array([number])) for number in range(len(questions))], {}
     for method in map(get_method, methods):
         start = time.perf_counter()
         scorer = method.fit(gallery, encode_texts)
         fitted, took = time.perf_counter() - start, []
-        scorer(questions.take(np.array([0])), lam)  # what is only done once
+        scorer(singles[0], lam)  # what is only done once
         before = _peak_memory(start=True)
         for single in singles:
             start = time.perf_counter()

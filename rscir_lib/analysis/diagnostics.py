@@ -9,7 +9,7 @@ import pandas as pd
 from rscir_lib.analysis.significance import paired
 from rscir_lib.benchmarks.base import Benchmark
 
-# of an answer: the first of these that holds, but for "relevant", which always wins
+# of an answer: "relevant" where it is; else the first of the others that holds
 KINDS = ("relevant", "the query image", "right class, wrong value", "right value, wrong class", "unlabelled", "other")
 # other forms of a query's text, from its value and its class
 WORDINGS = {
@@ -32,22 +32,18 @@ def shortcut_audit(
 
     Args:
         image, text, mixed: Rows of one method each, over the same queries.
-        solved: A query is solved where its AP is at least this.
+        solved: The AP from which a query counts as solved.
 
     Returns:
-        Per attribute and for Avg, their mean: the share of queries that either modality solves alone, text alone, image
-        alone, only the mix ("needs both"), or nobody ("unsolved"), and the gain of the mix over the *better* single
-        modality, in points of mAP. And the label of each query.
+        Per attribute and for Avg, their mean: the share of queries that either modality solves alone, only the text,
+        only the image, only the mix ("needs both"), or none ("unsolved"); and the gain of the mix over the better
+        single modality, in points of mAP. And the label of each query.
     """
     paired(image, mixed), paired(text, mixed)
     by_image, by_text, by_mix = (part["AP"] >= solved for part in (image, text, mixed))
-    label = pd.Series("unsolved", mixed.index, name="label")
-    label[by_mix] = "needs both"
-    label[by_image] = "image alone"
-    label[by_text] = "text alone"
-    label[by_image & by_text] = "either alone"
-    names = ["either alone", "text alone", "image alone", "needs both", "unsolved"]
-    attribute = mixed["attribute"]
+    names, attribute = ["either alone", "text alone", "image alone", "needs both", "unsolved"], mixed["attribute"]
+    label = np.select([by_image & by_text, by_text, by_image, by_mix], names[:4], names[4])
+    label = pd.Series(label, mixed.index, name="label")
     shares = pd.crosstab(attribute, label, normalize="index").reindex(columns=names, fill_value=0.0)
     by_image, by_text, by_mix = (100 * part["AP"].groupby(attribute).mean() for part in (image, text, mixed))
     shares["gain"] = by_mix - np.maximum(by_image, by_text)
@@ -56,31 +52,29 @@ def shortcut_audit(
 
 
 def failure_kinds(benchmark: Benchmark, lists: np.ndarray) -> pd.DataFrame:
-    """The first k answers by kind, as shares of them: a row per attribute, and Avg; columns `KINDS`.
+    """What the first k answers are: shares of the `KINDS` (columns), a row per attribute, and Avg.
 
-    Class and value are those of the attribute's labels, and a class is the query's group where classes were merged.
-    *unlabelled* is an image of the query's class that nobody labelled for this attribute, *other* one of another class
+    Class and value are those of the attribute's labels; where classes were merged, a class is the query's group.
+    *unlabelled* is an image of the query's class without a label of this attribute, *other* one of another class
     without the value. `lists` are the (Q, k) archive positions of `top_lists`, -1 for none.
     """
     queries, labels = benchmark.queries.reset_index(drop=True), benchmark.labels
     classes = np.array(benchmark.archive.classes, dtype=object)
-    code = {kind: i for i, kind in enumerate(KINDS)}
-    counts = {attribute: np.zeros(len(KINDS)) for attribute in queries["attribute"].unique()}
+    table = pd.DataFrame(0.0, queries["attribute"].unique(), list(KINDS))
     alike = queries.groupby(["attribute", "group", "text", "target"]).groups
     for (attribute, group, text, target), rows in alike.items():
         labelled = labels[labels["attribute"] == attribute]
         own = labelled.loc[labelled["group"] == group, "position"]
-        kind = np.full(len(classes), code["other"])
-        kind[np.isin(classes, classes[own])] = code["unlabelled"]
-        kind[labelled.loc[labelled["value"] == text, "position"]] = code["right value, wrong class"]
-        kind[own] = code["right class, wrong value"]
-        kind[benchmark.targets[target]] = code["relevant"]
+        kind = np.full(len(classes), "other", dtype=object)
+        kind[np.isin(classes, classes[own])] = "unlabelled"
+        kind[labelled.loc[labelled["value"] == text, "position"]] = "right value, wrong class"
+        kind[own] = "right class, wrong value"
+        kind[benchmark.targets[target]] = "relevant"
         answers = lists[rows]
         kinds = kind[answers]
         itself = answers == queries.loc[rows, "position"].to_numpy()[:, None]
-        kinds[itself & (kinds != code["relevant"])] = code["the query image"]
-        counts[attribute] += np.bincount(kinds[answers >= 0], minlength=len(KINDS))
-    table = pd.DataFrame(counts, list(KINDS)).T
+        kinds[itself & (kinds != "relevant")] = "the query image"
+        table.loc[attribute] += pd.Series(kinds[answers >= 0]).value_counts().reindex(KINDS, fill_value=0)
     return _with_avg(table.div(table.sum(axis=1), axis=0))
 
 
@@ -89,29 +83,23 @@ def judged_share(benchmark: Benchmark, lists: np.ndarray) -> pd.Series:
 
     `lists` are the (Q, k) archive positions of `top_lists`, -1 for none.
     """
-    attribute, shares = benchmark.queries["attribute"].to_numpy(), {}
-    for name in dict.fromkeys(attribute):
-        judged = np.zeros(len(benchmark.archive), bool)
-        judged[benchmark.labels.loc[benchmark.labels["attribute"] == name, "position"]] = True
-        answers = lists[attribute == name]
-        shares[name] = judged[answers[answers >= 0]].mean()
+    labels, shares = benchmark.labels, {}
+    for name, part in benchmark.queries.reset_index(drop=True).groupby("attribute", sort=False):
+        answers = lists[part.index]
+        shares[name] = np.isin(answers[answers >= 0], labels.loc[labels["attribute"] == name, "position"]).mean()
     return pd.Series(shares | {"Avg": np.mean(list(shares.values()))}, name="judged").rename_axis("attribute")
 
 
 def judged_alone(benchmark: Benchmark) -> Benchmark:
     """The same queries on condensed lists: an image without a label of the query's attribute is unknown, not negative.
 
-    `evaluate` then gives the condensed-list AP (Sakai 2007), an upper bound where the protocol's is a lower one.
-
-    Raises:
-        ValueError: The benchmark has unknown images already, or no labels that say who was judged.
+    `evaluate` then gives the condensed-list AP (Sakai 2007), an upper bound where the protocol's is a lower one. Raises
+    ValueError where the benchmark has unknown images already, or no labels.
     """
     if benchmark.unknowns:
-        raise ValueError(f"{benchmark.protocol}: this benchmark tells unknown from negative already")
+        raise ValueError(f"{benchmark.protocol}: this benchmark tells unknown images from negative ones already")
     if benchmark.labels.empty:
-        raise ValueError(
-            f"{benchmark.protocol}: this benchmark has answers and no labels: nothing tells who was judged"
-        )
+        raise ValueError(f"{benchmark.protocol}: this benchmark has no labels that say which images were judged")
     attributes, labels = list(benchmark.queries["attribute"].unique()), benchmark.labels
     everything = np.arange(len(benchmark.archive))
     unlabelled = [np.setdiff1d(everything, labels.loc[labels["attribute"] == a, "position"]) for a in attributes]
@@ -126,9 +114,9 @@ def precision_ceiling(benchmark: Benchmark, cutoffs: Sequence[int] = (5, 10, 15,
 
 
 def wordings(benchmark: Benchmark, synonyms: Mapping[str, str] | None = None) -> dict[str, Benchmark]:
-    """The same questions in other words, by the name of their form: `WORDINGS`, and "synonym".
+    """The same queries in other words, by the name of the wording: `WORDINGS`, and "synonym".
 
-    `synonyms` has another word for some values; without any of these the form is left out.
+    `synonyms` maps values to other words for them; "synonym" is left out where no query asks for any of these values.
     """
     queries = benchmark.queries
     texts = {

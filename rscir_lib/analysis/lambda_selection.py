@@ -16,14 +16,14 @@ def folds(benchmark: Benchmark, by: str = "", seed: int = 0) -> pd.Series:
     `by` is "attribute", "group" (class), or "half" of the query images, drawn at random; "" is the attribute where
     there are several, else the half.
     """
-    by = by or ("attribute" if benchmark.queries["attribute"].nunique() > 1 else "half")
-    if by in ("attribute", "group"):
-        return benchmark.queries[by]
-    if by != "half":
+    queries = benchmark.queries
+    by = by or ("attribute" if queries["attribute"].nunique() > 1 else "half")
+    if by not in ("attribute", "group", "half"):
         raise ValueError(f"by {by!r} is unknown; choose attribute, group or half")
-    images = benchmark.queries["image"].drop_duplicates().sample(frac=1, random_state=seed)
-    half = pd.Series(np.arange(len(images)) % 2, images.to_numpy())
-    return benchmark.queries["image"].map(half)
+    if by != "half":
+        return queries[by]
+    images = queries["image"].drop_duplicates().sample(frac=1, random_state=seed)
+    return queries["image"].map(pd.Series(np.arange(len(images)) % 2, images.to_numpy()))
 
 
 def choose_lambda(rows: pd.DataFrame, method: str, folds: pd.Series) -> tuple[pd.DataFrame, pd.Series]:
@@ -33,7 +33,7 @@ def choose_lambda(rows: pd.DataFrame, method: str, folds: pd.Series) -> tuple[pd
         The rows, one per query, in the order of `rows`; and the lambda of each fold, NaN for a method without one.
 
     Raises:
-        ValueError: All queries are in one fold, so that there is nothing else to choose on.
+        ValueError: All queries are in one fold, which leaves none to choose lambda on.
     """
     rows = rows[rows["method"] == method]
     fold = folds.reindex(rows.index)
@@ -61,12 +61,11 @@ def summarize_chosen(chosen: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def one_lambda(rows: pd.DataFrame, lam: float) -> dict[str, pd.DataFrame]:
-    """One row per query for each method, by name: all it has where a lambda was chosen, else the nearest to `lam`."""
+    """One row per query for each method, by name; where a method has several lambdas, those of the nearest to `lam`."""
     parts = {}
     for name, part in rows.groupby("method", sort=False):
         if part.index.duplicated().any():
-            nearest = part["lambda"].iloc[(part["lambda"] - lam).abs().argmin()]
-            part = rows_of(part, name, nearest)
+            part = rows_of(part, name, part["lambda"].iloc[(part["lambda"] - lam).abs().argmin()])
         parts[name] = part
     return parts
 
@@ -77,11 +76,11 @@ def lambdas_in_words(lambdas: Iterable[float]) -> str:
 
 
 def balanced_lambda(feats: np.ndarray, text_feats: np.ndarray, method: str, sample: int = 1000, seed: int = 0) -> float:
-    """The lambda at which image and text weigh the same, from the archive alone, without labels.
+    """The lambda at which image and text vary the mixed score equally, from the archive alone, without labels.
 
-    Each modality weighs its coefficient times the spread of its scale. Phi and z-scores have one spread for both, which
-    gives 0.5. For `linear` it is s_v / (s_v + s_t), with the mean standard deviations of the similarities of the
-    archive's features (N, d) to a `sample` of themselves and to the texts' features (T, d), all of unit length.
+    Phi and z-scores give both similarities the same spread: 0.5. For `linear` it is s_v / (s_v + s_t), the mean
+    standard deviations of the similarities of the archive's features (N, d) to a `sample` of themselves and to the
+    texts' features (T, d), all of unit length.
     """
     if method != "linear":
         return 0.5
@@ -94,17 +93,16 @@ def balanced_lambda(feats: np.ndarray, text_feats: np.ndarray, method: str, samp
 def lambda_choices(
     rows: pd.DataFrame, benchmark: Benchmark, method: str, without_labels: float, seed: int = 0, samples: int = 2000
 ) -> pd.DataFrame:
-    """The mAP of `method` by how its lambda was chosen, a row per way, with the 95 % interval of Avg.
+    """The mAP of `method` by how its lambda was chosen, a row for each way, with the 95 % interval of Avg.
 
-    The ways are: the best of each query, which nobody can know (the ceiling); the best on the very queries that are
-    judged, which flatters; chosen on other halves, classes and attributes; and `without_labels`, or the nearest to it
-    in `rows`. `samples` are those of the bootstrap.
+    The ways: the best lambda of each query, which nobody can know (the ceiling); the best on the queries that are
+    judged, which flatters; the best on the other half, classes and attributes; and the lambda `without_labels`, or the
+    nearest to it in `rows`. `samples` is the number of resamples behind an interval.
     """
     own = rows[rows["method"] == method]
-    lambdas = own["lambda"].unique()
     ceiling = own.sort_values("AP", kind="stable").groupby(level=0).tail(1).loc[own.index.unique()]
     best = summarize(own).loc[method]["Avg"].idxmax()
-    near = lambdas[np.abs(lambdas - without_labels).argmin()]
+    near = own["lambda"].iloc[(own["lambda"] - without_labels).abs().argmin()]
     ways = {
         "each query's best (ceiling)": (ceiling, "any"),
         "best on these queries (flatters)": (rows_of(rows, method, best), f"{best:g}"),
@@ -117,5 +115,5 @@ def lambda_choices(
     ways["without labels"] = (rows_of(rows, method, near), f"{near:g}")
     table = summarize_chosen({name: part for name, (part, _) in ways.items()})
     ends = {name: bootstrap_mean(part, samples=samples, seed=seed) for name, (part, _) in ways.items()}
-    words = {"lambda": [lam for _, lam in ways.values()]}
-    return table.join(pd.DataFrame(ends).T[["low", "high"]]).assign(**words).rename_axis("chosen")
+    table["lambda"] = [lam for _, lam in ways.values()]
+    return table.join(pd.DataFrame(ends).T[["low", "high"]]).rename_axis("chosen")

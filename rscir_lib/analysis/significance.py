@@ -11,17 +11,13 @@ import pandas as pd
 
 from rscir_lib.evaluation import summarize
 
+ENDS = [0.025, 0.975]  # quantiles: of a 95 % interval
 OVER = ("images", "texts", "both")  # what a bootstrap can resample
-# Sign vectors of the randomisation test that are held at once: 500 times the number of query images, as float64.
-SWAPS_AT_A_TIME = 500
+SWAPS_AT_A_TIME = 500  # of the randomisation test: 500 float64 for each query image; more only take more memory
 
 
 def rows_of(rows: pd.DataFrame, method: str, lam: float | None = None) -> pd.DataFrame:
-    """The rows of one method, and of one lambda where it has several.
-
-    Raises:
-        ValueError: There is not one row per query.
-    """
+    """The rows of one method, and of one lambda where it has several. Raises ValueError unless that is one a query."""
     part = rows[rows["method"] == method]
     if lam is not None:
         part = part[np.isclose(part["lambda"], lam)]
@@ -44,32 +40,29 @@ def bootstrap_difference(
 ) -> pd.Series:
     """Avg mAP of `a` minus that of `b`, with the 95 % interval of a paired bootstrap.
 
-    Within each attribute a resample draws query images with all their texts, texts with all their images, or both; then
-    a query counts as often as its image times its text was drawn (Owen 2007, the pigeonhole bootstrap, which is
-    conservative).
+    Within each attribute a resample draws query images with all their texts, texts with all their images, or both; with
+    both, a query counts as often as its image was drawn times how often its text was (the pigeonhole bootstrap of Owen
+    2007, which is conservative).
 
     Args:
         a, b: Rows of one method and lambda each, over the same queries.
         over: "images" (would other pictures say the same?), "texts" (would other words?) or "both".
-        samples, seed: How many resamples are drawn, and from which random stream.
+        samples, seed: The number of resamples, and the seed that draws them.
 
     Returns:
-        difference, low, high, in points. Where an attribute has a single image (or text) to draw from, low and high are
-        NaN: one case has no interval, not one of width zero.
-
-    Raises:
-        ValueError: The queries differ, or `over` is unknown.
+        difference, low, high, in points. With a single image (or text) to draw from in an attribute, low and high are
+        NaN: one case has no interval.
     """
     if over not in OVER:
         raise ValueError(f"over {over!r} is unknown; choose {', '.join(OVER)}")
     table = paired(a, b)
     mean = float(table.groupby("attribute", sort=False)["difference"].mean().mean())
-    low, high = _interval(np.mean(list(_resampled(table, over, samples, seed).values()), axis=0))
+    low, high = _resampled(table, over, samples, seed)["Avg"].quantile(ENDS)
     return pd.Series({"difference": mean, "low": low, "high": high})
 
 
-def _resampled(table: pd.DataFrame, over: str, samples: int, seed: int) -> dict[str, np.ndarray]:
-    """By attribute, means (samples,) of `difference` in resamples; all NaN where there is one case to draw."""
+def _resampled(table: pd.DataFrame, over: str, samples: int, seed: int) -> pd.DataFrame:
+    """Means of `difference` by attribute, and Avg, a row per resample; all NaN where there is one case to draw."""
     rng, means = np.random.default_rng(seed), {}
     for attribute, part in table.groupby("attribute", sort=False):
         cells = part.pivot_table(index="image", columns="text", values="difference", aggfunc=["sum", "size"])
@@ -84,14 +77,7 @@ def _resampled(table: pd.DataFrame, over: str, samples: int, seed: int) -> dict[
         # a resample can hold no query, where no query has both its image and its text drawn
         usable = np.zeros_like(size, bool) if single else size > 0
         means[attribute] = np.divide(total, size, out=np.full(samples, np.nan), where=usable)
-    return means
-
-
-def _interval(means: np.ndarray) -> tuple[float, float]:
-    """The 2.5 and 97.5 % quantiles of the numbers among `means`; NaN where there is none."""
-    means = means[~np.isnan(means)]
-    low, high = np.percentile(means, [2.5, 97.5]) if len(means) else (np.nan, np.nan)
-    return float(low), float(high)
+    return pd.DataFrame(means).assign(Avg=np.mean(list(means.values()), axis=0))
 
 
 def bootstrap_mean(rows: pd.DataFrame, over: str = "both", samples: int = 2000, seed: int = 0) -> pd.Series:
@@ -99,26 +85,17 @@ def bootstrap_mean(rows: pd.DataFrame, over: str = "both", samples: int = 2000, 
     return bootstrap_difference(rows, rows.assign(AP=0.0), over, samples, seed).rename({"difference": "Avg"})
 
 
-def intervals(rows: pd.DataFrame, over: str = "both", samples: int = 1000, seed: int = 0) -> pd.DataFrame:
+def intervals(rows: pd.DataFrame, samples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """The 95 % interval of every cell of `summarize(rows)`: tables of its shape under the keys "low" and "high"."""
-    table = summarize(rows)
-    low, high = table.copy(), table.copy()
-    for row, (_, part) in enumerate(rows.groupby(["method", "lambda"], dropna=False, sort=False)):
-        resampled = _resampled(paired(part, part.assign(AP=0.0)), over, samples, seed)
-        means = {name.capitalize(): values for name, values in resampled.items()}
-        for name, values in (means | {"Avg": np.mean(list(means.values()), axis=0)}).items():
-            cell = row, table.columns.get_loc(name)
-            low.iloc[cell], high.iloc[cell] = _interval(values)
-    return pd.concat({"low": low, "high": high})
+    table, parts = summarize(rows), rows.groupby(["method", "lambda"], dropna=False, sort=False)
+    tables = [_resampled(paired(part, part.assign(AP=0.0)), "both", samples, seed) for _, part in parts]
+    ends = (pd.DataFrame([means.quantile(end) for means in tables]).rename(columns=str.capitalize) for end in ENDS)
+    return pd.concat([end[table.columns].set_axis(table.index) for end in ends], keys=["low", "high"])
 
 
-def against_average(rows: pd.DataFrame, method: str = "weicom", lam: float | None = None) -> pd.DataFrame:
-    """A method minus Text & Image, in points of Avg, with the intervals over images, texts and both as rows.
-
-    Without `lam` it is the method's best in `rows`; the table has it as a column.
-    """
-    if lam is None:
-        lam = summarize(rows).loc[method]["Avg"].idxmax()
+def against_average(rows: pd.DataFrame, method: str = "weicom") -> pd.DataFrame:
+    """A method at its best `lambda` in `rows` minus Text & Image, in points of Avg: a row per part of `OVER`."""
+    lam = summarize(rows).loc[method]["Avg"].idxmax()
     a, b = rows_of(rows, method, lam), rows_of(rows, "average")
     differences = {over: bootstrap_difference(a, b, over) for over in OVER}
     return pd.DataFrame(differences).T.assign(**{"lambda": lam}).rename_axis("resampled")
@@ -127,9 +104,9 @@ def against_average(rows: pd.DataFrame, method: str = "weicom", lam: float | Non
 def randomisation_test(a: pd.DataFrame, b: pd.DataFrame, samples: int = 10_000, seed: int = 0) -> float:
     """Two-sided p-value of `a` and `b` having the same Avg mAP: the paired randomisation test (Smucker et al. 2007).
 
-    If both methods were alike, each query image might as well have swapped their scores, for all its texts at once,
-    since those are not independent. The p-value is the share of such swaps that differ at least as much, with the
-    observed difference counted in.
+    If the methods were alike, exchanging their scores for any query image would change nothing systematically. (All
+    texts of an image are exchanged at once, since they are not independent.) The p-value is the share of random
+    exchanges whose difference is at least the observed one, which counts as one of them.
     """
     table, rng = paired(a, b), np.random.default_rng(seed)
     weight = 1 / table.groupby("attribute")["difference"].transform("size")  # every attribute counts the same
@@ -147,44 +124,41 @@ def holm(p_values: Mapping[str, float]) -> pd.Series:
     return (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1).reindex(list(p_values))
 
 
-def compare_methods(
-    chosen: Mapping[str, pd.DataFrame], against: str, over: str = "both", samples: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+def compare_methods(chosen: Mapping[str, pd.DataFrame], against: str, seed: int = 0) -> pd.DataFrame:
     """Each method minus `against`: points of Avg, 95 % interval, p-value after Holm, and whether it is below 0.05.
 
     `chosen` has rows of one method each by name, over the same queries.
     """
     others = [name for name in chosen if name != against]
-    differences = {name: bootstrap_difference(chosen[name], chosen[against], over, samples, seed) for name in others}
+    differences = {name: bootstrap_difference(chosen[name], chosen[against], seed=seed) for name in others}
     p = holm({name: randomisation_test(chosen[name], chosen[against], seed=seed) for name in others})
     return pd.DataFrame(differences).T.assign(p=p, significant=p < 0.05)
 
 
-def compare_runs(runs: Mapping[str, pd.DataFrame], over: str = "both", samples: int = 2000) -> pd.DataFrame:
+def compare_runs(runs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Every run minus every run before it with the same queries: points of Avg, 95 % interval, p-value after Holm.
 
-    `runs` has rows of one method each by name. Queries are the same where attribute, image and text are. The index of
-    the table is (run, less), the second being the one that is subtracted.
+    `runs` has rows of one method each by name; queries are the same where attribute, image and text are. The index is
+    (run, less): the second is subtracted from the first.
     """
     keys = ["attribute", "image", "text"]
-    tables = {
-        name: rows.set_index(keys, drop=False).rename_axis([None] * 3).sort_index() for name, rows in runs.items()
-    }
+    tables = {name: rows.set_index(keys, drop=False).rename_axis([None] * 3) for name, rows in runs.items()}
+    tables = {name: table.sort_index() for name, table in tables.items()}
     pairs = [(b, a) for a, b in itertools.combinations(tables, 2) if tables[a].index.equals(tables[b].index)]
-    differences = [bootstrap_difference(tables[b], tables[a], over, samples) for b, a in pairs]
+    differences = [bootstrap_difference(tables[b], tables[a]) for b, a in pairs]
     index = pd.MultiIndex.from_tuples(pairs, names=["run", "less"]) if pairs else None
     p = holm({pair: randomisation_test(tables[pair[0]], tables[pair[1]]) for pair in pairs})
     return pd.DataFrame(differences, index, ["difference", "low", "high"]).assign(p=p.to_numpy())
 
 
 def methods_table(means: pd.DataFrame, sure: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """Methods x attributes in words, the best first, as they are printed. A star marks a p below 0.05.
+    """Methods x attributes as text, the best first; a star marks a p below 0.05. All three tables are by method.
 
     Args:
         means: mAP in per cent, a column per attribute, `Avg`, and `lambda` in words.
-        sure: `low` and `high` of Avg; the `difference` from one of the methods (NaN for that one), its `low of
-            difference`, `high of difference` and `p`.
-        costs: `ms a query`. The index of all three is the method.
+        sure: `Avg`, its `low` and `high`; `difference`, `low of difference`, `high of difference` and `p` against one
+            of the methods, for which they are NaN.
+        costs: `ms a query`.
     """
 
     def in_words(value: float, low: float, high: float, form: str) -> str:

@@ -14,15 +14,14 @@ def write_trec(
     """Writes ranked lists as a TREC run, and the relevant images as qrels, for trec_eval, ranx and others.
 
     Topics are named by the queries' index, documents by the archive's files, with blanks as %20. Scores are k, k - 1,
-    ..., since a list has ranks alone. Unknown images are in neither file. A topic that nothing answers gets a line that
-    says so, of relevance 0: without one trec_eval leaves it out of its means, where `evaluate` counts it as 0.
-    MAP of lists cut at k counts what is relevant below as never found; write k = len(archive) for `evaluate`'s AP.
+    ..., as a list has ranks alone. Unknown images are in neither file. A query without relevant images gets one line of
+    relevance 0: else trec_eval would leave it out of its means, where `evaluate` counts it as 0. MAP of lists cut at k
+    counts the relevant images below as not retrieved; write k = len(archive) for `evaluate`'s AP.
 
     Args:
         benchmark: The queries.
         lists: (Q, k) archive positions of `top_lists`, the best first, -1 for none.
-        run: The file of the ranked lists.
-        qrels: The file of the relevant images.
+        run, qrels: The files of the lists and of the relevant images.
         name: What the run is called in its file.
     """
     documents = [file.replace("%", "%25").replace(" ", "%20") for file in benchmark.archive.files]

@@ -76,9 +76,7 @@ _Folder = _type(str, 'a folder that is there, or ""', lambda value: not value or
 _File = _type(str, 'a file that is there, or ""', lambda value: not value or from_root(value).is_file())
 _Output = _type(str, 'a folder (made if need be), or ""', lambda value: not (value and from_root(value).is_file()))
 _Store = _type(
-    str,
-    'a feature store or a .pkl file that is there, or ""',
-    lambda value: not value or from_root(value).exists(),
+    str, 'a feature store or a .pkl file that is there, or ""', lambda value: not value or from_root(value).exists()
 )
 _Architecture = _type(
     str,

@@ -103,7 +103,7 @@ def test_condensed_lists_against_the_oracle(case):
     assert (found["n_unknown"] == 30).all()
     lower = rows_for(case, ["weicom"], [0.3])
     assert (found["AP"] >= lower["AP"] - 1e-12).all()
-    with pytest.raises(ValueError, match="tells unknown from negative already"):
+    with pytest.raises(ValueError, match="tells unknown images from negative ones already"):
         judged_alone(condensed)
 
 

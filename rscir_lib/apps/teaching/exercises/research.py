@@ -22,10 +22,7 @@ def _chosen(c: ExerciseContext) -> dict[str, pd.DataFrame]:
 def exercise_09_1(c: ExerciseContext) -> Truth:
     chosen = _chosen(c)
     count = analysis.compare_methods(chosen, "average")["significant"].sum()
-    wrong = {
-        "those do not differ": len(chosen) - 1 - count,
-        "those are all that it is compared with": len(chosen) - 1,
-    }
+    wrong = {"those do not differ": len(chosen) - 1 - count, "those are all that it is compared with": len(chosen) - 1}
     return Truth(count, "count", wrong)
 
 
@@ -39,10 +36,7 @@ def exercise_09_3(c: ExerciseContext) -> Truth:
     rows = c.rows([c["AGAINST"]], c["LAMBDAS"])
     half, _ = analysis.choose_lambda(rows, c["AGAINST"], analysis.folds(c.benchmark, "half"))
     avg = summarize(rows)["Avg"]
-    wrong = {
-        "that lambda was chosen on the queries it is judged on": avg.max(),
-        "that is the worst lambda": avg.min(),
-    }
+    wrong = {"that lambda was chosen on the queries it is judged on": avg.max(), "that is the worst lambda": avg.min()}
     return Truth(100 * half.groupby("attribute")["AP"].mean().mean(), "%", wrong)
 
 

@@ -49,10 +49,7 @@ def exercise_01_4(c: ExerciseContext) -> Truth:
     parts = [part for _, part in benchmark.labels.groupby(["attribute", cls])]
     made = sum(len(part) * (part["value"].nunique() - 1) for part in parts)
     same = sum(len(part) * part["value"].nunique() for part in parts)
-    wrong = {
-        "that is with the merged groups": len(benchmark.queries),
-        "an image is not asked for its own value": same,
-    }
+    wrong = {"that is with the merged groups": len(benchmark.queries), "an image is not asked for its own value": same}
     return Truth(made, "count", wrong)
 
 
@@ -61,10 +58,7 @@ def exercise_01_4(c: ExerciseContext) -> Truth:
 
 def exercise_02_1(c: ExerciseContext) -> Truth:
     cosines = c.x @ c.texts(c["TEXTS"]).T
-    wrong = {
-        "that is the spread of the cosines": cosines.std(axis=0),
-        "that is the best image's": cosines.max(axis=0),
-    }
+    wrong = {"that is the spread of the cosines": cosines.std(axis=0), "that is the best image's": cosines.max(axis=0)}
     return Truth(cosines.mean(axis=0), "cosine", wrong)
 
 
