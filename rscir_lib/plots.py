@@ -18,7 +18,7 @@ from PIL import Image
 
 # one look for all figures, in a palette that colour-blind readers can tell apart
 sns.set_theme("notebook", "whitegrid", "colorblind", rc={"savefig.dpi": 120, "savefig.bbox": "tight"})
-RELEVANT, OTHER = sns.color_palette()[2], "0.8"
+RELEVANT = sns.color_palette()[2]
 # methods that have the same colour in every figure
 NAMED = {name: sns.color_palette()[i] for name, i in [("image", 0), ("text", 1), ("weicom", 3), ("average", 7)]}
 
@@ -29,12 +29,13 @@ def _colors(names: Sequence[str]) -> dict[str, tuple]:
     return {name: NAMED[name] if name in NAMED else next(free) for name in names}
 
 
-ROWS_A_PANEL = 32  # of a heat map: more than fit on a screen are set beside each other
+ROWS_A_PANEL = 32  # of a heat map: as many as a screen shows; further rows go into a panel beside
 # for figures of many images: fixed places are drawn several times faster than a constrained layout
 GRID = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0.06, "hspace": 0.06}
 
 
 def _done(figure: Figure, title: str, description: str, **place: float) -> Figure:
+    """The figure, closed, with its title and its description."""
     figure.suptitle(title, **place)
     plt.close(figure)  # else a notebook shows it twice
     figure.description = f"{title}: {description}" if title else description
@@ -47,17 +48,14 @@ Read = Callable[[int], Image.Image]  # the picture at an archive position: archi
 
 
 def _show(ax: Axes, image: Image.Image, relevant: bool | None = None) -> None:
-    """An image in a frame: green with a tick when relevant, thin grey when not, none when that is not asked."""
+    """An image in a frame: green with a tick where it is relevant, thin and grey where not, no frame for None."""
     ax.imshow(image.convert("RGB").resize((160, 160)))
     ax.set(xticks=[], yticks=[])
-    ax.spines[:].set(
-        visible=relevant is not None, color=RELEVANT if relevant else OTHER, linewidth=5 if relevant else 1
-    )
+    color, width = (RELEVANT, 5) if relevant else ("0.8", 1)
+    ax.spines[:].set(visible=relevant is not None, color=color, linewidth=width)
     if relevant:
-        ax.text(
-            150, 10, "\N{CHECK MARK}", color="white", size=10, weight="bold", va="top", ha="right",
-            bbox={"boxstyle": "round,pad=0.15", "color": RELEVANT},
-        )  # fmt: skip
+        box = {"boxstyle": "round,pad=0.15", "color": RELEVANT}
+        ax.text(150, 10, "\N{CHECK MARK}", color="white", size=10, weight="bold", va="top", ha="right", bbox=box)
 
 
 def query_sheet(
@@ -74,10 +72,9 @@ def query_sheet(
         relevant: For each query the positions of its relevant images.
     """
     columns = 1 + max(len(shown) for *_, shown in examples)
-    figure, axes = plt.subplots(
-        len(examples), columns, figsize=(1.5 * (columns + 1.4), 1.5 * len(examples)), squeeze=False,
-        gridspec_kw=GRID | {"width_ratios": [2.4] + [1] * (columns - 1)},
-    )  # fmt: skip
+    grid = GRID | {"width_ratios": [2.4] + [1] * (columns - 1)}
+    size = (1.5 * (columns + 1.4), 1.5 * len(examples))
+    figure, axes = plt.subplots(len(examples), columns, figsize=size, squeeze=False, gridspec_kw=grid)
     for row, (query, text, shown), right in zip(axes, examples, relevant, strict=True):
         _show(row[0], _query(read, query))
         row[0].set_anchor("W")
@@ -131,8 +128,8 @@ def gallery(
             if column == 0:
                 ax.set_ylabel(textwrap.fill(label, 13), size=12)
     rows = [
-        f"{label}: {len(positions)} images" + ("" if relevant is None else f", {_right(positions, relevant)}")
-        for label, positions in results.items()
+        f"{label}: {len(shown)} images" + ("" if relevant is None else f", {_right(shown, relevant)}")
+        for label, shown in results.items()
     ]
     question = " and ".join(["a query image"] * (query is not None) + [f"the text {text!r}"] * bool(text))
     description = f"Images retrieved for {question}. {'; '.join(rows)}."
@@ -140,7 +137,7 @@ def gallery(
 
 
 def similarity_histograms(groups: Mapping[str, np.ndarray], title: str = "") -> Figure:
-    """Distributions of cosine similarities on one axis, each with its mean; means far apart are a modality gap."""
+    """Distributions of cosine similarities on one axis, each with its mean: a modality gap shows as means far apart."""
     figure, ax = plt.subplots(figsize=(9, 3.8), layout="constrained")
     names = [f"{label}: mean {np.mean(values):.2f}, std {np.std(values):.2f}" for label, values in groups.items()]
     for color, name, values in zip(sns.color_palette(), names, groups.values(), strict=False):
@@ -154,12 +151,12 @@ def similarity_histograms(groups: Mapping[str, np.ndarray], title: str = "") -> 
 def cdf_steps(
     steps: Mapping[str, tuple[np.ndarray, np.ndarray]], relevant: np.ndarray, lam: float, title: str = ""
 ) -> Figure:
-    """How one query's two similarity vectors get a common scale, and are then mixed.
+    """How one query's similarities to its image and its text get a common scale, and are then mixed.
 
     The last panel has one dot per archive image; along each grey line the mixed score is the same.
 
     Args:
-        steps: Name of the scale -> (N,) values for the query image and (N,) for the text; the last ones are mixed.
+        steps: Name of the scale -> (N,) values for the query image and (N,) for the text; the last pair is mixed.
         relevant: (N,) booleans.
         lam: Lambda of the mix, in [0, 1].
     """
@@ -171,21 +168,15 @@ def cdf_steps(
     axes[0].legend(loc="upper left", fontsize=9)
     axes[0].set_ylim(top=axes[0].get_ylim()[1] * 1.35)  # room for the legend
     grid = np.linspace(0, 1, 50)
-    axes[-1].contour(
-        grid, grid, (1 - lam) * grid[None, :] + lam * grid[:, None], levels=np.arange(0.1, 1, 0.1),
-        colors="0.7", linewidths=0.8,
-    )  # fmt: skip
-    axes[-1].scatter(image[~relevant], text[~relevant], s=7, color="0.6", label="other")
-    axes[-1].scatter(
-        image[relevant], text[relevant], s=26, color=RELEVANT, marker="D", edgecolor="white", label="relevant"
-    )
-    axes[-1].set(
-        title=f"mixed, lambda = {lam:g}", xlabel="to the image", ylabel="to the text", xlim=(0, 1), ylim=(0, 1)
-    )
-    axes[-1].legend(loc="lower left", fontsize=9)
+    mixed = (1 - lam) * grid[None, :] + lam * grid[:, None]
+    ax = axes[-1]
+    ax.contour(grid, grid, mixed, levels=np.arange(0.1, 1, 0.1), colors="0.7", linewidths=0.8)
+    ax.scatter(image[~relevant], text[~relevant], s=7, color="0.6", label="other")
+    ax.scatter(image[relevant], text[relevant], s=26, color=RELEVANT, marker="D", edgecolor="white", label="relevant")
+    ax.set(title=f"mixed, lambda = {lam:g}", xlabel="to the image", ylabel="to the text", xlim=(0, 1), ylim=(0, 1))
+    ax.legend(loc="lower left", fontsize=9)
     spreads = "; ".join(
-        f"{name}: to the image {np.mean(image):.2f} ± {np.std(image):.2f}, to the text {np.mean(text):.2f} ± "
-        f"{np.std(text):.2f}"
+        f"{name}: to the image {image.mean():.2f} ± {image.std():.2f}, to the text {text.mean():.2f} ± {text.std():.2f}"
         for name, (image, text) in steps.items()
     )
     description = (
@@ -202,19 +193,22 @@ def lambda_curves(table: pd.DataFrame, chance: pd.Series | None = None, title: s
     """
     columns = min(max(4, math.ceil(len(table.columns) / 3)), len(table.columns))  # three rows fit on a screen
     rows = math.ceil(len(table.columns) / columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(max(3 * columns, 6), 2.7 * rows + 0.9), squeeze=False, layout="constrained"
-    )
-    colors = _colors(list(table.index.unique("method")))
+    size = (max(3 * columns, 6), 2.7 * rows + 0.9)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    colors, bests = _colors(list(table.index.unique("method"))), []
     dashes = ["--", "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (8, 3))]
     for ax, column in zip(axes.flat, table.columns, strict=False):
+        best = {}
         for style, (method, color) in zip(itertools.cycle(dashes), colors.items(), strict=False):
             values = table.loc[method, column]
+            best[method] = f"{values.max():.1f}"
             if values.index.isna().all():
                 ax.axhline(values.iloc[0], color=color, linestyle=style, linewidth=1.5, label=method)
             else:
                 ax.plot(values.index, values, color=color, marker=".", linewidth=2, label=method)
                 ax.plot(values.idxmax(), values.max(), "*", color=color, markersize=15, markeredgecolor="white")
+                best[method] += f" at {values.idxmax():g}"
+        bests.append(f"{column}: " + ", ".join(f"{method} best {value}" for method, value in best.items()))
         if chance is not None:
             ax.axhline(chance[column], color="0.3", linestyle=":", label="chance")
         ax.set(title=column, ylim=(0, None), xlim=(-0.02, 1.02), xlabel="lambda")
@@ -222,14 +216,6 @@ def lambda_curves(table: pd.DataFrame, chance: pd.Series | None = None, title: s
         ax.axis("off")
     figure.supylabel("mAP (%)", size=12)
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
-    bests = [
-        f"{column}: " + ", ".join(
-            f"{method} best {values.max():.1f}" + ("" if values.index.isna().all() else f" at {values.idxmax():g}")
-            for method, values in table[column].groupby(level="method", sort=False)
-            for values in [values.droplevel("method")]
-        )
-        for column in table.columns
-    ]  # fmt: skip
     return _done(figure, title, f"Curves of mAP in per cent against lambda. {'; '.join(bests)}.")
 
 
@@ -248,9 +234,7 @@ def heat_map(table: pd.DataFrame, title: str = "", label: str = "mAP (%)") -> Fi
         ax.tick_params(axis="y", rotation=0)
         ax.set_ylabel("")
     rows = "; ".join(
-        f"{_words(name)} {row.max():.0f} at {_words(row.idxmax())}"
-        for name, row in table.iterrows()
-        if row.notna().any()
+        f"{_words(name)} {row.max():.0f} at {_words(row.idxmax())}" for name, row in table.dropna(how="all").iterrows()
     )
     return _done(figure, title, f"A table of {label}, {' x '.join(map(str, table.shape))}. Each row's highest: {rows}.")
 
@@ -279,15 +263,10 @@ def attribute_bars(
         x = np.arange(len(table.columns))
         ax.hlines(chance[table.columns], x - 0.4, x + 0.4, color="black", linestyle=":", label="chance")
     ax.set(xlabel="", ylabel="mAP (%)")
-    handles = ax.get_legend_handles_labels()
     ax.get_legend().remove()
-    figure.legend(
-        *handles,
-        loc="outside lower center",
-        ncols=(7 if len(table.columns) > 4 else 4) if max(map(len, names)) < 16 else 3,
-        frameon=False,
-        fontsize=10,
-    )
+    ncols = 3 if max(map(len, names)) >= 16 else 7 if len(table.columns) > 4 else 4
+    handles = ax.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=ncols, frameon=False, fontsize=10)
     rows = "; ".join(
         f"{name} " + ", ".join(f"{column} {value:.1f}" for column, value in zip(table.columns, row, strict=True))
         for name, row in zip(names, table.to_numpy(), strict=True)
@@ -302,14 +281,14 @@ def interval_bars(table: pd.DataFrame, title: str = "", label: str = "Avg mAP (%
     """
     names = [_words(name) for name in table.index]
     value, low, high = (table[column].to_numpy(float) for column in (table.columns[0], "low", "high"))
-    groups = list(dict.fromkeys(name[-1] if isinstance(name, tuple) else "" for name in table.index))
-    palette = dict(zip(groups, itertools.cycle(sns.color_palette()), strict=False))
-    colors = [palette[name[-1] if isinstance(name, tuple) else ""] for name in table.index]
+    groups = [name[-1] if isinstance(name, tuple) else "" for name in table.index]
+    palette = dict(zip(dict.fromkeys(groups), itertools.cycle(sns.color_palette()), strict=False))
+    colors = [palette[group] for group in groups]
     figure, ax = plt.subplots(figsize=(9, 0.38 * len(table) + 1.3), layout="constrained")
     y = np.arange(len(table))
     ax.barh(y, value, color=colors, alpha=0.75)
     ax.errorbar(value, y, xerr=np.abs([value - low, high - value]), fmt="none", ecolor="0.15", capsize=3)
-    marks = table["mark"] if "mark" in table else [""] * len(table)
+    marks = table.get("mark", [""] * len(table))
     for at, end, mark in zip(y, np.fmax(np.fmax(high, value), 0), marks, strict=True):
         ax.annotate(mark, (end, at), (5, 0), textcoords="offset points", va="center", size=13)
     ax.axvline(0, color="0.15", linewidth=1)
@@ -330,12 +309,12 @@ def share_bars(shares: pd.DataFrame, title: str = "", label: str = "share") -> F
     others = itertools.cycle([color for color in sns.color_palette() if color != RELEVANT])
     for name, part in shares.items():
         color = RELEVANT if name == "relevant" else next(others)
-        ax.barh(np.arange(len(shares)), part, left=start, color=color, label=name)
+        ax.barh(range(len(shares)), part, left=start, color=color, label=name)
         for y, (left, width) in enumerate(zip(start, part, strict=True)):
             if width >= 0.06:
                 ax.text(left + width / 2, y, f"{100 * width:.0f}", ha="center", va="center", size=9, color="white")
         start = start + part.to_numpy()
-    ax.set(yticks=np.arange(len(shares)), yticklabels=map(_words, shares.index), xlim=(0, 1), xlabel=label)
+    ax.set(yticks=range(len(shares)), yticklabels=map(_words, shares.index), xlim=(0, 1), xlabel=label)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=10)
