@@ -9,12 +9,10 @@ collages: the archive holds the other scenes and, for each pair of classes {A, B
 lookalikes: the archive holds the other scenes. A scene of A with the text B asks for the fifth of B's scenes that are
     most like A, by their similarity to the mean of A's features in *another* encoder, the judge.
 
-    python -m rscir_lib.benchmarks.whucom              # draws them below data/whucom, each with a card for an image
-    python -m rscir_lib.benchmarks.whucom SOURCE.npz FOLDER    # how a bundle was made from RS-TransCLIP's features
+    rscir whucom                              # draws them below data/whucom, each with a card for an image
+    rscir whucom FOLDER --bundle SOURCE.npz   # how a bundle was made from RS-TransCLIP's features
 """
 
-import argparse
-import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -28,6 +26,7 @@ from rscir_lib.benchmarks.base import LABEL_COLUMNS, QUERY_COLUMNS, Benchmark, V
 from rscir_lib.benchmarks.image_names import ImageNames
 from rscir_lib.encoders.stored import TABLE
 from rscir_lib.storage.atomic import write_file, write_json, write_text
+from rscir_lib.storage.digests import sha256_of
 from rscir_lib.storage.project import DATA
 
 MARKER = "whucom.json"
@@ -57,6 +56,13 @@ def bundle(source: Path, folder: Path) -> None:
     write_file(folder / TABLE, lambda file: np.savez(file, **arrays, made_by=np.array(source.stem.split("_", 1)[1])))
 
 
+def draw_bundled(root: Path) -> None:
+    """Draws both tasks of the bundled features below `root`; each encoder's lookalikes are judged by the other."""
+    draw_whucom(root / "collages", "collages", BUNDLES)
+    for name, judge in zip(BUNDLES, reversed(BUNDLES.values()), strict=True):
+        draw_whucom(root / f"lookalikes_{name}", "lookalikes", {name: BUNDLES[name]}, judge)
+
+
 def draw_whucom(root: Path, task: str, tables: dict[str, Path], judge: Path | None = None, seed: int = 0) -> Path:
     """Writes a task under `root`: listing, labels, cards that bear the images' names, and the archive's features.
 
@@ -70,7 +76,7 @@ def draw_whucom(root: Path, task: str, tables: dict[str, Path], judge: Path | No
 
     def shuffled(cls: str, purpose: str) -> list[int]:
         members = np.flatnonzero(classes == cls).tolist()
-        return sorted(members, key=lambda i: hashlib.sha256(f"{seed} {purpose} {files[i]}".encode()).digest())
+        return sorted(members, key=lambda i: sha256_of(f"{seed} {purpose} {files[i]}"))
 
     asking = {i for cls in CLASSES for i in shuffled(cls, "asks")[:ASKING]}
     labels = [(files[i], cls, "alone") for cls in CLASSES for i in sorted(asking) if classes[i] == cls]
@@ -145,22 +151,3 @@ def read_whucom(root: str | Path, listing: str | Path | None = None, protocol: s
         archive, "whucom", pd.DataFrame(queries, columns=[*QUERY_COLUMNS, "unknown"]), tuple(targets.values()), labels,
         ValidationReport().table(), (np.sort(labels.loc[alone, "position"].to_numpy()),),
     )  # fmt: skip
-
-
-def main() -> None:
-    """The command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m rscir_lib.benchmarks.whucom", description=__doc__.split("\n")[0])
-    parser.add_argument("source", nargs="?", type=Path, help="a file of RS-TransCLIP's features")
-    parser.add_argument("folder", nargs="?", type=Path, help="where its table goes")
-    arguments = parser.parse_args()
-    if arguments.source:
-        bundle(arguments.source, arguments.folder)
-        return
-    root = DATA / "whucom"
-    draw_whucom(root / "collages", "collages", BUNDLES)
-    for name, judge in zip(BUNDLES, reversed(BUNDLES.values()), strict=True):
-        draw_whucom(root / f"lookalikes_{name}", "lookalikes", {name: BUNDLES[name]}, judge)
-
-
-if __name__ == "__main__":
-    main()

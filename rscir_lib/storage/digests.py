@@ -12,9 +12,12 @@ def sha256_of_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_of(*values: str | np.ndarray) -> str:
-    """sha256, in hexadecimal, of texts (in UTF-8) and the bytes of arrays, one after the other."""
+def sha256_of(*values: str | bytes | np.ndarray) -> str:
+    """sha256, in hexadecimal, of texts (in UTF-8), bytes and the bytes of arrays, one after the other."""
     digest = hashlib.sha256()
     for value in values:
-        digest.update(value.encode() if isinstance(value, str) else np.ascontiguousarray(value).data)
+        if isinstance(value, np.ndarray):
+            digest.update(np.ascontiguousarray(value).data)
+        else:
+            digest.update(value.encode() if isinstance(value, str) else value)
     return digest.hexdigest()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rscir_lib.apps.commands import FAILURES
-from rscir_lib.storage.project import ROOT, check_checkout
+from rscir_lib.storage.project import DATA, ROOT, check_checkout
 
 
 class Command(NamedTuple):
@@ -169,6 +169,21 @@ def draw(root: Path, seed: int) -> None:
     from rscir_lib.benchmarks.synthcom import draw_synthcom
 
     print(draw_synthcom(root, seed))
+
+
+@command(
+    "whucom",
+    argument("folder", type=path, nargs="?", default=DATA / "whucom", help="to draw into; data/whucom without it"),
+    argument("--bundle", type=path, metavar="NPZ", help="write these features of RS-TransCLIP to the folder instead"),
+)
+def draw_whucom(folder: Path, bundle: Path | None) -> None:
+    """Draw WHUCom's two tasks, from the bundled features of CLIP and RemoteCLIP."""
+    from rscir_lib.benchmarks import whucom
+
+    if bundle:
+        whucom.bundle(bundle, folder)
+    else:
+        whucom.draw_bundled(folder)
 
 
 @command(
