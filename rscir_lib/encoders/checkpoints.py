@@ -1,19 +1,19 @@
 """Files of weights, read without running anything that they hold."""
 
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from rscir_lib.encoders.base import reason
 from rscir_lib.encoders.hub import recorded
 from rscir_lib.storage.atomic import read_json
 from rscir_lib.storage.digests import sha256_of, sha256_of_file
 
-INDEX = ".index.json"  # how the name of a list of several files ends
 # NumPy's numbers beside the weights, as training leaves them: they hold no code
 NUMBERS = [np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
 SCALARS = [(np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
@@ -23,7 +23,7 @@ MOST_PICKLE = 64 * 2**20  # bytes of the names and shapes in a torch file; those
 
 def files_of(path: Path) -> list[Path]:
     """The files that hold the weights: the one, or those that an index lists, which lie beside it."""
-    if not path.name.endswith(INDEX):
+    if not path.name.endswith(".index.json"):
         return [path]
     names = sorted(set(read_json(path, expected="a weight_map from names to files")["weight_map"].values()))
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
@@ -35,12 +35,12 @@ def files_of(path: Path) -> list[Path]:
 
 def digest_of(path: Path, expected: str | None = None) -> str:
     """sha256 of the weights. Raises ValueError for another than expected, or than first came to the home."""
-    digests = [sha256_of_file(file) for file in files_of(path)]
-    for file, digest in zip(files_of(path), digests, strict=True):
+    digests = {file: sha256_of_file(file) for file in files_of(path)}
+    for file, digest in digests.items():
         for known in (expected, recorded(file)):
             if known not in (None, digest):
                 raise ValueError(f"{file} has sha256 {digest}, expected {known}: delete it and fetch it again")
-    return digests[0] if len(digests) == 1 else sha256_of(*digests)
+    return digest if len(digests) == 1 else sha256_of(*digests.values())
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -48,19 +48,16 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
     Raises ValueError, naming the file, for anything else that it holds and for a packed or damaged one.
     """
+    files, tensors = files_of(path), {}
     try:
-        tensors: dict[str, torch.Tensor] = {}
-        for file in files_of(path):
+        for file in files:
             if file.stat().st_size == 0:
                 raise ValueError("it is empty")
             tensors |= load_file(file) if file.suffix == ".safetensors" else _of_torch(file)
-    except FileNotFoundError:
-        raise
     except Exception as error:  # whatever a damaged file makes the readers raise
-        reason = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"{path} is refused: it must hold tensors only, as a saved state dict or safetensors "
-            f"(no pickled objects, no TorchScript): {reason}. Fetch it again, or save it as safetensors"
+            f"(no pickled objects, no TorchScript): {reason(error)}. Fetch it again, or save it as safetensors"
         ) from error
     for wrapping in WRAPPINGS * 2:
         if all(name.startswith(wrapping) for name in tensors):
@@ -78,26 +75,22 @@ def _of_torch(path: Path) -> dict[str, torch.Tensor]:
             if member.filename.endswith(".pkl") and member.file_size > MOST_PICKLE:
                 raise ValueError(f"{member.filename} in it has {member.file_size} bytes, more than {MOST_PICKLE}")
     with torch.serialization.safe_globals([*NUMBERS, *SCALARS]):
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if isinstance(state, Mapping):
         state = state.get("state_dict", state)
     if not isinstance(state, Mapping) or not state:
-        raise ValueError(f"it holds {_kind(state)}, not tensors by name")
+        raise ValueError(f"it holds {type(state).__name__} {str(state)[:20]!r}, not tensors by name")
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
-            raise ValueError(f"{key!r} in it is {_kind(value)}, not a named tensor")
+            raise ValueError(f"{key!r} in it is {getattr(value, 'layout', type(value).__name__)}, not a named tensor")
     return dict(state)
 
 
-def _kind(value: object) -> str:
-    sparse = "sparse " if isinstance(value, torch.Tensor) and value.layout is not torch.strided else ""
-    empty = " with nothing in it" if isinstance(value, Mapping) and not value else ""
-    article = "an" if type(value).__name__[0] in "aeiou" and not sparse else "a"
-    return f"{article} {sparse}{type(value).__name__}{empty}"
+def misfit(path: Path, stored: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str | None:
+    """The first difference in name, shape or kind of number between a file's tensors and a model's; None if none.
 
-
-def misfit(stored: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> str | None:
-    """The first difference in name, shape or kind of number between a file's tensors and a model's; None if none."""
+    A file that has fewer bytes than numbers fits nothing: few bytes, repeated, would fill the memory.
+    """
     for key in (*expected, *stored):
         if key not in stored:
             return f"{key} is missing from the file"
@@ -109,11 +102,5 @@ def misfit(stored: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tens
         if have.is_floating_point() != want.is_floating_point():
             kinds = ["whole numbers", "floating point"]
             return f"{key} holds {kinds[have.is_floating_point()]}, the model wants {kinds[want.is_floating_point()]}"
-    return None
-
-
-def check_size(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Refuse a file with fewer bytes than its tensors have numbers: few bytes repeated would fill the memory."""
-    numbers, size = sum(tensor.numel() for tensor in tensors.values()), sum(f.stat().st_size for f in files_of(path))
-    if numbers > size:
-        raise ValueError(f"{path} is refused: it has {size} bytes for a model of {numbers} weights; fetch it again")
+    numbers, size = sum(tensor.numel() for tensor in stored.values()), sum(f.stat().st_size for f in files_of(path))
+    return f"it has {size} bytes for a model of {numbers} weights" if numbers > size else None

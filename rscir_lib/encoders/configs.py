@@ -1,5 +1,6 @@
 """Configs of encoder folders, which may be anybody's: read, and refused where a number in one could fill the memory."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,44 @@ LIMITS = {
     **dict.fromkeys(("context_length", "max_position_embeddings", "n_queries", "attn_pooler_queries"), 4096),
     **dict.fromkeys(("embed_dim", "width", "hidden_size", "projection_dim", "projection_size"), 8192),
     **dict.fromkeys(("patch_size", "head_width", "dim_head"), 1024),
-    "mlp_ratio": 32,
-    "intermediate_size": 65_536,
-    "vocab_size": 2_000_000,
-    "num_channels": 3,
+    "mlp_ratio": 32, "intermediate_size": 65_536, "vocab_size": 2_000_000, "num_channels": 3,
+}  # fmt: skip
+NEVER = {
+    **dict.fromkeys(("auto_map", "custom_code"), "names code of its own, which is never run"),
+    # the weights file holds both towers
+    **dict.fromkeys(("timm_model_pretrained", "hf_model_name"), "would be fetched from a hub, and nothing is"),
 }
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The keys and values of a config file. Raises ValueError, naming the file, for anything else, and a huge one."""
-    size = path.stat().st_size
-    if size > MOST_BYTES:
+def read_config(path: Path, parts: Mapping[str, Collection[str]] | None = None) -> dict[str, Any]:
+    """The keys and values of a config file.
+
+    Args:
+        path: The file.
+        parts: The keys that it may hold ("") and that each part of it may hold; any without it.
+
+    Raises:
+        ValueError: Naming file, key and value, for what is no such config or a huge one, an unknown key, a number
+            beyond `LIMITS`, and what would be run or fetched.
+    """
+    if (size := path.stat().st_size) > MOST_BYTES:
         raise ValueError(f"{path} has {size} bytes, no config has more than {MOST_BYTES}")
-    return read_json(path, expected="the keys and values of an encoder; save the model again")
-
-
-def check_number(key: str, value: Any, place: str) -> None:
-    """Raise ValueError, naming place and value, unless what `LIMITS` names is a number above 0 and within them."""
-    if key not in LIMITS or value is None or isinstance(value, dict):
-        return
-    for number in value if isinstance(value, list) and len(value) <= 4 else [value]:
-        if type(number) not in (int, float) or not 0 < number <= LIMITS[key]:
-            raise ValueError(f"{place} is {str(number)[:50]!r}; it is a number above 0, at most {LIMITS[key]}")
+    config = read_json(path, expected="the keys and values of an encoder; save the model again")
+    inside = [("", "", config)]
+    for place, part, values in inside:  # which grows meanwhile
+        for key, value in values.items():
+            inner, short = f"{place}.{key}".lstrip("."), f"{str(value)[:50]!r}"
+            if parts and key not in parts[part]:
+                raise ValueError(f"{path}: {place} has the unknown key {key!r} ({short}); take it out")
+            if key in NEVER and value:
+                raise ValueError(f"{path}: {inner} is {short}, which {NEVER[key]}; take it out")
+            if isinstance(value, dict) and (not parts or key in parts):
+                inside.append((inner, key, value))
+            elif parts and key in parts and (value is not None or key.endswith("_cfg")):
+                raise ValueError(f"{path}: {inner} holds {short}, not keys and values; save the model again")
+            elif key in LIMITS and value is not None:
+                for number in value if isinstance(value, list) and len(value) <= 4 else [value]:
+                    if type(number) not in (int, float) or not 0 < number <= LIMITS[key]:
+                        wrong = f"is {str(number)[:50]!r}; it is a number above 0, at most {LIMITS[key]}"
+                        raise ValueError(f"{path}: {inner} {wrong}")
+    return config

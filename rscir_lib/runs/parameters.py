@@ -116,9 +116,9 @@ class RunConfig(BaseModel):
         if self.ENCODER == "demo":
             expected = '"", as demo comes in one; ENCODER=... names another'
         else:
-            from rscir_lib.encoders import ENCODERS
+            from rscir_lib.encoders.hub import PUBLISHED
 
-            known = getattr(ENCODERS.get(self.ENCODER), "models", [self.ARCHITECTURE])  # else its loader knows
+            known = PUBLISHED.get(self.ENCODER, [self.ARCHITECTURE])  # else its loader knows
             if self.ARCHITECTURE in known:
                 return self
             expected = f"one of {', '.join(known)}, which {self.ENCODER} comes in"

@@ -122,7 +122,7 @@ def test_an_encoder_by_its_name(world, tmp_path, monkeypatch, capsys):
     assert f"remoteclip: complete in {hub.published_as('remoteclip').place}" in said
     with pytest.raises(ValueError, match="where shall images be fetched to"):
         run(None, "images")
-    with pytest.raises(ValueError, match="nothing to fetch is called 'remoteclip'"):
+    with pytest.raises(ValueError, match="unknown architecture of remoteclip: 'RN51'; one of"):
         run(None, "remoteclip", architecture="RN51")
 
 

@@ -1,11 +1,17 @@
 """The benchmark's quick forms: that they run, and write what they promise. No time is asserted."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from bench import main, patterncom_shaped, plain_loop, random_features, random_texts, scale
+from bench.compiled import CompiledEncoder, compile_tower
 from bench.measure import Report
+from PIL import Image
 
+from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import evaluate
 from rscir_lib.features import Features, store
 
@@ -97,3 +103,44 @@ def test_rehearsal(tmp_path, capsys):
     loads = table["what"].str.startswith("load")  # a small step may live on what was freed before it
     assert (table.loc[loads, "mib"] > 0).all()
     assert "weicom" in capsys.readouterr().out
+
+
+def compiled(encoder):
+    """As `compile_tower` makes it, without the compiling."""
+    return CompiledEncoder(**vars(encoder) | {"batch_size": 5})
+
+
+def noise(encoder, n):
+    shape = encoder.preprocess(Image.new("RGB", (9, 9))).shape
+    return torch.rand(n, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_what_is_compiled_for_one_size_gets_no_other(monkeypatch):
+    encoder = load_encoder("demo", device="cpu")
+    sizes, encode = [], encoder.model.encode_image
+    monkeypatch.setattr(encoder.model, "encode_image", lambda batch: sizes.append(len(batch)) or encode(batch))
+    features = compiled(encoder).encode_images(noise(encoder, 12))
+    assert sizes == [5, 5, 5]
+    np.testing.assert_allclose(features, encoder.encode_images(noise(encoder, 12)), atol=1e-6)
+
+
+def test_what_is_compiled_stays_in_its_process():
+    encoder = load_encoder("demo", device="cpu")
+    with pytest.raises(TypeError, match="a compiled encoder can't be sent to another process: send the plain one"):
+        pickle.dumps(compiled(encoder))
+    assert pickle.loads(pickle.dumps(encoder)).name == "demo"
+
+
+def test_only_a_gpu_gains_by_compiling():
+    with pytest.raises(ValueError, match="demo is on cpu, where nothing is gained; leave compile_tower out"):
+        compile_tower(load_encoder("demo", device="cpu"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+def test_a_compiled_tower_says_the_same():
+    encoder = load_encoder("demo", device="cuda", precision="bfloat16")
+    faster = compile_tower(encoder, batch_size=8)
+    cosines = (faster.encode_images(noise(encoder, 11)) * encoder.encode_images(noise(encoder, 11))).sum(axis=1)
+    assert len(cosines) == 11
+    assert cosines.min() > 0.999
+    assert faster.provenance["precision"] == "bfloat16, compiled"

@@ -80,12 +80,12 @@ def equal(encoder, model, preprocess, tokenizer):
 
 @pytest.mark.parametrize(
     ("name", "architecture"),
-    [(n, a) for n, each in hub.PUBLISHED.items() for a in each if n not in ("siglip2", "pe-core", "git-rsclip")],
+    [(name, key) for name, each in hub.PUBLISHED.items() for key, one in each.items() if one.model and one.addresses()],
 )
 def test_every_name_is_fetched_and_loaded(world, tmp_path, monkeypatch, name, architecture):
     """From a cold start, and equal to open_clip's own reading of the same file with the same model."""
-    published, entry = hub.published_as(name, architecture), load_encoder.__globals__["ENCODERS"][name]
-    model_name = entry.models[architecture]
+    published = hub.published_as(name, architecture)
+    model_name = published.model
     torch.manual_seed(1)
     model = open_clip.create_model(model_name).eval()
     state = model.state_dict()
@@ -114,8 +114,7 @@ def test_every_name_is_fetched_and_loaded(world, tmp_path, monkeypatch, name, ar
         load_encoder(name, architecture, "cpu")
     hub.fetch(published, **FAST)
     encoder = without_network(lambda: load_encoder(name, architecture, "cpu"))
-    mean, std = entry.stats.get(architecture, (None, None))
-    preprocess = open_clip.image_transform(32, is_train=False, mean=mean, std=std)
+    preprocess = open_clip.image_transform(32, is_train=False, mean=published.mean, std=published.std)
     equal(encoder, model, preprocess, open_clip.SimpleTokenizer(context_length=8))
     assert encoder.provenance["activation"] == ("QuickGELU" if "quickgelu" in model_name else "GELU")
     weights = published.place if published.file else published.place / WEIGHTS
@@ -269,7 +268,7 @@ def test_open_clips_tag(world, tmp_path):
     stats = {"mean": [0.5] * 3, "std": [0.5] * 3}
     (folder / CONFIG).write_text(json.dumps({"model_cfg": MODELS["ViT-B-32"], "preprocess_cfg": stats}))
     tag = "ViT-B-32/laion2b_s34b_b79k"
-    with pytest.raises(FileNotFoundError, match=f"{tag} is not on this machine: run `rscir fetch --only {tag}`"):
+    with pytest.raises(FileNotFoundError, match=f"{tag} is missing: run `rscir fetch --only {tag}`"):
         load_encoder(tag, device="cpu")
     world.hub["laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "model"] = files_in(folder)
     hub.fetch(hub.published_as(tag), **FAST)

@@ -27,12 +27,14 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import scale
+from bench.compiled import compile_tower
 from bench.measure import DIM, Report, machine, timed, unit
 from rscir_lib.archive import Archive, read_image
 from rscir_lib.benchmarks import synthcom
 from rscir_lib.benchmarks.base import Benchmark
 from rscir_lib.benchmarks.patterncom import CLASSES, MERGES, read_patterncom
-from rscir_lib.encoders import ENCODERS, Encoder, compile_tower, load_encoder
+from rscir_lib.encoders import Encoder, load_encoder
+from rscir_lib.encoders.hub import PUBLISHED
 from rscir_lib.evaluation import evaluate, summarize
 from rscir_lib.evaluation.metrics import METRICS
 from rscir_lib.features import Features, extract_features, read_features
@@ -203,9 +205,9 @@ def random_weights(architecture: str):
     """A models root with random weights of an architecture, in the two file formats of WeiCom's authors."""
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
-        first = Path(folder) / ENCODERS["clip"].file.format(architecture=architecture)
+        first = Path(folder) / PUBLISHED["clip"][architecture].file
         torch.save(open_clip.create_model(architecture).state_dict(), first)
-        shutil.copyfile(first, Path(folder) / ENCODERS["remoteclip"].file.format(architecture=architecture))
+        shutil.copyfile(first, Path(folder) / PUBLISHED["remoteclip"][architecture].file)
         yield folder
 
 
