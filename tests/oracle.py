@@ -94,6 +94,7 @@ def scores(method, s_image, s_text, lam):
         "product": lambda i, t: i * t,
         "product-clamped": lambda i, t: i * t,
         "minimum": min,
+        "minimum-authors": lambda i, t: -max(i, t),
     }.get(method, lambda i, t: (1 - lam) * i + lam * t)
     return [combine(i, t) for i, t in zip(s_image, s_text, strict=True)]
 
@@ -145,24 +146,25 @@ def on_arc(v, t, lam):
     return [math.cos(lam * angle) * a + math.sin(lam * angle) * c / length for a, c in zip(v, across, strict=True)]
 
 
-def nearest(query, feats, k):
-    """Positions of the k rows most similar to the query, best first, ties by position."""
-    return sorted(range(len(feats)), key=lambda i: (-dot(query, feats[i]), i))[:k]
+def nearest(query, feats, k, own=None):
+    """Positions of the k rows most similar to the query, best first, ties by position; its own isn't among them."""
+    return [i for i in sorted(range(len(feats)), key=lambda i: (-dot(query, feats[i]), i)) if i != own][:k]
 
 
-def expanded(v, feats, k, power):
+def expanded(own, feats, k, power):
+    v = feats[own]
     total = [float(x) for x in v]
-    for i in nearest(v, feats, k):
+    for i in nearest(v, feats, k, own):
         weight = max(dot(v, feats[i]), 0) ** power
         total = [a + weight * float(x) for a, x in zip(total, feats[i], strict=True)]
     length = math.sqrt(dot(total, total))
     return [x / length for x in total]
 
 
-def freedom(v, text, feats, encode, vocabulary, neighbours, words, kept):
+def freedom(own, text, feats, encode, vocabulary, neighbours, words, kept):
     """Scores of every row by FreeDom for an image of the archive."""
     counts = {}
-    for i in nearest(v, feats, neighbours):
+    for i in [own, *nearest(feats[own], feats, neighbours - 1, own)]:
         named = sorted(vocabulary, key=lambda word: -dot(feats[i], encode([word])[0]))[:words]
         for word in named:
             counts[word] = counts.get(word, 0) + 1

@@ -11,7 +11,7 @@ from rscir_lib.benchmarks.base import Benchmark
 from rscir_lib.evaluation.metrics import CUTOFFS, METRICS, metric_names, retrieval_metrics
 from rscir_lib.features import Features
 from rscir_lib.methods.base import EncodeTexts, Method
-from rscir_lib.ranking import ImageSets, Questions, make_jobs, rank_relevant, top_k
+from rscir_lib.ranking import ImageSets, Questions, make_jobs, rank_relevant, top_k, with_auto
 from rscir_lib.ranking.kernels import Backend
 from rscir_lib.similarity.gallery import Gallery, InMemory
 from rscir_lib.storage.device import torch_device
@@ -26,7 +26,7 @@ def evaluate(
     features: Features,
     encode_texts: EncodeTexts,
     methods: Sequence[str | Method] = (*BASELINES, "weicom"),
-    lambdas: Sequence[float] = (0.5,),
+    lambdas: Sequence[float | str] = (0.5,),
     device: str = "auto",
     progress: bool = True,
     cutoffs: Sequence[int] = CUTOFFS,
@@ -42,7 +42,8 @@ def evaluate(
         features: of every image of the benchmark's archive, in any order.
         encode_texts: n texts -> (n, d) float32, L2-normalised; called with the distinct texts, and by some methods.
         methods: names in `methods.METHODS`, or objects.
-        lambdas: in [0, 1], for the methods that have one.
+        lambdas: in [0, 1], for the methods that have one; "auto" reads one off the similarities, without a label
+            (`ranking.read_lambda`), and says so beside the bar.
         device: "auto", "cpu", "cuda" or "cuda:<n>"; one without float64 ("mps") leaves the ranking to the CPU.
         progress: whether a bar shows how far it is.
         cutoffs: the k of P@k and R@k.
@@ -62,8 +63,11 @@ def evaluate(
     """
     cutoffs = _cutoffs(cutoffs)
     gallery = _gallery(benchmark, features, device, scheduler)
-    jobs = make_jobs(methods, lambdas, gallery, encode_texts)
     questions = compose(benchmark, gallery, encode_texts, query_features)
+    lambdas, read = with_auto(lambdas, questions, gallery)
+    if read and progress:
+        tqdm.write(str(read))
+    jobs = make_jobs(methods, lambdas, gallery, encode_texts)
     relevant = ImageSets(benchmark.targets, benchmark.queries["target"].to_numpy())
     metrics = np.empty((len(jobs), len(questions), len(metric_names(cutoffs))))
     ranks = np.empty(metrics.shape[:2], object)
@@ -91,7 +95,7 @@ def top_lists(
     features: Features,
     encode_texts: EncodeTexts,
     method: str | Method = "weicom",
-    lam: float = 0.5,
+    lam: float | str = 0.5,
     k: int = 100,
     device: str = "auto",
     progress: bool = True,
@@ -103,11 +107,9 @@ def top_lists(
     """
     (k,) = _cutoffs([k])
     gallery = _gallery(benchmark, features, device)
-    (job,) = make_jobs([method], [lam], gallery, encode_texts)
-    questions, lists = (
-        compose(benchmark, gallery, encode_texts, query_features),
-        np.full((len(benchmark.queries), k), -1),
-    )
+    questions = compose(benchmark, gallery, encode_texts, query_features)
+    (job,) = make_jobs([method], with_auto([lam], questions, gallery)[0], gallery, encode_texts)
+    lists = np.full((len(questions), k), -1)
     excluded = left_out(benchmark)
     with tqdm(total=len(questions), desc="evaluate", unit=" queries", disable=not progress) as bar:
         for some in np.array_split(np.arange(len(questions)), -(-len(questions) // LISTS)):
@@ -144,8 +146,8 @@ def compose(
     """The benchmark's queries, each distinct text encoded once."""
     words = tuple(dict.fromkeys(benchmark.queries["text"]))
     text_of = benchmark.queries["text"].map({text: i for i, text in enumerate(words)}).to_numpy()
-    images, image_of = _query_images(benchmark, gallery, query_features)
-    return Questions(images, encoded(encode_texts, list(words), gallery.dim), words, image_of, text_of)
+    images, image_of, positions = _query_images(benchmark, gallery, query_features)
+    return Questions(images, encoded(encode_texts, list(words), gallery.dim), words, image_of, text_of, positions)
 
 
 def left_out(benchmark: Benchmark) -> ImageSets:
@@ -171,8 +173,8 @@ def _cutoffs(cutoffs: Sequence[int]) -> tuple[int, ...]:
 
 def _query_images(
     benchmark: Benchmark, gallery: Gallery, query_features: Features | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features (I, d) of the distinct query images, and which of them is each query's."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (I, d) of the distinct query images, which of them is each query's, and where they lie, -1 outside."""
     position = benchmark.queries["position"].to_numpy()
     outside, key, parts = position < 0, position.copy(), []
     if outside.any():
@@ -193,7 +195,7 @@ def _query_images(
     parts.append(gallery.rows(distinct[inside]))
     if not inside.all():
         parts.append(query_features.aligned(archive)[distinct[~inside] - len(gallery)])
-    return np.concatenate(parts), image_of
+    return np.concatenate(parts), image_of, np.where(inside, distinct, -1)
 
 
 def encoded(encode_texts: EncodeTexts, texts: list[str], dim: int) -> np.ndarray:

@@ -18,14 +18,15 @@ def summarize(rows: pd.DataFrame, per: pd.Series | None = None, rounding: str | 
     if rounding not in (None, "authors"):
         raise ValueError(f"rounding {rounding!r} is unknown; choose None or 'authors'")
     digits = (lambda x: x.round(2)) if rounding else (lambda x: x)
+    mean = (lambda x: round(sum(x.tolist()) / len(x), 2)) if rounding else "mean"  # Python's: the last digit is theirs
     keys = ["method", "lambda", "attribute"]
     frame = rows[keys].assign(AP=digits(100 * rows["AP"]))
     if per is not None:
         frame["per"] = per.reindex(rows.index).to_numpy()
         frame = frame.groupby([*keys, "per"], dropna=False, sort=False)["AP"].mean().reset_index()
-    table = digits(frame.groupby(keys, dropna=False, sort=False)["AP"].mean()).unstack("attribute", sort=False)
+    table = frame.groupby(keys, dropna=False, sort=False)["AP"].agg(mean).unstack("attribute", sort=False)
     table.columns = [attribute.capitalize() for attribute in table.columns]
-    return table.assign(Avg=digits(table.mean(axis=1)))
+    return table.assign(Avg=table.agg(mean, axis=1))
 
 
 def chance(benchmark: Benchmark) -> pd.Series:

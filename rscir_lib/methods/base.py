@@ -22,6 +22,7 @@ class Questions:
         words: T texts as they were typed.
         image_of: (Q,) the row of `images` that each query has.
         text_of: (Q,) the row of `texts`.
+        positions: (I,) where each image lies in the archive, -1 for one from outside; all outside without.
 
     Raises:
         ValueError: for parts that don't fit together, and for features that are not finite.
@@ -32,6 +33,7 @@ class Questions:
     words: tuple[str, ...]
     image_of: np.ndarray
     text_of: np.ndarray
+    positions: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, rows_of in (("images", "image_of"), ("texts", "text_of")):
@@ -47,6 +49,8 @@ class Questions:
                 raise ValueError(f"{rows_of}: expected integers from 0 to {len(feats) - 1}, found {rows}")
             dtype = np.float64 if feats.dtype == np.float64 else np.float32
             object.__setattr__(self, name, np.ascontiguousarray(feats, dtype))
+        if self.positions is None:
+            object.__setattr__(self, "positions", np.full(len(self.images), -1))
         self.check_dim(self.images.shape[1])
         sizes = len(self.words), len(self.texts), len(self.image_of), len(self.text_of)
         if sizes[0] != sizes[1] or sizes[2] != sizes[3]:
@@ -83,7 +87,7 @@ class Questions:
         images, image_of = np.unique(self.image_of[numbers], return_inverse=True)
         texts, text_of = np.unique(self.text_of[numbers], return_inverse=True)
         words = tuple(self.words[text] for text in texts)
-        return Questions(self.images[images], self.texts[texts], words, image_of, text_of)
+        return Questions(self.images[images], self.texts[texts], words, image_of, text_of, self.positions[images])
 
 
 class Scorer(Protocol):

@@ -1,6 +1,7 @@
 """BASIC: both similarities cleaned by what is known of images and words, then multiplied."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from rscir_lib.similarity.exact import similarities
 from rscir_lib.similarity.gallery import Gallery
 from rscir_lib.similarity.order import best_first
 
+RANK = 1e-10  # of the greatest eigenvalue: what is less is rounding of float32 words, and no direction of theirs
+CONTEXTS = 100  # subjects that a text is put beside, by the released code
 SAMPLE = 1_000  # archive images, evenly spaced, whose similarities give the least ones
 
 
@@ -18,19 +21,26 @@ class Basic:
     """s_v s_t - 0.1 (s_v + s_t)^2 of cleaned similarities, negative ones taken as 0. Each step is a switch.
 
     Args:
+        subjects: what images show; "subjects" for ours, a text file, or the words.
+        styles: how they show it, likewise.
         centre: v and x less the archive's mean image, t and all words less the mean subject.
-        project: v onto the `components` strongest eigenvectors, as far as their eigenvalues are positive, of
-            (1 - contrast) S+ - contrast S-; S+ and S- are the scatter matrices of subjects and of styles.
-        expand: v becomes the mean of itself and its `neighbours` most similar images, weighted by exp(s / 10), with
-            s = 1 for v.
+        project: v onto the `components` strongest eigenvectors, as far as their eigenvalues exceed `RANK`,
+            of (1 - contrast) S+ - contrast S-; S+ and S- are the scatter matrices of subjects and of styles.
+        expand: v becomes the mean of itself and its `neighbours` most similar other images, weighted by exp(s / 10),
+            with s = 1 for v.
         normalise: each similarity to (s - least) / abs(least), the least over pairs of archive images, and of subjects
             and archive images.
         harris: the term with the square, which asks that both similarities be high; without it their product.
+        released: as the released code has it where ours differs: 1e-5 on every entry of the scatter difference; the
+            least similarities are those of unprojected images, and both are divided by the image's, which changes
+            results most; t is the mean of the text before and behind each of the first `CONTEXTS` subjects
+            ("contextualise").
+        mean: a .npy file of a mean image (d,), instead of the archive's.
 
-    Psomas et al., Instance-level composed image retrieval, NeurIPS 2025, and its released code. Simplified: words are
-    ours (data/vocabulary); the mean image is the archive's, not that of a million web images; the least similarities
-    are the archive's, not those of generated images, and each similarity is divided by its own (the released code
-    divides both by the image's); texts are not put beside subject words (their "contextualise").
+    Psomas et al., Instance-level composed image retrieval, NeurIPS 2025, and its released code. Simplified either way:
+    words are ours (data/vocabulary) unless `subjects` and `styles` name the authors' files; the mean image is the
+    archive's, not that of a million web images, unless `mean` names a .npy file of one (d,); the least similarities
+    are the archive's, not those of generated images.
     """
 
     has_lambda = False
@@ -44,6 +54,8 @@ class Basic:
         expand: bool = True,
         normalise: bool = True,
         harris: bool = True,
+        released: bool = False,
+        mean: str | Path | None = None,
         components: int = 250,
         contrast: float = 0.2,
         neighbours: int = 25,
@@ -56,7 +68,7 @@ class Basic:
             )
         self.subjects, self.styles = subjects, styles
         self.centre, self.project, self.expand = centre, project, expand
-        self.normalise, self.harris = normalise, harris
+        self.normalise, self.harris, self.released, self.mean = normalise, harris, released, mean
         self.components, self.contrast, self.neighbours, self.name = components, contrast, neighbours, name
 
     def fit(self, features: Gallery, encode_texts: EncodeTexts) -> Scorer:
@@ -65,7 +77,8 @@ class Basic:
         subjects, styles = (np.asarray(encode_texts(some), np.float64) for some in words)
         mean_image, mean_word = np.zeros((2, subjects.shape[1]))
         if self.centre:
-            mean_image, mean_word = features.moments.mean, subjects.mean(axis=0)
+            mean_image = np.load(self.mean).ravel().astype(np.float64) if self.mean else features.moments.mean
+            mean_word = subjects.mean(axis=0)
             subjects, styles = subjects - mean_word, styles - mean_word
         projection = self._projection(subjects, styles) if self.project else np.eye(subjects.shape[1])
 
@@ -75,15 +88,24 @@ class Basic:
 
         spread = np.unique(np.linspace(0, len(feats) - 1, SAMPLE).astype(int))
         sample = feats[spread].astype(np.float64) - mean_image
-        least = [(queries @ sample.T).min() for queries in (sample @ projection, subjects)]
+        least = [(queries @ sample.T).min() for queries in (sample if self.released else sample @ projection, subjects)]
+        scales = [max(abs(low), 1e-12) for low in (least[:1] * 2 if self.released else least)]
+
+        @lru_cache(maxsize=4096)
+        def in_context(text: str) -> np.ndarray:
+            phrases = [phrase for word in words[0][:CONTEXTS] for phrase in (f"{word} {text}", f"{text} {word}")]
+            mean = np.asarray(encode_texts(phrases), np.float64).mean(axis=0)
+            return mean / np.linalg.norm(mean)
 
         def score(questions: Questions, lam: float) -> np.ndarray:
-            images, texts = questions.images - mean_image, questions.texts - mean_word
+            texts = np.stack(list(map(in_context, questions.words))) if self.released else questions.texts
+            images, texts = questions.images - mean_image, texts - mean_word
             if self.expand:
-                images = self._expanded(images, to_centred(images @ projection), feats, mean_image)
+                to_archive = to_centred(images @ projection)
+                images = self._expanded(images, questions.positions, to_archive, feats, mean_image)
             both = [to_centred(images @ projection), to_centred(texts)]
             if self.normalise:
-                both = [(s - low) / max(abs(low), 1e-12) for s, low in zip(both, least, strict=True)]
+                both = [(s - low) / scale for s, low, scale in zip(both, least, scales, strict=True)]
             s_v, s_t = (s.clip(min=0) for s in both)
             s_v, s_t = s_v[questions.image_of], s_t[questions.text_of]
             return s_v * s_t - (0.1 * (s_v + s_t) ** 2 if self.harris else 0)
@@ -93,17 +115,18 @@ class Basic:
     def _projection(self, subjects: np.ndarray, styles: np.ndarray) -> np.ndarray:
         """The matrix (d, d) that projects onto the strongest eigenvectors of the contrastive scatter."""
         kept, left_out = (words.T @ words / (len(words) - 1) for words in (subjects, styles))
-        values, vectors = np.linalg.eigh((1 - self.contrast) * kept - self.contrast * left_out)
+        difference = (1 - self.contrast) * kept - self.contrast * left_out + 1e-5 * self.released
+        values, vectors = np.linalg.eigh(difference)
         strongest = np.argsort(-values)[: self.components]
-        basis = vectors[:, strongest[values[strongest] > 0]]
+        basis = vectors[:, strongest[values[strongest] > RANK * np.abs(values).max()]]
         return basis @ basis.T
 
     def _expanded(
-        self, images: np.ndarray, to_archive: np.ndarray, feats: np.ndarray, mean_image: np.ndarray
+        self, images: np.ndarray, own: np.ndarray, to_archive: np.ndarray, feats: np.ndarray, mean_image: np.ndarray
     ) -> np.ndarray:
         expanded = []
-        for image, s in zip(images, to_archive, strict=True):
-            near = best_first(s, self.neighbours)
+        for image, position, s in zip(images, own, to_archive, strict=True):
+            near = best_first(s, self.neighbours, position)
             weights = np.exp(0.1 * np.append(s[near], 1))
             joined = np.vstack([feats[near] - mean_image, image])
             expanded.append(weights @ joined / weights.sum())

@@ -47,18 +47,16 @@ class FreeDom:
         first, word_of = np.unique((unit @ unit.T > 1 - 1e-10).argmax(axis=1), return_inverse=True)
         encoded: dict[str, np.ndarray] = {}  # of a word beside a text
 
-        def named(image: np.ndarray, to_archive: np.ndarray) -> dict[str, float]:
+        def named(image: np.ndarray, position: int, to_archive: np.ndarray) -> dict[str, float]:
             """Words for an image (d,), most frequent first, with their weights in (0, 1]."""
-            near = feats[best_first(to_archive, self.neighbours)].astype(np.float64)
-            if to_archive.max() < 1 - 1e-6:  # the image isn't in the archive, and so not its own neighbour
-                near = np.vstack([image, near])[: self.neighbours]
+            near = np.vstack([image, feats[best_first(to_archive, self.neighbours - 1, position)]]).astype(np.float64)
             to_words = (near @ of_vocabulary[first].T)[:, word_of]
             named = Counter(vocabulary[i] for row in to_words for i in best_first(row, self.words))
             counts = named.most_common(self.kept)  # equal counts in the order of the first time
             return {word: count / counts[0][1] for word, count in counts}
 
         def score(questions: Questions, lam: float) -> np.ndarray:
-            names = list(map(named, questions.images, similarities(feats, questions.images)))
+            names = list(map(named, questions.images, questions.positions, similarities(feats, questions.images)))
             phrases = [
                 {f"{word} {text}": weight for word, weight in names[image].items()}
                 for image, text in zip(questions.image_of, questions.query_words, strict=True)

@@ -9,7 +9,7 @@ class with `name`, `has_lambda` and `fit`; those of ours lie in `rscir_lib.metho
 from rscir_lib.methods.base import Method
 from rscir_lib.methods.basic import Basic
 from rscir_lib.methods.freedom import FreeDom
-from rscir_lib.methods.pairwise import TwoSimilarities, Weighted, add, halfway, minimum, mix, multiply
+from rscir_lib.methods.pairwise import TwoSimilarities, Weighted, add, halfway, lowest_maximum, minimum, mix, multiply
 from rscir_lib.methods.slerp import Slerp
 from rscir_lib.similarity.scales import clamped, minmax, normal_cdf, reciprocal_rank, upper_tail, zscore
 
@@ -34,7 +34,8 @@ METHODS: dict[str, Method] = {
         ),
         TwoSimilarities(
             "zscore", mix, zscore, has_lambda=True, scope="row",
-            formula="(1 - lambda) z_v + lambda z_t, z = (s - mean) / std. In the authors' code, unpublished.",
+            formula="(1 - lambda) z_v + lambda z_t, z = (s - mean) / std. In the authors' utilities, where "
+            "nothing calls it.",
         ),
         TwoSimilarities(
             "minmax", mix, minmax, has_lambda=True,
@@ -48,14 +49,23 @@ METHODS: dict[str, Method] = {
         Slerp(),
         FreeDom(),
         Basic(),
-        # in the authors' code, unpublished
-        TwoSimilarities("sum", add, scope="row", formula="s_v + s_t."),
-        TwoSimilarities("product", multiply, formula="s_v s_t."),
+        # without their query expansion, marked by a dagger in Psomas et al. (NeurIPS 2025); and as released
+        FreeDom(neighbours=1, name="freedom-dagger"),
+        Basic(expand=False, name="basic-dagger"),
+        Basic(released=True, name="basic-released"),
+        TwoSimilarities("sum", add, scope="row", formula="s_v + s_t. In the authors' code, unpublished."),
+        TwoSimilarities("product", multiply, formula="s_v s_t. A baseline of FreeDom's code, and in the authors'."),
         TwoSimilarities(
-            "product-clamped", multiply, clamped, formula="max(s_v, 0) max(s_t, 0)."
+            "product-clamped", multiply, clamped, formula="max(s_v, 0) max(s_t, 0). The product of i-CIR's code."
         ),
-        TwoSimilarities("minimum", minimum, scope="row",
-                        formula="min(s_v, s_t)."),
+        TwoSimilarities(
+            "minimum", minimum, scope="row", formula="min(s_v, s_t). Fox and Shaw, TREC-2, 1994 (CombMIN)."
+        ),
+        TwoSimilarities(
+            "minimum-authors", lowest_maximum,
+            formula="-max(s_v, s_t): 'minimum' in the authors' code, unpublished. The image whose greater similarity "
+            "is least comes first.",
+        ),
     ]
 }  # fmt: skip
 

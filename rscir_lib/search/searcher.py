@@ -19,10 +19,11 @@ from rscir_lib.features import Features
 from rscir_lib.methods.base import Method, Questions, Scorer
 from rscir_lib.methods.pairwise import TwoSimilarities
 from rscir_lib.methods.registry import get_method
-from rscir_lib.ranking import Job
+from rscir_lib.ranking import AutoLambda, Job, read_lambda
 from rscir_lib.search.hits import Hits
 from rscir_lib.similarity.exact import similarities
 from rscir_lib.similarity.gallery import Gallery, InMemory
+from rscir_lib.similarity.lambda_auto import QUERIES
 from rscir_lib.similarity.scales import normal_cdf
 
 if TYPE_CHECKING:
@@ -76,10 +77,12 @@ class Searcher:
         return self.encoder.encode_texts(texts)
 
     def __call__(
-        self, image: Query, text: str | None, lam: float = 0.5, method: str | Method = "weicom", top: int = 20
+        self, image: Query, text: str | None, lam: float | str = 0.5, method: str | Method = "weicom", top: int = 20
     ) -> Hits:
         """See `search`."""
         method = get_method(method)
+        if isinstance(lam, str) and lam == "auto":
+            lam = self.auto_lambda(text).lam
         alone = {"image": 0, "text": 1}.get(method.name, lam if method.has_lambda else None)  # lambda: which modality
         if image is None and alone != 1:
             raise ValueError("no query image: give a position, a path or a picture, or ask by the text alone (lam=1)")
@@ -88,10 +91,10 @@ class Searcher:
         text = " ".join((text or "").split())
         if not text and alone != 0:
             raise ValueError("no text: type some words, or ask by the image alone (lam=0)")
-        picture, name, of_image = self._image(image)
+        picture, name, of_image, position = self._image(image)
         of_text = self._text(text) if text else np.zeros(self.features.dim, np.float32)
         scorer = None if Job(method).by_row else self._scorer(method)
-        positions, scores = top_k(self.gallery, of_image, of_text, lam, top, method, scorer, text)
+        positions, scores = top_k(self.gallery, of_image, of_text, lam, top, method, scorer, text, position)
         question = {"image": name, "text": text, "method": method.name, "lambda": lam if method.has_lambda else None}
         question["archive"] = self.archive.name if self.archive else self.features.provenance.get("archive", "")
         table = self._table(positions, scores, np.stack([of_image, of_text]), method, lam)
@@ -108,10 +111,20 @@ class Searcher:
         self._fitted.append((method, method.fit(self.gallery, self.encode_texts)))
         return self._fitted[-1][1]
 
-    def _image(self, image: Query) -> tuple[Image.Image | None, str, np.ndarray]:
-        """Picture, name and feature (d,) of a query image."""
+    def auto_lambda(self, text: str | None) -> AutoLambda:
+        """The lambda of a text beside images of the archive, read off their similarities (`ranking.read_lambda`)."""
+        if not (isinstance(text, str) and text.strip()):
+            raise ValueError("lambda 'auto' is read off images and a text: type some words, or ask with lambda 0")
+        text = " ".join(text.split())
+        images = self.gallery.rows(np.unique(np.linspace(0, len(self) - 1, min(QUERIES, len(self))).astype(int)))
+        every = np.arange(len(images))
+        questions = Questions(images, self._text(text)[None], (text,), every, np.zeros_like(every))
+        return read_lambda(questions, self.gallery)
+
+    def _image(self, image: Query) -> tuple[Image.Image | None, str, np.ndarray, int]:
+        """Picture, name, feature (d,) and position of a query image, -1 for one from outside."""
         if image is None:
-            return None, "", np.zeros(self.features.dim, np.float32)
+            return None, "", np.zeros(self.features.dim, np.float32), -1
         if isinstance(image, str | Path) and (position := self._position(str(image))) is not None:
             image = position
         if isinstance(image, Integral) and not isinstance(image, bool):
@@ -120,7 +133,7 @@ class Searcher:
                                  f"0 to {len(self) - 1}")  # fmt: skip
             picture = self.archive.read(image) if self.archive else None
             name = self.archive.files[image] if self.archive else self.features.named([image])[0][0]
-            return picture, name, self.gallery.rows([image])[0]
+            return picture, name, self.gallery.rows([image])[0], int(image)
         if isinstance(image, str | Path):
             rule = self.archive.rule if self.archive else DEFAULT_READING
             picture, name = read_image(Path(image).expanduser(), rule), Path(image).name
@@ -131,7 +144,7 @@ class Searcher:
         feature = self.encoder.encode_images(self.encoder.preprocess(picture)[None])[0]
         if not np.isfinite(feature).all():
             raise ValueError(f"{name}: the encoder gives a feature that is not finite")
-        return picture, name, feature
+        return picture, name, feature, -1
 
     def _position(self, file: str) -> int | None:
         if self.archive is None:
@@ -175,7 +188,7 @@ def search(
     features: Features,
     image: Query,
     text: str | None,
-    lam: float = 0.5,
+    lam: float | str = 0.5,
     method: str | Method = "weicom",
     top: int = 20,
     encoder: "Encoder | None" = None,
@@ -188,7 +201,8 @@ def search(
         image: an archive position or file, the path of any other image, or a PIL image; None to ask by the text alone
             (lam=1 or method "text").
         text: words; None or "" to ask by the image alone (lam=0 or method "image").
-        lam: in [0, 1]: 0 is image alone, 1 text alone.
+        lam: in [0, 1]: 0 is image alone, 1 text alone; "auto" reads it off the similarities of this text and of images
+            of the archive (`ranking.read_lambda`).
         method: a name in `methods.METHODS`, or an object.
         top: how many images.
         encoder: see `Searcher`.
@@ -210,6 +224,7 @@ def top_k(
     method: str | Method = "weicom",
     scorer: Scorer | None = None,
     words: str = "",
+    position: int = -1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`ranking.top_k` for one query: positions (top,) and scores (top,), best first.
 
@@ -222,6 +237,7 @@ def top_k(
         method: a name in `methods.METHODS`, or an object.
         scorer: the method fitted, which one that sees more than two similarities needs.
         words: the text itself, which some of those read.
+        position: of the query image in the archive, -1 for one from outside: no image is its own neighbour.
     """
     method, gallery = get_method(method), InMemory(features) if isinstance(features, np.ndarray) else features
     if scorer is None and not Job(method).by_row:
@@ -229,6 +245,6 @@ def top_k(
             raise ValueError(f"method {method.name!r} sees more than two similarities: pass scorer, the method fitted")
         scorer = method.fit(gallery, lambda texts: np.empty((0, gallery.dim)))
     query = np.zeros(1, np.int64)
-    questions = Questions(image[None], text[None], (words,), query, query)
+    questions = Questions(image[None], text[None], (words,), query, query, np.array([position]))
     positions, scores = ranking.top_k(questions, top, gallery, Job(method, lam, scorer))
     return positions[0], scores[0]

@@ -8,11 +8,17 @@ def ranking(scores: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.lexsort((positions, -scores))
 
 
-def best_first(scores: np.ndarray, top: int) -> np.ndarray:
-    """Positions (top,) of the highest of (N,) scores, best first; all N where there are fewer."""
-    top = min(top, len(scores))
+def best_first(scores: np.ndarray, top: int, without: int = -1) -> np.ndarray:
+    """Positions (top,) of the highest of (N,) scores, best first; all N where there are fewer.
+
+    without: a position that doesn't count, such as the query's own; -1 for none.
+    """
     candidates = np.arange(len(scores))
-    if top < len(scores):
+    if 0 <= without < len(scores):
+        candidates = np.delete(candidates, without)
+        scores = np.where(np.arange(len(scores)) == without, -np.inf, scores)
+    top = min(top, len(candidates))
+    if 0 < top < len(candidates):
         candidates = np.flatnonzero(scores >= np.partition(scores, -top)[-top])
     return candidates[ranking(scores[candidates], candidates)[:top]]
 

@@ -236,8 +236,8 @@ class Explorer:
         check_lambda(lam)
         if method not in self.scorers:
             self.scorers[method] = METHODS[method].fit(self.gallery, self.encoder.encode_texts)
-        one = np.zeros(1, int)
-        scores = self.scorers[method](Questions(image[None], text[None], (words,), one, one), lam)
+        one, own = np.zeros(1, int), np.array([images[0] if len(images) == 1 and isinstance(images[0], int) else -1])
+        scores = self.scorers[method](Questions(image[None], text[None], (words,), one, one, own), lam)
         return {}, [np.asarray(scores, np.float64)[0].tobytes()]
 
     def _image(self, images: list[int | str]) -> np.ndarray | None:

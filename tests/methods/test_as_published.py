@@ -1,0 +1,146 @@
+"""Methods as published, against their rules written down here once more; and how they know the query."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rscir_lib.evaluation import summarize
+from rscir_lib.methods import METHODS, Basic, Expanded, FreeDom
+from rscir_lib.methods.base import Questions
+from rscir_lib.similarity.gallery import InMemory
+from rscir_lib.similarity.order import best_first
+
+SUBJECTS = ["ship", "tree", "road", "roof", "sand", "field"]
+STYLES = ["dark", "bright", "a sketch"]
+
+
+def unit(x):
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def encode(texts):
+    """A text is its letters: texts that share letters are alike."""
+    return unit(np.array([[text.count(c) + 0.1 for c in "abcdefghijklmnopqrstuvwxyz "] for text in texts]))
+
+
+def questions_of(feats, positions, texts, known=True):
+    every = np.arange(len(positions))
+    where = np.array(positions) if known else None
+    return Questions(feats[positions], encode(texts), tuple(texts), every, every, where)
+
+
+@pytest.fixture
+def feats():
+    return unit(np.random.default_rng(1).normal(size=(40, 27)) + 0.3)
+
+
+def icir_basic(x, v, text):
+    """The rules of BASIC's released code (billpsomas/icir), for one query; corpora and least ones are ours."""
+    x = x.astype(np.float64)
+    phrases = [phrase for word in SUBJECTS for phrase in (f"{word} {text}", f"{text} {word}")]
+    t = encode(phrases).astype(np.float64).mean(axis=0)
+    t /= np.linalg.norm(t)
+    plus, minus = (encode(words).astype(np.float64) for words in (SUBJECTS, STYLES))
+    mean_image, mean_text = x.mean(axis=0), plus.mean(axis=0)
+    x, v, t, plus, minus = x - mean_image, v - mean_image, t - mean_text, plus - mean_text, minus - mean_text
+    scatter = 0.8 * plus.T @ plus / (len(plus) - 1) - 0.2 * minus.T @ minus / (len(minus) - 1) + 1e-5
+    values, vectors = np.linalg.eigh(scatter)
+    basis = vectors[:, values > 1e-10 * np.abs(values).max()]
+    project = basis @ basis.T
+    near = np.argsort(-(x @ (project @ v)), kind="stable")
+    return x, v, t, plus, project, near
+
+
+def test_basic_as_released(feats):
+    text, position = "red", 7
+    x, v, t, plus, project, near = icir_basic(feats, feats[position].astype(np.float64), text)
+    near = near[near != position][:25]  # the query isn't in their database
+    similarity = np.append(x[near] @ (project @ v), 1)
+    weights = np.exp(0.1 * similarity)
+    v = weights @ np.vstack([x[near], v]) / weights.sum()
+    least_image, least_text = (x @ x.T).min(), (plus @ x.T).min()
+    s_v = ((x @ project @ v - least_image) / abs(least_image)).clip(0)
+    s_t = ((x @ t - least_text) / abs(least_image)).clip(0)
+    expected = s_v * s_t - 0.1 * (s_v + s_t) ** 2
+    method = Basic(SUBJECTS, STYLES, released=True)
+    found = method.fit(InMemory(feats), encode)(questions_of(feats, [position], [text]), np.nan)
+    np.testing.assert_allclose(found[0], expected, atol=1e-9)
+
+
+def test_means_of_the_authors_are_read_from_their_file(feats, tmp_path):
+    np.save(tmp_path / "mean.npy", np.full(27, 0.1))
+    questions = questions_of(feats, [3], ["red"])
+    theirs, archive = (
+        Basic(SUBJECTS, STYLES, mean=mean, project=False, expand=False, normalise=False, harris=False).fit(
+            InMemory(feats), encode
+        )(questions, np.nan)[0]
+        for mean in (tmp_path / "mean.npy", None)
+    )
+    x, t = feats.astype(np.float64) - 0.1, encode(["red"])[0] - encode(SUBJECTS).astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(theirs, (x @ x[3]).clip(0) * (x @ t).clip(0), atol=1e-6)
+    assert not np.allclose(theirs, archive)
+
+
+def test_basic_hangs_on_no_last_bit(feats):
+    """Words that span few directions leave eigenvalues that are rounding; their sign is chance."""
+    rng, scores = np.random.default_rng(0), []
+    for _ in range(6):
+
+        def shaken(texts):
+            clean = encode(texts)
+            return clean * (1 + rng.integers(-1, 2, size=clean.shape) * np.float32(2**-23))
+
+        method = Basic(SUBJECTS, STYLES)
+        scores.append(method.fit(InMemory(feats), shaken)(questions_of(feats, [3, 5], ["red", "old"]), np.nan))
+    assert np.ptp(scores, axis=0).max() < 1e-4 * np.abs(scores).max()
+
+
+def test_no_image_is_its_own_neighbour(feats):
+    """Known by position: an archive in half precision holds no row that equals the query to the sixth digit."""
+    halves, position = feats.astype(np.float16).astype(np.float32), 11
+    exact, rounded = (
+        Questions(rows[[position]], encode(["red"]), ("red",), np.zeros(1, int), np.zeros(1, int), np.array([position]))
+        for rows in (feats, halves)
+    )
+    for method in (FreeDom(SUBJECTS, 5, 2, 3), Expanded(METHODS["weicom"], 5), Basic(SUBJECTS, STYLES, neighbours=5)):
+        scorer = method.fit(InMemory(halves), encode)
+        np.testing.assert_allclose(scorer(exact, 0.5), scorer(rounded, 0.5), atol=2e-3)
+
+
+def test_expansion_takes_others(feats):
+    position, x = 11, feats.astype(np.float64)
+    method = Expanded(METHODS["image"], 3, power=0)
+    found = method.fit(InMemory(feats), encode)(questions_of(feats, [position], ["red"]), np.nan)[0]
+    s = x @ x[position]
+    near = [i for i in np.argsort(-s, kind="stable") if i != position][:3]
+    query = x[position] + x[near].sum(axis=0)
+    np.testing.assert_allclose(found, x @ query / np.linalg.norm(query), atol=1e-6)
+    strange = method.fit(InMemory(feats), encode)(questions_of(feats, [position], ["red"], known=False), np.nan)[0]
+    assert not np.allclose(strange, found)
+
+
+def test_best_first_without_one():
+    scores = np.array([3.0, 5.0, 4.0, 5.0])
+    assert best_first(scores, 2, 1).tolist() == [3, 2]
+    assert best_first(scores, 9, 3).tolist() == [1, 2, 0]
+    assert best_first(scores, 0, 3).tolist() == []
+    assert best_first(scores, 2).tolist() == [1, 3]
+
+
+def test_names_of_published_variants(feats):
+    questions, gallery = questions_of(feats, [3], ["red"]), InMemory(feats)
+    s = [feats.astype(np.float64) @ side[0].astype(np.float64) for side in (questions.images, questions.texts)]
+    minimum, authors = (
+        METHODS[name].fit(gallery, encode)(questions, np.nan)[0] for name in ("minimum", "minimum-authors")
+    )
+    np.testing.assert_allclose(minimum, np.minimum(*s), atol=1e-9)
+    np.testing.assert_allclose(authors, -np.maximum(*s), atol=1e-9)
+    assert (METHODS["freedom-dagger"].neighbours, METHODS["basic-dagger"].expand) == (1, False)
+    assert METHODS["basic-released"].released
+
+
+def test_means_are_rounded_as_the_authors_do():
+    """Python's round(sum / n, 2) of 2.675 is 2.67, NumPy's 2.68."""
+    rows = pd.DataFrame({"method": "image", "lambda": np.nan, "attribute": ["color"] * 2, "AP": [0.0267, 0.0268]})
+    assert summarize(rows, rounding="authors")["Color"].item() == round((2.67 + 2.68) / 2, 2) == 2.67
+    assert summarize(rows)["Color"].item() == pytest.approx(2.675)
