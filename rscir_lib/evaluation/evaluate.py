@@ -11,7 +11,7 @@ from rscir_lib.benchmarks.base import Benchmark
 from rscir_lib.evaluation.metrics import CUTOFFS, METRICS, metric_names, retrieval_metrics
 from rscir_lib.features import Features
 from rscir_lib.methods.base import EncodeTexts, Method
-from rscir_lib.ranking import ImageSets, Questions, make_jobs, rank_relevant, top_k, with_auto
+from rscir_lib.ranking import ImageSets, Job, Questions, make_jobs, rank_relevant, top_k, with_auto
 from rscir_lib.ranking.kernels import Backend
 from rscir_lib.similarity.gallery import Gallery, InMemory
 from rscir_lib.storage.device import torch_device
@@ -42,8 +42,7 @@ def evaluate(
         features: of every image of the benchmark's archive, in any order.
         encode_texts: n texts -> (n, d) float32, L2-normalised; called with the distinct texts, and by some methods.
         methods: names in `methods.METHODS`, or objects.
-        lambdas: in [0, 1], for the methods that have one; "auto" reads one off the similarities, without a label
-            (`ranking.read_lambda`), and says so beside the bar.
+        lambdas: in [0, 1], for the methods that have one; "auto" is read off the similarities (`ranking.read_lambda`).
         device: "auto", "cpu", "cuda" or "cuda:<n>"; one without float64 ("mps") leaves the ranking to the CPU.
         progress: whether a bar shows how far it is.
         cutoffs: the k of P@k and R@k.
@@ -58,8 +57,7 @@ def evaluate(
         nobody judged take no rank, `n_unknown` says how many; nor does the query image where it is excluded.
 
     Raises:
-        ValueError: for an unknown method, a lambda outside [0, 1], features, texts or queries that do not fit, and for
-            features or scores that are not finite.
+        ValueError: for an unknown method, a lambda outside [0, 1], features, texts, queries or scores that do not fit.
     """
     cutoffs = _cutoffs(cutoffs)
     gallery = _gallery(benchmark, features, device, scheduler)
@@ -73,21 +71,25 @@ def evaluate(
     ranks = np.empty(metrics.shape[:2], object)
     left = np.full(len(questions), len(jobs))
     with tqdm(total=len(questions), desc="evaluate", unit=" queries", disable=not progress) as bar:
-        for found in rank_relevant(questions, relevant, left_out(benchmark), gallery, jobs, backend, scheduler):
-            metrics[np.ix_(found.jobs, found.queries)] = retrieval_metrics(found.ranks, cutoffs)
-            for job, query in np.ndindex(found.ranks.shape[:2]) if return_ranks else ():
-                ranks[found.jobs[job], found.queries[query]] = found.ranks[job, query]
-            left[found.queries] -= len(found.jobs)
-            bar.update(int((left[found.queries] == 0).sum()))
-    queries, more = benchmark.queries, {"n_relevant": benchmark.n_relevant}
-    if "unknown" in queries:
-        more["n_unknown"] = benchmark.n_unknown
-    tables = []
-    for job, of_job, ranks_of_job in zip(jobs, metrics, ranks, strict=True):
-        table = queries[["attribute", "image", "text"]].assign(method=job.method.name, **{"lambda": job.lam}, **more)
-        table[list(metric_names(cutoffs))] = of_job
-        tables.append(table.assign(ranks=ranks_of_job) if return_ranks else table)
+        for batch in rank_relevant(questions, relevant, left_out(benchmark), gallery, jobs, backend, scheduler):
+            metrics[np.ix_(batch.jobs, batch.queries)] = retrieval_metrics(batch.ranks, cutoffs)
+            for job, query in np.ndindex(batch.ranks.shape[:2]) if return_ranks else ():
+                ranks[batch.jobs[job], batch.queries[query]] = batch.ranks[job, query]
+            left[batch.queries] -= len(batch.jobs)
+            bar.update(int((left[batch.queries] == 0).sum()))
+    tables = [_rows(benchmark, job, of_job, cutoffs) for job, of_job in zip(jobs, metrics, strict=True)]
+    if return_ranks:
+        tables = [table.assign(ranks=of_job) for table, of_job in zip(tables, ranks, strict=True)]
     return pd.concat(tables).rename_axis("query")
+
+
+def _rows(benchmark: Benchmark, job: Job, metrics: np.ndarray, cutoffs: Sequence[int]) -> pd.DataFrame:
+    """What `evaluate` returns of one job, from its metrics (Q, 1 + 2 K)."""
+    table = benchmark.queries[["attribute", "image", "text"]].assign(method=job.method.name, **{"lambda": job.lam})
+    table["n_relevant"] = benchmark.n_relevant
+    if "unknown" in benchmark.queries:
+        table["n_unknown"] = benchmark.n_unknown
+    return table.join(pd.DataFrame(metrics, columns=list(metric_names(cutoffs)), index=table.index))
 
 
 def top_lists(
@@ -112,11 +114,11 @@ def top_lists(
     lists = np.full((len(questions), k), -1)
     excluded = left_out(benchmark)
     with tqdm(total=len(questions), desc="evaluate", unit=" queries", disable=not progress) as bar:
-        for some in np.array_split(np.arange(len(questions)), -(-len(questions) // LISTS)):
-            out = ImageSets(excluded.sets, excluded.set_of[some])
-            positions, _ = top_k(questions.take(some), k, gallery, job, out)
-            lists[some, : positions.shape[1]] = positions
-            bar.update(len(some))
+        for batch in np.array_split(np.arange(len(questions)), -(-len(questions) // LISTS)):
+            without = ImageSets(excluded.sets, excluded.set_of[batch])
+            positions, _ = top_k(questions.take(batch), k, gallery, job, without)
+            lists[batch, : positions.shape[1]] = positions
+            bar.update(len(batch))
     return lists
 
 
@@ -176,9 +178,8 @@ def _query_images(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features (I, d) of the distinct query images, which of them is each query's, and where they lie, -1 outside."""
     position = benchmark.queries["position"].to_numpy()
-    outside, key, parts = position < 0, position.copy(), []
-    if outside.any():
-        archive = benchmark.query_archive
+    outside, key = position < 0, position.copy()
+    if archive := benchmark.query_archive if outside.any() else None:
         if query_features is None:
             raise ValueError(
                 f"{outside.sum()} queries have an image outside the archive: pass query_features, those of "
@@ -192,10 +193,10 @@ def _query_images(
         key[outside] = len(gallery) + benchmark.queries["query"].to_numpy()[outside]
     distinct, image_of = np.unique(key, return_inverse=True)
     inside = distinct < len(gallery)
-    parts.append(gallery.rows(distinct[inside]))
-    if not inside.all():
-        parts.append(query_features.aligned(archive)[distinct[~inside] - len(gallery)])
-    return np.concatenate(parts), image_of, np.where(inside, distinct, -1)
+    feats = gallery.rows(distinct[inside])
+    if query_features and archive and not inside.all():
+        feats = np.concatenate([feats, query_features.aligned(archive)[distinct[~inside] - len(gallery)]])
+    return feats, image_of, np.where(inside, distinct, -1)
 
 
 def encoded(encode_texts: EncodeTexts, texts: list[str], dim: int) -> np.ndarray:

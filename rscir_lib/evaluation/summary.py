@@ -17,10 +17,10 @@ def summarize(rows: pd.DataFrame, per: pd.Series | None = None, rounding: str | 
     """
     if rounding not in (None, "authors"):
         raise ValueError(f"rounding {rounding!r} is unknown; choose None or 'authors'")
-    digits = (lambda x: x.round(2)) if rounding else (lambda x: x)
     mean = (lambda x: round(sum(x.tolist()) / len(x), 2)) if rounding else "mean"  # Python's: the last digit is theirs
     keys = ["method", "lambda", "attribute"]
-    frame = rows[keys].assign(AP=digits(100 * rows["AP"]))
+    ap = 100 * rows["AP"]
+    frame = rows[keys].assign(AP=ap.round(2) if rounding else ap)
     if per is not None:
         frame["per"] = per.reindex(rows.index).to_numpy()
         frame = frame.groupby([*keys, "per"], dropna=False, sort=False)["AP"].mean().reset_index()

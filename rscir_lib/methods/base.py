@@ -1,7 +1,7 @@
 """What a method is: fitted once to an archive, it scores every image of it for a query image and a query text."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -33,7 +33,7 @@ class Questions:
     words: tuple[str, ...]
     image_of: np.ndarray
     text_of: np.ndarray
-    positions: np.ndarray | None = None
+    positions: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         for name, rows_of in (("images", "image_of"), ("texts", "text_of")):
@@ -49,12 +49,13 @@ class Questions:
                 raise ValueError(f"{rows_of}: expected integers from 0 to {len(feats) - 1}, found {rows}")
             dtype = np.float64 if feats.dtype == np.float64 else np.float32
             object.__setattr__(self, name, np.ascontiguousarray(feats, dtype))
-        if self.positions is None:
+        if not len(self.positions):
             object.__setattr__(self, "positions", np.full(len(self.images), -1))
         self.check_dim(self.images.shape[1])
-        sizes = len(self.words), len(self.texts), len(self.image_of), len(self.text_of)
-        if sizes[0] != sizes[1] or sizes[2] != sizes[3]:
-            raise ValueError("{} words for {} texts, {} image_of for {} text_of: expected as many".format(*sizes))
+        for one, other in (("words", "texts"), ("positions", "images"), ("image_of", "text_of")):
+            if len(getattr(self, one)) != len(getattr(self, other)):
+                sizes = f"{len(getattr(self, one))} {one}, {len(getattr(self, other))} {other}"
+                raise ValueError(f"{sizes}: expected as many of both")
 
     def check_dim(self, dim: int) -> None:
         """Raises ValueError unless the features have `dim` coordinates, as those of the archive."""
@@ -101,8 +102,9 @@ class Scorer(Protocol):
 class Method(Protocol):
     """A way to compose. Its docstring gives the formula and the source."""
 
-    name: str
-    has_lambda: bool
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def has_lambda(self) -> bool: ...
     def fit(self, features: Gallery, encode_texts: EncodeTexts) -> Scorer:
         """Once an archive: `features.feats` (N, d) in archive order, `features.moments`."""

@@ -13,7 +13,7 @@ def read_vocabulary(words: str | Path | Sequence[str]) -> tuple[str, ...]:
 
     Raises FileNotFoundError for a missing file, ValueError for fewer than two words and for one that is listed twice.
     """
-    where = "vocabulary"
+    where: str | Path = "vocabulary"
     if isinstance(words, str | Path):
         path = VOCABULARY / f"{words}.txt" if words in ("subjects", "styles") else Path(words).expanduser()
         if not path.is_file():

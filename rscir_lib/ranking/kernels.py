@@ -56,7 +56,7 @@ Count = Callable[[Scores, torch.Tensor, torch.Tensor], Counts]
 
 
 @compiled
-def _bin(score: float, low: float, scale: float, last: float) -> int:
+def _bin(score: float, low: float, scale: float, last: float) -> np.int32:
     """Bins are of equal width, and never reverse an order; 0 lies below all levels, the last one above."""
     return np.int32(min(max((score - low) * scale + 1.0, 0.0), last))
 
@@ -107,8 +107,8 @@ def _count_scores(
             scores[i] = a * of_image[i] + b * of_text[i]
         number = _sorted_into_bins(scores[:size], low, scale, last, marked, counts, kept, number)
     for score in kept[:number]:
-        at = _bin(score, low, scale, last)
-        for j in range(begin[at], end[at]):
+        own = _bin(score, low, scale, last)
+        for j in range(begin[own], end[own]):
             greater[j] += score > most[j]
             near[j] += score >= least[j]
     near -= greater

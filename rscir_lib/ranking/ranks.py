@@ -72,17 +72,17 @@ def rank_relevant(
     """
     check_asked(questions, features, jobs, {"relevant": relevant, "excluded": excluded}, scheduler)
     groups = partial(_groups, questions, relevant, excluded)
-    by_row, whole = (np.flatnonzero([job.by_row == kind for job in jobs]) for kind in (True, False))
-    if len(by_row):
+    by_row, whole = ([i for i, job in enumerate(jobs) if job.by_row == kind] for kind in (True, False))
+    if by_row:
         terms, row_of = _terms([jobs[i] for i in by_row])
         count = counter(backend, device_of(features))
         workers = workers if device_of(features) == "cpu" else 1  # a GPU works in parallel by itself
         with running(scheduler, workers) as address:
             for batches in _prepared(questions, features, groups, any(term.scale is not raw for term in terms)):
                 for group, ranks in _ranks_by_blocks(batches, parts_of(features), terms, count, address, workers):
-                    yield Ranks(by_row, group.queries, ranks[row_of])
+                    yield Ranks(np.array(by_row), group.queries, ranks[row_of])
     count = counter("numba" if backend == "triton" else backend, "cpu")
-    for numbers in _batches(questions, SIMILARITIES["cpu"] // len(features)) if len(whole) else ():
+    for numbers in _batches(questions, SIMILARITIES["cpu"] // len(features)) if whole else ():
         asked = questions.take(numbers)
         for i in whole:
             scores = torch.from_numpy(jobs[i].scores(asked, len(features)))
@@ -206,11 +206,11 @@ def _ranks_by_blocks(
 ) -> Iterator[tuple[_Group, np.ndarray]]:  # fmt: skip
     """Each group with the ranks (J, B, R) by all terms. Each part counts by itself, wherever; here counts add up."""
     items = [(batch, part) for part in range(len(parts)) for batch in range(len(batches))]
-    ahead: list[list[np.ndarray]] = [[] for _ in batches]
+    ahead: list[list[np.ndarray]] = [[] for _ in batches]  # by batch and group, (J, B, R) in the parts before
     function = partial(_counted, batches, parts, terms, count)
     with closing(each(function, items, scheduler, workers)) as counts:
         for (batch, part), of_groups in zip(items, counts, strict=True):
-            ahead[batch] = [a + b for a, b in zip(ahead[batch] or [0] * len(of_groups), of_groups, strict=True)]
+            ahead[batch] = [a + b for a, b in zip(ahead[batch], of_groups, strict=True)] if part else of_groups
             if part == len(parts) - 1:
                 for group, of_group in zip(batches[batch].groups, ahead[batch], strict=True):
                     yield group, np.sort(of_group + 1, axis=-1)
@@ -222,11 +222,11 @@ def _counted(
 ) -> list[np.ndarray]:
     """For each group of a batch how many images of a part are ahead of its relevant ones, (J, B, R) by all terms."""
     batch, part = batches[item[0]], parts[item[1]]
-    rows, total = part.rows(), [0] * len(batch.groups)
+    rows, total = part.rows(), [np.zeros(1, np.int32)] * len(batch.groups)
     for start in range(0, len(rows), ROWS[rows.device.type]):
         block = _Block(batch, part.first + start, rows[start : start + ROWS[rows.device.type]])
-        for i in range(len(total)):
-            total[i] = total[i] + np.stack([block.ahead(i, term, count) for term in terms])
+        of_block = [np.stack([block.ahead(i, term, count) for term in terms]) for i in range(len(total))]
+        total = [a + b for a, b in zip(total, of_block, strict=True)]
     return total
 
 
@@ -238,7 +238,12 @@ class _Block:
         sides = batch.questions.images, batch.questions.texts
         similar = _products(rows, np.concatenate(sides)).split([len(side) for side in sides])
         moments = [(mean.to(rows.device), std.to(rows.device)) for mean, std in batch.moments]
-        self.scaled = cache(lambda scale: [scale(s, m) for s, m in zip(similar, moments, strict=True)])
+
+        @cache
+        def scaled(scale: Scale) -> list[torch.Tensor]:
+            return [scale(s, m) for s, m in zip(similar, moments, strict=True)]
+
+        self.scaled: Callable[[Scale], list[torch.Tensor]] = scaled
 
     def ahead(self, number: int, term: _Term, count: Count) -> np.ndarray:
         """(B, R) how many of the rows are ahead of each relevant image of a group, by ascending score of these."""
@@ -247,21 +252,21 @@ class _Block:
 
         def exact(of_image: np.ndarray, of_text: np.ndarray, images: np.ndarray) -> np.ndarray:
             """Scores by exact similarities, (..., n) to some images and (n,) to the text."""
-            both = zip((of_image, of_text), self.batch.moments, (images, text), strict=True)
-            sides = [term.scale(torch.from_numpy(s), (mean[i], std[i])) for s, (mean, std), i in both]
-            return term.score(*sides).numpy()
+            (mean, std), (mean_text, std_text) = self.batch.moments
+            image = term.scale(torch.from_numpy(of_image), (mean[images], std[images]))
+            return term.score(image, term.scale(torch.from_numpy(of_text), (mean_text[text], std_text[text]))).numpy()
 
         def again(query: int, rows: np.ndarray) -> np.ndarray:
             feats = self.rows[torch.from_numpy(rows).to(self.rows.device)].cpu().numpy()
-            pair = similarities(feats, np.stack([asked.images[images[query]], asked.texts[text]]))
-            return exact(*pair, images[query])
+            of_image, of_text = similarities(feats, np.stack([asked.images[images[query]], asked.texts[text]]))
+            return exact(of_image, of_text, images[query])
 
         of_images, of_texts = self.scaled(term.scale)
-        rows, of_text = torch.from_numpy(images).to(of_images.device), of_texts[text]
+        of_text, at = of_texts[text], torch.from_numpy(images).to(of_images.device)
         if term.weights:
-            scores = Scores(of_images, rows, of_text, *term.weights)
+            scores = Scores(of_images, at, of_text, *term.weights)
         else:
-            scores = Scores.whole(term.score(of_images[rows], of_text))
+            scores = Scores.whole(term.score(of_images[at], of_text))
         levels = exact(*self.batch.levels[number], images)
         return _ahead(scores, levels, self.batch.tolerance, self.first, group, again, count)
 

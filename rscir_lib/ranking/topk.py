@@ -114,11 +114,11 @@ class _Batch:
 
     def score(self, image: np.ndarray, text: np.ndarray, queries: int | slice = slice(None)) -> np.ndarray:
         """Scores, in float64, from similarities to some queries' images and texts."""
-        image, text = (
+        sides = [
             self.scale(torch.from_numpy(s), (mean[queries], std[queries]))
             for s, (mean, std) in zip((image, text), self.moments, strict=True)
-        )
-        scores = self.method.combine(image, text, self.lam).numpy()
+        ]
+        scores = self.method.combine(sides[0], sides[1], self.lam).numpy()
         if not np.isfinite(scores).all():
             raise ValueError(f"method {self.method.name!r} gives scores that are not finite")
         return scores
@@ -129,8 +129,9 @@ class _Batch:
         needed = []
         for side in (0, 1):
             grid = lowest[side][:, None] + (highest[side] - lowest[side])[:, None] * np.linspace(0, 1, STEPS)
-            pair = [grid, np.broadcast_to(highest[1 - side][:, None], grid.shape)][:: 1 - 2 * side]
-            below = (self.score(*map(np.ascontiguousarray, pair)) < floor[:, None]).sum(axis=1)
+            other = np.repeat(highest[1 - side][:, None], STEPS, axis=1)
+            scores = self.score(grid, other) if side == 0 else self.score(other, grid)
+            below = (scores < floor[:, None]).sum(axis=1)
             reached = np.take_along_axis(grid, np.maximum(below - 1, 0)[:, None], axis=1)[:, 0]
             needed.append(np.where(below > 0, reached, -np.inf))
         return needed
@@ -147,7 +148,7 @@ def _best_of_part(batches: list[_Batch], parts: list[Part], item: tuple[int, int
 def float32_products() -> Iterator[None]:
     """Meanwhile products of float32 are what they say. TF32 or bfloat16, which a session may allow for its speed, would
     break the bounds of their error."""
-    matmuls = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    matmuls = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = [matmul.fp32_precision for matmul in matmuls]
     try:
         for matmul in matmuls:
@@ -179,9 +180,9 @@ def _scan(batch: _Batch, first: int, rows: torch.Tensor) -> _Best:
         for side, need, error in zip(sides, batch.least(highest, lowest, best.floor), errors, strict=True):
             need = np.nextafter((need - error).astype(np.float32), np.float32(-np.inf))
             passed &= side > torch.from_numpy(need).to(on)[:, None]
-        query, row = passed.nonzero(as_tuple=True)
-        image, text = (side[query, row].double().cpu().numpy() for side in sides)
-        query, row = query.cpu().numpy(), row.cpu().numpy()
+        where = passed.nonzero(as_tuple=True)
+        image, text = (side[where].double().cpu().numpy() for side in sides)
+        query, row = (at.cpu().numpy() for at in where)
         for q in np.unique(query).tolist():
             mine = np.flatnonzero(query == q)
             mine = mine[~np.isin(first + start + row[mine], batch.excluded[q])]
@@ -199,4 +200,5 @@ def _rescore(batch: _Batch, best: _Best, query: int, first: int, rows: torch.Ten
     pair = np.stack([side[query] for side in batch.sides])
     for part in np.split(chosen, range(PIECE["cpu"], len(chosen), PIECE["cpu"])):
         feats = rows[torch.from_numpy(part).to(rows.device)].cpu().numpy()
-        best.add(query, first + part, batch.score(*similarities(feats, pair), query))
+        image, text = similarities(feats, pair)
+        best.add(query, first + part, batch.score(image, text, query))

@@ -9,8 +9,8 @@ import triton.language as tl
 LEVELS, SCORES = 16, 256  # that one program compares with each other at a time
 
 
-@triton.jit
-def _count(scores, low, high, greater, near, n, r, LEVELS: tl.constexpr, SCORES: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator]
+def _count(scores, low, high, greater, near, n, r, LEVELS: tl.constexpr, SCORES: tl.constexpr):  # type: ignore[no-untyped-def]
     parts = tl.cdiv(r, LEVELS)
     row = (tl.program_id(0) // parts).to(tl.int64)
     at_level = tl.program_id(0) % parts * LEVELS + tl.arange(0, LEVELS)

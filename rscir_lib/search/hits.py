@@ -3,13 +3,13 @@
 import base64
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,7 @@ class Hits:
 
     table: pd.DataFrame
     image: Image.Image | None
-    question: dict[str, object]
+    question: dict[str, Any]
     read: Callable[[int], Image.Image] | None = field(repr=False)
     unknown_words: tuple[str, ...] = ()
 
@@ -66,7 +66,7 @@ class Hits:
     @property
     def _label(self) -> str:
         lam = self.question.get("lambda")
-        return self.question["method"] + (f", lambda {lam:g}" if lam is not None else "")
+        return str(self.question["method"]) + (f", lambda {lam:g}" if lam is not None else "")
 
     @property
     def _reader(self) -> Callable[[int], Image.Image]:
@@ -112,7 +112,7 @@ def _page(hits: Hits) -> str:
     return Template(PAGE.read_text(encoding="utf-8")).substitute(parts)
 
 
-def _item(row: dict, picture: Image.Image) -> str:
+def _item(row: dict[Hashable, Any], picture: Image.Image) -> str:
     """A hit with its picture, as an item of the page's list."""
     facts = [f"{row['rank']}. {row['class']}", f"score {row['score']:.4g}"]
     for name, modality in (("picture", "image"), ("words", "text")):

@@ -3,9 +3,8 @@
 import warnings
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from rscir_lib.features import Features
 from rscir_lib.methods.base import Method, Questions, Scorer
 from rscir_lib.methods.pairwise import TwoSimilarities
 from rscir_lib.methods.registry import get_method
-from rscir_lib.ranking import AutoLambda, Job, read_lambda
+from rscir_lib.ranking import AUTO, AutoLambda, Job, read_lambda
 from rscir_lib.search.hits import Hits
 from rscir_lib.similarity.exact import similarities
 from rscir_lib.similarity.gallery import Gallery, InMemory
@@ -81,8 +80,9 @@ class Searcher:
     ) -> Hits:
         """See `search`."""
         method = get_method(method)
-        if isinstance(lam, str) and lam == "auto":
+        if isinstance(lam, str) and lam == AUTO:
             lam = self.auto_lambda(text).lam
+        lam = cast(float, lam)  # anything else is refused by `top_k`
         alone = {"image": 0, "text": 1}.get(method.name, lam if method.has_lambda else None)  # lambda: which modality
         if image is None and alone != 1:
             raise ValueError("no query image: give a position, a path or a picture, or ask by the text alone (lam=1)")
@@ -95,8 +95,10 @@ class Searcher:
         of_text = self._text(text) if text else np.zeros(self.features.dim, np.float32)
         scorer = None if Job(method).by_row else self._scorer(method)
         positions, scores = top_k(self.gallery, of_image, of_text, lam, top, method, scorer, text, position)
-        question = {"image": name, "text": text, "method": method.name, "lambda": lam if method.has_lambda else None}
-        question["archive"] = self.archive.name if self.archive else self.features.provenance.get("archive", "")
+        question = {
+            "image": name, "text": text, "method": method.name, "lambda": lam if method.has_lambda else None,
+            "archive": self.archive.name if self.archive else self.features.provenance.get("archive", ""),
+        }  # fmt: skip
         table = self._table(positions, scores, np.stack([of_image, of_text]), method, lam)
         for modality, there in (("image", name), ("text", text)):
             if not there:
@@ -127,13 +129,14 @@ class Searcher:
             return None, "", np.zeros(self.features.dim, np.float32), -1
         if isinstance(image, str | Path) and (position := self._position(str(image))) is not None:
             image = position
-        if isinstance(image, Integral) and not isinstance(image, bool):
+        if isinstance(image, int | np.integer) and not isinstance(image, bool):
+            image = int(image)
             if not 0 <= image < len(self):
                 raise ValueError(f"position {image} is outside the archive: it has {len(self)} images, "
                                  f"0 to {len(self) - 1}")  # fmt: skip
             picture = self.archive.read(image) if self.archive else None
             name = self.archive.files[image] if self.archive else self.features.named([image])[0][0]
-            return picture, name, self.gallery.rows([image])[0], int(image)
+            return picture, name, self.gallery.rows([image])[0], image
         if isinstance(image, str | Path):
             rule = self.archive.rule if self.archive else DEFAULT_READING
             picture, name = read_image(Path(image).expanduser(), rule), Path(image).name
@@ -151,7 +154,7 @@ class Searcher:
             return self.features.position(file)
         return self.archive.files.index(file) if file in self.archive.files else None
 
-    def _named(self, positions: Sequence[int] | np.ndarray) -> list[tuple[str, str, dict | None]]:
+    def _named(self, positions: Sequence[int] | np.ndarray) -> list[tuple[str, str, dict[str, Any] | None]]:
         """File, class and footprint."""
         if self.archive is None:
             return self.features.named(positions)
@@ -165,7 +168,8 @@ class Searcher:
         mean, std = (torch.from_numpy(moment)[:, None] for moment in self.gallery.moments.of_similarities(sides))
         normal = normal_cdf(cosines, (mean, std))
         if isinstance(method, TwoSimilarities) and method.shown:  # on the scale that people read
-            scores = method.combine(*method.shown(cosines, (mean, std)), lam).numpy()
+            shown = method.shown(cosines, (mean, std))
+            scores = method.combine(shown[0], shown[1], lam).numpy()
         columns = {
             "rank": np.arange(1, len(positions) + 1), "position": positions, "file": files, "class": classes,
             "score": scores, "cosine_image": cosines[0], "cosine_text": cosines[1], "normal_image": normal[0],

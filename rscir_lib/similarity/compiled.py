@@ -1,6 +1,7 @@
 """Running sums, compiled by numba; imported where they are first used, since numba takes half a second to import."""
 
 from collections.abc import Callable
+from typing import TypeVar, cast
 
 import numba
 import numpy as np
@@ -8,12 +9,15 @@ import numpy as np
 SIDE_BY_SIDE = 64  # rows whose sums run next to each other, several in one vector instruction; any number is right
 
 
-def compiled(function: Callable) -> Callable:
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def compiled(function: Function) -> Function:
     """The function as machine code, kept on disk between processes where there is a place for it."""
     try:
-        return numba.njit(cache=True, nogil=True)(function)
+        return cast(Function, numba.njit(cache=True, nogil=True)(function))
     except RuntimeError:  # neither the package's folder nor the user's can be written
-        return numba.njit(nogil=True)(function)
+        return cast(Function, numba.njit(nogil=True)(function))
 
 
 @compiled

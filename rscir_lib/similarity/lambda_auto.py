@@ -34,7 +34,7 @@ def two_normals(z: np.ndarray, steps: int = STEPS) -> Mixture:
             sides.append((mean, std, np.log(size / z.shape[1] / std) - ((z - mean) / std) ** 2 / 2))
         high = 1 / (1 + np.exp((sides[0][2] - sides[1][2]).clip(-500, 500)))
     (low_mean, low_std, _), (high_mean, high_std, _) = sides
-    return Mixture(*(a[:, 0] for a in (low_mean, low_std, high_mean, high_std)), high.mean(axis=1))
+    return Mixture(low_mean[:, 0], low_std[:, 0], high_mean[:, 0], high_std[:, 0], high.mean(axis=1))
 
 
 def fisher_lambda(image: np.ndarray, text: np.ndarray) -> np.ndarray:

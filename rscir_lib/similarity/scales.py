@@ -6,7 +6,6 @@ mean and the std over the whole, (...,) or (..., 1) each.
 """
 
 from collections.abc import Callable
-from numbers import Real
 
 import numpy as np
 import torch
@@ -34,7 +33,8 @@ def zscore(s: torch.Tensor, moments: RowMoments | None = None) -> torch.Tensor:
     if moments:
         mean, std = moments
         z = (s - mean).div_(std.where(std > FLAT, 1.0))
-        return z if (std > FLAT).all() else z.where(std > FLAT, 0.0)
+        flat = std <= FLAT
+        return z.masked_fill_(flat, 0.0) if flat.any() else z
     mean = s.mean(dim=-1, keepdim=True)
     variance = (s - mean).square_().sum(dim=-1, keepdim=True) / max(s.shape[-1] - 1, 1)
     return zscore(s, (mean, variance.sqrt()))
@@ -76,5 +76,5 @@ def reciprocal_rank(s: torch.Tensor) -> torch.Tensor:
 
 def check_lambda(lam: object) -> None:
     """Raises ValueError unless it is a number in [0, 1]."""
-    if isinstance(lam, bool) or not isinstance(lam, Real) or not 0 <= lam <= 1:
+    if isinstance(lam, bool) or not isinstance(lam, int | float | np.floating | np.integer) or not 0 <= lam <= 1:
         raise ValueError(f"lambda {lam!r} is outside [0, 1]; 0 is image alone, 1 text alone")

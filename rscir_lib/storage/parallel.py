@@ -112,7 +112,7 @@ def each(
     items: Sequence[Item],
     scheduler: str | None = None,
     workers: int | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """The results of `function(item)`, in order.
 
     Args:

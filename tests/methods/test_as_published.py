@@ -25,7 +25,7 @@ def encode(texts):
 
 def questions_of(feats, positions, texts, known=True):
     every = np.arange(len(positions))
-    where = np.array(positions) if known else None
+    where = np.array(positions if known else [-1] * len(positions))
     return Questions(feats[positions], encode(texts), tuple(texts), every, every, where)
 
 

@@ -37,10 +37,10 @@ def cases(draw):
     return feats, draw(st.lists(st.integers(0, n - 1), min_size=len(texts), max_size=len(texts))), texts
 
 
-def asked(images, texts, positions=None):
+def asked(images, texts, positions=()):
     """Each image with the text of its number."""
     own = np.arange(len(images))
-    return Questions(images, encode(texts), tuple(texts), own, own, positions)
+    return Questions(images, encode(texts), tuple(texts), own, own, np.array(positions, int))
 
 
 def scores_of(method, feats, positions, texts, lam=float("nan")):

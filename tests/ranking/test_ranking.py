@@ -121,7 +121,7 @@ def test_search_over_shards_is_the_plain_scan(case, name, lam, top, small, tmp_p
         ({"jobs": []}, "0 jobs for 1 queries"),
         ({"jobs": [Job(METHODS["weicom"], 2.0)]}, "lambda 2.0 is outside"),
         ({"image_of": np.array([1])}, "image_of: expected integers from 0 to 0"),
-        ({"words": ()}, "0 words for 1 texts, 1 image_of"),
+        ({"words": ()}, "0 words, 1 texts: expected as many of both"),
         ({"relevant": []}, "0 relevant sets for 1 queries"),
         ({"relevant": [np.array([True, False])]}, r"relevant\[0\]: expected a one-dimensional array of integers"),
         ({"relevant": [np.array([2, 2])]}, r"relevant\[0\]: position 2 is out of order or there twice"),
