@@ -5,10 +5,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from rscir_lib.archive import Archive
 from rscir_lib.features import store
 from rscir_lib.features.pickles import read_pickle
-from rscir_lib.features.store import RECORDED, GeoJson, Shard, Stamp
+from rscir_lib.features.store import GeoJson, Shard
 from rscir_lib.similarity.moments import Moments
 
 if TYPE_CHECKING:  # reading features needs no encoder
@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # reading features needs no encoder
 # shard; a greater value is faster, until the memory of a small machine is full.
 HELD_BYTES = 2**32
 # Rows of a store share these, but an encoder of any precision may encode the texts that are compared with them
-ROWS_ONLY = {"precision", "dtype"}
+ROWS_ONLY = frozenset({"precision", "dtype"})
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -35,30 +36,15 @@ class MemoryShard:
     """Rows in memory, with what a shard of a store has."""
 
     feats: np.ndarray
-    files: tuple[str, ...]
-    classes: tuple[str, ...]
+    ids: store.Ids
 
     @property
     def rows(self) -> int:
         return len(self.feats)
 
-    @property
-    def footprints(self) -> list[GeoJson | None]:
-        return [None] * self.rows
-
-    @property
-    def stamps(self) -> list[Stamp]:
-        return [store.UNKNOWN] * self.rows
-
     @cached_property
     def moments(self) -> Moments:
         return Moments.of(self.feats)
-
-    def reopened(self) -> Self:
-        return replace(self)
-
-    def verify(self) -> None:
-        """Nothing to read again: the rows were checked when they were given."""
 
 
 class Features:
@@ -70,63 +56,54 @@ class Features:
     """
 
     def __init__(
-        self,
-        shards: Iterable[Shard | MemoryShard],
-        provenance: Mapping[str, str] | None = None,
-        unreadable: Mapping[str, str] | None = None,
-    ) -> None:
+        self, shards: Iterable[Shard | MemoryShard], provenance: Mapping[str, str] = NOTHING,
+        unreadable: Mapping[str, str] = NOTHING,
+    ) -> None:  # fmt: skip
         """Features of shards that are checked already; `from_arrays` makes them of anything else."""
         self._shards = tuple(shards)
-        self.provenance, self.unreadable = dict(provenance or {}), dict(unreadable or {})
+        self._first = np.cumsum([0, *(shard.rows for shard in self._shards)])  # position of each shard's first row
+        self.provenance, self.unreadable = dict(provenance), dict(unreadable)
 
     @classmethod
     def from_arrays(
-        cls,
-        feats: np.ndarray,
-        files: Sequence[str],
-        classes: Sequence[str],
-        provenance: Mapping[str, str] | None = None,
-        unreadable: Mapping[str, str] | None = None,
-        name: str | Path = "features",
-    ) -> Self:
+        cls, feats: np.ndarray, files: Sequence[str], classes: Sequence[str],
+        provenance: Mapping[str, str] = NOTHING, name: str | Path = "features",
+    ) -> Self:  # fmt: skip
         """Features of rows in memory.
 
         Args:
             feats: (N, d) floats, finite, each row of length 1; N and d at least 1.
-            files: N image files, each once.
-            classes: N classes, as they were at extraction.
+            files, classes: Of the N images, each file once.
             provenance: What made the rows.
-            unreadable: Images that have no row, and why.
             name: What error messages call them.
 
         Raises:
             ValueError: For anything else, naming row, file and value, so that no consumer has to look again.
         """
-        files, classes = tuple(files), tuple(classes)
         if getattr(feats, "ndim", 0) != 2 or feats.size == 0 or feats.dtype.kind != "f":
             given = f"{feats.dtype} {feats.shape}" if isinstance(feats, np.ndarray) else type(feats).__name__
             raise ValueError(f"{name}: feats must be an (N, d) array of floats, N and d at least 1; found {given}")
-        for column, values in (("files", files), ("classes", classes)):
-            if len(values) != len(feats):
-                raise ValueError(f"{name}: {len(feats)} rows of feats, but {len(values)} {column}; each row needs one")
+        for column, count in (("files", len(files)), ("classes", len(classes))):
+            if count != len(feats):
+                raise ValueError(f"{name}: {len(feats)} rows of feats, but {count} {column}; each row needs one")
         _check_unique(files, name)
         store.check_rows(feats, files, name)
         if feats.dtype != np.float16:  # as in a store
             feats = np.ascontiguousarray(feats, np.float32)
-        return cls([MemoryShard(feats, files, classes)], provenance, unreadable)
+        return cls([MemoryShard(feats, store.columns(files, classes))], provenance)
 
     def __len__(self) -> int:
-        return sum(shard.rows for shard in self._shards)
+        return int(self._first[-1])
 
     def __repr__(self) -> str:
         return f"Features({len(self)} x {self.dim}, {len(self._shards)} shards, {len(self.unreadable)} unreadable)"
 
     def shards(self) -> Iterator[Shard | MemoryShard]:
-        """The rows in order, a part at a time: each part has feats, files, classes and moments.
+        """The rows in order, a part at a time: each part has feats, ids and moments.
 
         Each part is opened anew, so that the memory for what was read of it is free once the caller drops it.
         """
-        return (shard.reopened() for shard in self._shards)
+        return map(replace, self._shards)
 
     @property
     def dim(self) -> int:
@@ -147,15 +124,9 @@ class Features:
 
     def rows(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """The rows at these positions, (n, d) float32; nothing else is read. Raises IndexError for one outside."""
-        positions = np.asarray(positions, np.int64)
-        if len(outside := positions[(positions < 0) | (positions >= len(self))]):
-            raise IndexError(f"position {outside[0]} is outside: there are {len(self)} rows")
-        rows, first = np.empty((len(positions), self.dim), np.float32), 0
-        for shard in self._shards:
-            here = np.flatnonzero((positions >= first) & (positions < first + shard.rows))
-            if here.size:
-                rows[here] = shard.feats[positions[here] - first]
-            first += shard.rows
+        rows = np.empty((len(positions), self.dim), np.float32)
+        for shard, wanted, at in self._by_shard(positions):
+            rows[wanted] = shard.feats[at]
         return rows
 
     def named(self, positions: Sequence[int] | np.ndarray) -> list[tuple[str, str, GeoJson | None]]:
@@ -166,42 +137,45 @@ class Features:
         position outside.
         """
         names: dict[int, tuple[str, str, GeoJson | None]] = {}
-        first = 0
-        for shard in self._shards_for_names():
-            here = {int(position) for position in positions if first <= position < first + shard.rows}
-            if here:
-                rows = list(zip(shard.files, shard.classes, shard.footprints, strict=True))
-                names |= {position: rows[position - first] for position in here}
-            first += shard.rows
-        outside = [position for position in positions if position not in names]
-        if outside:
-            raise IndexError(f"position {outside[0]} is outside: there are {first} rows")
-        return [names[position] for position in positions]
+        for shard, wanted, at in self._by_shard(positions):
+            # a large store keeps no names: ten million of them fill gigabytes
+            ids = (replace(shard) if self.large else shard).ids
+            footprints = ids.get("footprints") or [None] * shard.rows
+            for i, row in zip(wanted, at, strict=True):
+                names[i] = ids["files"][row], ids["classes"][row], footprints[row]
+        return [names[i] for i in range(len(positions))]
+
+    def _by_shard(
+        self, positions: Sequence[int] | np.ndarray
+    ) -> Iterator[tuple[Shard | MemoryShard, np.ndarray, np.ndarray]]:
+        """The shards that hold these positions, each with the indices of those it holds, and their rows there."""
+        positions = np.asarray(positions, np.int64)
+        if len(outside := positions[(positions < 0) | (positions >= len(self))]):
+            raise IndexError(f"position {outside[0]} is outside: there are {len(self)} rows")
+        number = np.searchsorted(self._first, positions, side="right") - 1
+        for k in np.unique(number):
+            wanted = np.flatnonzero(number == k)
+            yield self._shards[k], wanted, positions[wanted] - self._first[k]
 
     def position(self, file: str) -> int | None:
         """The row of an image by its file, None where there is none. Of a large store, all names may be read."""
-        first = 0
-        for shard in self._shards_for_names():
-            with suppress(ValueError):
-                return first + shard.files.index(file)
-            first += shard.rows
+        for first, shard in zip(self._first, self.shards() if self.large else self._shards, strict=False):
+            files: list[str] = shard.ids["files"]
+            if file in files:
+                return int(first) + files.index(file)
         return None
-
-    def _shards_for_names(self) -> Iterable[Shard | MemoryShard]:
-        """The shards, to be asked for names: a large store's keep none, for ten million names fill gigabytes."""
-        return self.shards() if self.large else self._shards
 
     @cached_property
     def files(self) -> tuple[str, ...]:
         """The image of each row."""
-        files = tuple(file for shard in self.shards() for file in shard.files)
+        files = tuple(file for shard in self.shards() for file in shard.ids["files"])
         _check_unique(files, "features")
         return files
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The class of each row, as it was at extraction."""
-        return tuple(cls for shard in self.shards() for cls in shard.classes)
+        return tuple(cls for shard in self.shards() for cls in shard.ids["classes"])
 
     @cached_property
     def moments(self) -> Moments:
@@ -216,14 +190,10 @@ class Features:
 
     def lie_as(self, archive: Archive) -> bool:
         """Whether row i is image i of the archive, to the last one."""
-        files, first = archive.files, 0
-        if len(files) != len(self):
-            return False
-        for shard in self.shards():
-            if shard.files != files[first : first + shard.rows]:
-                return False
-            first += shard.rows
-        return True
+        files, shards = archive.files, zip(self._first, self.shards(), strict=False)
+        return len(files) == len(self) and all(
+            tuple(shard.ids["files"]) == files[first : first + shard.rows] for first, shard in shards
+        )
 
     def aligned(self, archive: Archive) -> np.ndarray:
         """The features in the archive's order, (len(archive), d) float32.
@@ -244,26 +214,20 @@ class Features:
                 "benchmark.without(features.unreadable); or replace the files and extract again"
             )
         for depth in (min(file.count("/") for file in archive.files) + 1, 1):
-            wanted, held = _path_ends(archive.files, depth), _path_ends(self.files, depth)
+            wanted, held = (
+                ["/".join(file.replace("\\", "/").split("/")[-depth:]) for file in files]
+                for files in (archive.files, self.files)
+            )
             row_of = {end: row for row, end in enumerate(held)}
             if not row_of.keys().isdisjoint(wanted):
                 break
-        needed = set(wanted)
-        problems = {
-            "without features": [end for end in wanted if end not in row_of],
-            "more than once": [
-                end for ends in (wanted, held) for end, times in Counter(ends).items() if times > 1 and end in needed
-            ],
-        }
+        times = [Counter(wanted), Counter(held)]
+        twice = [end for ends in times for end, count in ends.items() if count > 1 and end in times[0]]
+        problems = {"without features": [end for end in wanted if end not in row_of], "more than once": twice}
         if any(problems.values()):
             details = "; ".join(f"{len(e)} {problem} ({', '.join(e[:3])})" for problem, e in problems.items() if e)
             raise ValueError(f"the features don't fit {archive.name}: {details}. Extract them for this archive again")
         return self.rows([row_of[end] for end in wanted])
-
-
-def _path_ends(files: Iterable[str], depth: int) -> list[str]:
-    """The last `depth` parts of each path."""
-    return ["/".join(file.replace("\\", "/").split("/")[-depth:]) for file in files]
 
 
 def _check_unique(files: Sequence[str], name: str | Path) -> None:
@@ -302,11 +266,17 @@ def read_features(path: str | Path, archive: Archive | None = None, encoder: "En
         reason = "the extraction is unfinished" if unfinished else "no features here"
         raise FileNotFoundError(f"{path}: {reason}; run extract_features (notebook 02)")
     features = open_store(path)
-    expected = dict(encoder.provenance) if encoder else {}
     if archive:
-        expected |= archive.reading
-        _check_archive(features, archive, path)
-    store.check_provenance(features.provenance, expected, path, RECORDED | ROWS_ONLY)
+        held = {*features.files, *features.unreadable}
+        missing = [file for file in archive.files if file not in held]
+        for problem, wrong in (("have no features", missing), ("were replaced since", replaced(features, archive))):
+            if wrong:
+                raise ValueError(
+                    f"{path}: {len(wrong)} of {len(archive)} images of {archive.name} {problem}, the first {wrong[0]}. "
+                    "Run extract_features (notebook 02) on this archive: it encodes those alone"
+                )
+    expected = (encoder.provenance if encoder else {}) | (archive.reading if archive else {})
+    store.check_provenance(features.provenance, expected, path, store.RECORDED | ROWS_ONLY)
     return features
 
 
@@ -316,23 +286,11 @@ def open_store(folder: Path) -> Features:
     return Features(shards, manifest["provenance"], manifest["unreadable"])
 
 
-def _check_archive(features: Features, archive: Archive, path: Path) -> None:
-    """Raise ValueError unless each image of the archive has its row, or was unreadable, and is what it was."""
-    held = {*features.files, *features.unreadable}
-    missing = [file for file in archive.files if file not in held]
-    problems = {"have no features": missing, "were replaced since": replaced(features, archive)}
-    for problem, files in problems.items():
-        if files:
-            raise ValueError(
-                f"{path}: {len(files)} of {len(archive)} images of {archive.name} {problem}, the first {files[0]}. Run "
-                "extract_features (notebook 02) on this archive: it encodes those alone"
-            )
-
-
 def replaced(features: Features, archive: Archive) -> list[str]:
-    """Images whose file has another content than at extraction."""
+    """Images whose file has another content than when a store's features were made."""
     position = {file: i for i, file in enumerate(archive.files)}
-    rows = ((file, stamp) for shard in features.shards() for file, stamp in zip(shard.files, shard.stamps, strict=True))
+    shards = (shard for shard in features.shards() if isinstance(shard, Shard))
+    rows = ((file, stamp) for shard in shards for file, stamp in zip(shard.ids["files"], shard.stamps, strict=True))
     return [file for file, stamp in rows if file in position and not stamp.fits(archive.path(position[file]))]
 
 
@@ -343,10 +301,9 @@ def verify_features(folder: str | Path) -> Features:
         ValueError: Naming, a line each, the files that aren't what was written, or the first row that is wrong.
     """
     features, problems = read_features(folder), []
-    for shard in tqdm(list(features.shards()), "verifying", unit="shard"):
+    for shard in tqdm([shard for shard in features.shards() if isinstance(shard, Shard)], "verifying", unit="shard"):
         try:
             shard.verify()
-            store.check_rows(shard.feats, shard.files, folder)
         except ValueError as error:
             problems.append(str(error))
     if problems:

@@ -16,12 +16,19 @@ import numpy as np
 
 LONGEST = 4096  # characters of a message that quotes a pickle: a hostile one may hold names of any length
 
+# Instructions that push the value that follows them
+VALUES = frozenset(
+    "UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 INT BININT BININT1 "
+    "BININT2 LONG1 FLOAT BINFLOAT".split()
+)
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+
 
 class _Refused(Exception):
     """What a pickle asks for and doesn't get."""
 
 
-def _a(kind: type, value: Any) -> Any:
+def _exactly(kind: type, value: Any) -> Any:
     """The value, when it is of just this type."""
     if type(value) is not kind:
         raise _Refused(f"a {type(value).__name__} where a {kind.__name__} belongs")
@@ -32,7 +39,7 @@ class _Dtype:
     """Stands in for numpy.dtype: plain numbers and strings only."""
 
     def __init__(self, spec: str, *_: Any) -> None:
-        self.dtype = np.dtype(_a(str, spec))
+        self.dtype = np.dtype(_exactly(str, spec))
         if self.dtype.kind not in "biufSU" or self.dtype.names:
             raise _Refused(f"an array of {self.dtype}, not of numbers or strings")
 
@@ -45,7 +52,7 @@ class _Array:
     """Stands in for numpy.ndarray, so that no state of the pickle's making reaches numpy's C code."""
 
     def __init__(self, *_: Any) -> None:
-        self.array: np.ndarray | None = None
+        self.array: Any = None
 
     def build(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, data = state
@@ -53,13 +60,15 @@ class _Array:
 
 
 def _from_buffer(data: bytes, dtype: _Dtype, shape: tuple[int, ...] = (), order: str = "C", *_: Any) -> Any:
-    return np.frombuffer(data, _a(_Dtype, dtype).dtype).reshape(_a(tuple, shape), order=_a(str, order))[()]
+    return np.frombuffer(data, _exactly(_Dtype, dtype).dtype).reshape(
+        _exactly(tuple, shape), order=_exactly(str, order)
+    )[()]
 
 
 def _encode(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise _Refused(f"encoding {encoding!r}")
-    return bytes(_a(str, text), "latin1")
+    return bytes(_exactly(str, text), "latin1")
 
 
 @dataclass(frozen=True)
@@ -79,13 +88,13 @@ for _core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
     NAMES[f"{_core}.multiarray scalar"] = _Call(lambda dtype, data: _from_buffer(data, dtype))
     NAMES[f"{_core}.numeric _frombuffer"] = _Call(_from_buffer)
 
-# Instructions that push the value that follows them
-VALUES = set(
-    "UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8 INT BININT BININT1 "
-    "BININT2 LONG1 FLOAT BINFLOAT".split()
-)
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-EMPTY = {"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}
+
+def _dict(values: list[Any]) -> dict[str, Any]:
+    """Keys and values in turn; texts alone are keys, for nested tuples take for ever to hash."""
+    return {_exactly(str, key): value for key, value in zip(values[::2], values[1::2], strict=True)}
+
+
+MAKERS: dict[str, Callable[[list[Any]], Any]] = {"TUPLE": tuple, "LIST": list, "DICT": _dict}
 
 
 def _load(data: bytes) -> Any:
@@ -113,30 +122,29 @@ def _load(data: bytes) -> Any:
                 stack.pop()
             case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
                 stack[-int(name[-1]) :] = [tuple(stack[-int(name[-1]) :])]
-            case "TUPLE":
-                stack.append(tuple(since_mark()))
-            case name if name in EMPTY:
-                stack.append(EMPTY[name]())
-            case "LIST":
-                stack.append(since_mark())
+            case "TUPLE" | "LIST" | "DICT" as name:
+                stack.append(MAKERS[name](since_mark()))
+            case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT" as name:
+                stack.append(MAKERS[name.removeprefix("EMPTY_")]([]))
             case "APPEND" | "APPENDS" as name:
                 values = [stack.pop()] if name == "APPEND" else since_mark()
-                _a(list, stack[-1]).extend(values)
-            case "DICT":
-                stack.append(_dict(since_mark()))
+                _exactly(list, stack[-1]).extend(values)
             case "SETITEM" | "SETITEMS" as name:
                 values = [stack.pop(-2), stack.pop()] if name == "SETITEM" else since_mark()
-                _a(dict, stack[-1]).update(_dict(values))
+                _exactly(dict, stack[-1]).update(_dict(values))
             case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
                 memo[len(memo) if value is None else int(value)] = stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(memo[int(value or 0)])
             case "GLOBAL" | "STACK_GLOBAL":
-                stack.append(_named(value or f"{_a(str, stack.pop(-2))} {_a(str, stack.pop())}"))
+                named = value or f"{_exactly(str, stack.pop(-2))} {_exactly(str, stack.pop())}"
+                if named not in NAMES:
+                    raise _Refused(f"it asks for {named.replace(' ', '.')}")
+                stack.append(NAMES[named])
             case "REDUCE":
-                arguments = _a(tuple, stack.pop())
-                stack.append(_a(_Call, stack.pop()).function(*arguments))
-                left -= _size(stack[-1])
+                arguments = _exactly(tuple, stack.pop())
+                stack.append(made := _exactly(_Call, stack.pop()).function(*arguments))
+                left -= len(made) if isinstance(made, bytes) else getattr(made, "nbytes", 0)
                 if left < 0:
                     raise _Refused("it unpacks to many times its size")
             case "BUILD":
@@ -147,22 +155,6 @@ def _load(data: bytes) -> Any:
             case name:
                 raise _Refused(f"instruction {name}")
     return stack.pop()
-
-
-def _named(name: str) -> _Call:
-    if name not in NAMES:
-        raise _Refused(f"it asks for {name.replace(' ', '.')}")
-    return NAMES[name]
-
-
-def _size(value: Any) -> int:
-    """Bytes that a call made."""
-    return len(value) if isinstance(value, bytes) else getattr(value, "nbytes", 0)
-
-
-def _dict(values: list[Any]) -> dict[str, Any]:
-    """Keys and values in turn; texts alone are keys, for nested tuples take for ever to hash."""
-    return {_a(str, key): value for key, value in zip(values[::2], values[1::2], strict=True)}
 
 
 def read_pickle(path: Path) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
@@ -182,14 +174,12 @@ def read_pickle(path: Path) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...
     if type(content) is not dict or not content.keys() >= {"feats", "labels", "paths"}:
         held = str(sorted(content))[:LONGEST] if type(content) is dict else type(content).__name__
         raise ValueError(f"{path}: expected a dict with feats, labels and paths, found {held}")
-    content = {key: value.array if isinstance(value, _Array) else value for key, value in content.items()}
-    for key, types in (("labels", str | int | np.integer), ("paths", str)):
-        values = content[key]
+    feats, labels, paths = (
+        value.array if isinstance(value := content[key], _Array) else value for key in ("feats", "labels", "paths")
+    )
+    for key, values, types in (("labels", labels, str | int | np.integer), ("paths", paths, str)):
         if not isinstance(values, list | tuple | np.ndarray) or not all(isinstance(value, types) for value in values):
             raise ValueError(f"{path}: {key} must be a list of strings")
-    # A class has one name, however many its images
-    name = {label: str(label).replace("_", "") for label in content["labels"]}
-    feats = content["feats"]
-    if isinstance(feats, np.ndarray):
-        feats = feats.copy()  # the pickle's own bytes are read-only
-    return feats, tuple(map(str, content["paths"])), tuple(name[label] for label in content["labels"])
+    feats = feats.copy() if isinstance(feats, np.ndarray) else feats  # the pickle's own bytes are read-only
+    name = {label: str(label).replace("_", "") for label in labels}  # one text a class, however many its images
+    return feats, tuple(map(str, paths)), tuple(name[label] for label in labels)

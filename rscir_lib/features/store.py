@@ -10,18 +10,18 @@ that stands is good and is never changed; the manifest is written last. Shards t
 of an extraction.
 
 The shards are plain npy, because rows are scanned whole or picked one by one, and do not compress. 400,000 x 768
-float16 on two cores: write 2.0 s, scan 1.1 s, 2,000 random rows 0.015 s. Zarr v3 took 5.1, 1.6 and 0.52 s (with zstd
-7.2, 3.2 and 2.2 s, for 8 % less on disk; sharded 6.7, 2.7 and 0.77 s), Lance 10.9, 7.4 and 0.04 s, Parquet 25.7, 7.4
-and 17.6 s. numpy maps npy into memory, and R, Julia, C++ and Rust read it.
+float16 on two cores: write 2.0 s, scan 1.1 s, 2,000 random rows 0.015 s (Zarr 5.1, 1.6 and 0.52 s; Lance 10.9, 7.4 and
+0.04 s; Parquet 25.7, 7.4 and 17.6 s). numpy maps npy into memory, and R, Julia, C++ and Rust read it.
 """
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,17 +31,9 @@ from rscir_lib.storage.digests import sha256_of, sha256_of_file
 
 MANIFEST = "manifest.json"
 # Recorded, but no reason to refuse a row: the archive may have moved or grown, or a package been updated
-RECORDED = {
-    "archive",
-    "archive_fingerprint",
-    "python",
-    "torch",
-    "torchvision",
-    "open_clip_torch",
-    "transformers",
-    "pillow",
-    "numpy",
-}
+RECORDED = frozenset(
+    "archive archive_fingerprint python torch torchvision open_clip_torch transformers pillow numpy".split()
+)
 STAMPS = ("sizes", "mtimes_ns", "contents")  # columns of the ids: what each image file was
 DTYPES = ("float32", "float16")
 # Bytes of a shard's rows: 87,381 of 768 float32. Smaller shards are more files; a larger one must fit into the memory
@@ -51,11 +43,10 @@ SHARD_BYTES = 2**28
 VERIFIED_BYTES = 2**28
 # How far a row's length may be from 1: float16 keeps three digits. A greater value lets similarities differ that much.
 TOLERANCE = 1e-3
-MENDED = "run extract_features (notebook 02), or what else made it, again: it makes afresh what is damaged"
 AGAIN = "Choose another folder, or extract again with overwrite=True"
 
-
 GeoJson = dict[str, Any]
+Ids = dict[str, Any]  # what each row is of, column by column: files, classes, STAMPS, and footprints where known
 
 
 class Stamp(NamedTuple):
@@ -77,12 +68,7 @@ class Stamp(NamedTuple):
             now = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return True
-        return now.st_size == self.size and (
-            now.st_mtime_ns == self.mtime_ns or _content(path, now.st_size, now.st_mtime_ns) == self.sha256
-        )
-
-
-UNKNOWN = Stamp(0, 0, "")  # of a row whose image file isn't known
+        return now.st_size == self.size and (now.st_mtime_ns == self.mtime_ns or Stamp.of(path).sha256 == self.sha256)
 
 
 @lru_cache(maxsize=64)  # the tiles of a scene share a file
@@ -90,18 +76,24 @@ def _content(path: Path, size: int, mtime_ns: int) -> str:
     return sha256_of_file(path)
 
 
+def columns(files: Sequence[str], classes: Sequence[str], stamps: Sequence[Stamp] | None = None) -> Ids:
+    """The ids of rows; without stamps, of rows whose image files aren't known."""
+    stamps = stamps or [Stamp(0, 0, "")] * len(files)
+    known = zip(STAMPS, map(list, zip(*stamps, strict=True)), strict=True)
+    return {"files": list(files), "classes": list(classes)} | dict(known)
+
+
 @dataclass(frozen=True)
 class Shard:
-    """Rows of a store that lie together: `rows` of them, and the sha256 of each of the shard's files by its ending."""
+    """Rows of a store that lie together: `rows` of them, and the sha256 of each of the shard's files by its ending.
+
+    What was read of it is kept with it: `dataclasses.replace(shard)` is the same shard with nothing read yet.
+    """
 
     folder: Path
     name: str
     rows: int
     sha256: dict[str, str]
-
-    def reopened(self) -> Self:
-        """The same shard with nothing read of it yet: what was read of this one is free when this one is dropped."""
-        return replace(self)
 
     def path(self, ending: str) -> Path:
         """One of the shard's files: ending "npy", "json" or "moments.npy"."""
@@ -114,33 +106,17 @@ class Shard:
         try:
             feats = np.load(path, mmap_mode="c", allow_pickle=False)
         except Exception as error:  # a damaged header makes numpy raise nearly anything
-            raise ValueError(f"{path} is missing or damaged ({error}); {MENDED}") from None
+            raise damaged(path, str(error)) from None
         if feats.ndim != 2 or len(feats) != self.rows or feats.dtype.name not in DTYPES:
-            raise ValueError(f"{path}: expected {self.rows} rows, found {feats.dtype} {feats.shape}; {MENDED}")
+            raise damaged(path, f"{feats.dtype} {feats.shape} instead of {self.rows} rows")
         return np.asarray(feats)
 
     @cached_property
-    def ids(self) -> dict[str, Any]:
-        """The columns files, classes, sizes, mtimes_ns and contents, and the provenance; checked by its sha256."""
-        self.verify("json")
-        return _read_ids(self.path("json"))
+    def ids(self) -> Ids:
+        """The columns, the provenance and the seconds that the rows took; checked by their sha256."""
+        return _read_ids(self._checked("json"))
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """The image of each row."""
-        return tuple(self.ids["files"])
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class of each row."""
-        return tuple(self.ids["classes"])
-
-    @property
-    def footprints(self) -> list[GeoJson | None]:
-        """Where the image of each row lies, GeoJSON in longitude and latitude, as far as the rows came with it."""
-        return self.ids.get("footprints") or [None] * self.rows
-
-    @cached_property
     def stamps(self) -> list[Stamp]:
         """What the image file of each row was."""
         return list(map(Stamp, *(self.ids[column] for column in STAMPS)))
@@ -148,18 +124,37 @@ class Shard:
     @property
     def moments(self) -> Moments:
         """Of the shard's rows, float64."""
-        self.verify("moments.npy")
-        both = np.load(self.path("moments.npy"), allow_pickle=False)
+        both = np.load(self._checked("moments.npy"), allow_pickle=False)
         return Moments(both[0], both[1:] / max(self.rows - 1, 1))
 
-    def verify(self, *endings: str) -> None:
-        """Raise ValueError unless the files (all of them without `endings`) are, byte for byte, what was written."""
-        for ending in endings or self.sha256:
-            path = self.path(ending)
-            if not path.is_file() or sha256_of_file(path) != self.sha256[ending]:
-                raise ValueError(
-                    f"{path} was changed, cut short or removed (its sha256 isn't the recorded one); {MENDED}"
-                )
+    def _checked(self, ending: str) -> Path:
+        path = self.path(ending)
+        if not path.is_file() or sha256_of_file(path) != self.sha256[ending]:
+            raise damaged(path, "changed, cut short or removed: its sha256 isn't the recorded one")
+        return path
+
+    def verify(self) -> None:
+        """Raise ValueError unless its files are, byte for byte, what was written, and its rows of unit length."""
+        for ending in self.sha256:
+            self._checked(ending)
+        check_rows(self.feats, self.ids["files"], self.path("npy"))
+
+
+def damaged(path: Path, reason: str) -> ValueError:
+    """The error for a file that isn't what was written."""
+    return ValueError(
+        f"{path} is damaged ({reason}); run extract_features (notebook 02), or what else made it, again: it makes "
+        "afresh what is damaged"
+    )
+
+
+@contextmanager
+def _expected(path: Path) -> Iterator[None]:
+    """Whatever is missing in a file, or wrong in it, is damage."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from None
 
 
 def merged(parts: Iterable[tuple[int, Moments]]) -> Moments:
@@ -172,7 +167,9 @@ def merged(parts: Iterable[tuple[int, Moments]]) -> Moments:
     return Moments(mean, scatter / max(count - 1, 1))
 
 
-def check_rows(feats: np.ndarray, files: Sequence[str], name: str | Path) -> None:
+def check_rows(
+    feats: np.ndarray, files: Sequence[str], name: str | Path, advice: str = "divide each row by its length"
+) -> None:
     """Raise ValueError, naming the first row and its file, unless all rows are finite and of unit length."""
     for start in range(0, len(feats), 65_536):
         rows = np.asarray(feats[start : start + 65_536], np.float32)
@@ -182,54 +179,46 @@ def check_rows(feats: np.ndarray, files: Sequence[str], name: str | Path) -> Non
             row = start + wrong[0]
             raise ValueError(
                 f"{name}: {wrong.size} rows are not finite and L2-normalised, first row {row} ({files[row]}), "
-                f"length {lengths[wrong[0]]:.6g}; divide each row by its length, or extract the features again"
+                f"length {lengths[wrong[0]]:.6g}; {advice}, or extract the features again"
             )
 
 
 def write_shard(
-    folder: Path,
-    feats: np.ndarray,
-    files: Sequence[str],
-    classes: Sequence[str],
-    stamps: Sequence[Stamp],
-    provenance: dict[str, str],
-    seconds: float = 0.0,
+    folder: Path, feats: np.ndarray, ids: Ids, provenance: dict[str, str], seconds: float = 0.0,
     moments: bool | Moments = True,
-    footprints: list[GeoJson | None] | None = None,
-) -> Shard:
+) -> Shard:  # fmt: skip
     """Write rows (n, d) float32 or float16 and their ids; the shard stands, or nothing does.
 
-    provenance: what the rows were made with; equal ids and provenance give an equal name. seconds: spent on them.
-    moments: written too, worked out unless they are given; progress has no need of them. footprints: of the images,
-    GeoJSON in longitude and latitude, where the rows come without their images.
+    ids: `columns`, and perhaps footprints: of the images, GeoJSON in longitude and latitude or None, where the rows
+    come without their images. provenance: what the rows were made with; equal ids and provenance give an equal name.
+    seconds: spent on them. moments: written too, worked out unless they are given; progress has no need of them.
     Raises ValueError for rows that aren't finite and of unit length, OSError for a disk without room.
     """
-    check_rows(feats, files, folder)
-    ids = columns(files, classes, stamps)
+    check_rows(feats, ids["files"], folder)
     name = shard_name(ids, provenance)
     sha256 = {"npy": sha256_of_file(write_npy(folder / f"{name}.npy", feats))}
     if moments:
         whole = Moments.of(feats) if moments is True else moments
         both = np.vstack([whole.mean, whole.covariance * max(len(feats) - 1, 1)])
         sha256["moments.npy"] = sha256_of_file(write_npy(folder / f"{name}.moments.npy", both))
-    path = folder / f"{name}.json"  # last: it declares the rows
     content = {"sha256": sha256, "seconds": round(seconds, 3), "provenance": provenance} | ids
-    if footprints:
-        content["footprints"] = footprints
-    write_json(path, content, indent=None)
+    path = write_json(folder / f"{name}.json", content, indent=None)  # last: it declares the rows
     return Shard(folder, name, len(feats), sha256 | {"json": sha256_of_file(path)})
 
 
-def columns(files: Sequence[str], classes: Sequence[str], stamps: Sequence[Stamp]) -> dict[str, list[Any]]:
-    """The ids of a shard's rows as they are written."""
-    ids: dict[str, list[Any]] = {"files": list(files), "classes": list(classes)}
-    return ids | {column: list(values) for column, values in zip(STAMPS, zip(*stamps, strict=True), strict=True)}
-
-
-def shard_name(ids: Mapping[str, list[Any]], provenance: Mapping[str, str]) -> str:
+def shard_name(ids: Ids, provenance: Mapping[str, str]) -> str:
     """The name of the shard with these ids and provenance."""
+    columns = {name: ids[name] for name in ("files", "classes", *STAMPS)}
     made = {key: value for key, value in provenance.items() if key not in RECORDED}
-    return sha256_of(json.dumps([ids, made], sort_keys=True))[:16]
+    return sha256_of(json.dumps([columns, made], sort_keys=True))[:16]
+
+
+def _read_ids(path: Path) -> Ids:
+    with _expected(path):
+        ids: Ids = read_json(path)
+        if path.stem != shard_name(ids, ids["provenance"]) or "npy" not in ids["sha256"]:
+            raise ValueError("it isn't what its name is the digest of")
+    return ids
 
 
 def standing_shards(folder: Path) -> tuple[list[Shard], list[str]]:
@@ -240,12 +229,10 @@ def standing_shards(folder: Path) -> tuple[list[Shard], list[str]]:
         try:
             ids = _read_ids(path)
             shard = Shard(folder, path.stem, len(ids["files"]), ids["sha256"] | {"json": sha256_of_file(path)})
-            shard.verify()
-            check_rows(shard.feats, shard.files, path)
+            replace(shard).verify()  # a copy: the ids of all shards may fill the memory
+            shards.append(shard)
         except (OSError, ValueError) as error:
             problems.append(str(error))
-        else:
-            shards.append(shard.reopened())  # the ids of all shards may fill the memory
     return shards, problems
 
 
@@ -254,7 +241,7 @@ def write_manifest(
 ) -> None:
     """Declare the shards, in this order, to be the store; then remove whatever else an extraction left there."""
     # ids read and let go, one shard after the other: those of ten million rows fill two gigabytes
-    rows, seconds = sum(s.rows for s in shards), sum(s.reopened().ids["seconds"] for s in shards)
+    rows, seconds = sum(s.rows for s in shards), sum(replace(s).ids["seconds"] for s in shards)
     numbers = {"rows": rows, "dim": shards[0].feats.shape[1], "dtype": shards[0].feats.dtype.name}
     times = {"seconds": round(seconds, 3), "images_per_second": round(rows / seconds, 1) if seconds else None}
     listed = [{"name": s.name, "rows": s.rows, "sha256": s.sha256} for s in shards]
@@ -268,26 +255,20 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], tuple[Shard, ...]]:
 
     Raises ValueError naming the file for a damaged store.
     """
-    path = folder / MANIFEST
-    try:
-        manifest: dict[str, Any] = read_json(path)
-        shards = [Shard(folder, str(s["name"]), s["rows"], dict(s["sha256"])) for s in manifest["shards"]]
-        whole = (
-            manifest["rows"] == sum(shard.rows for shard in shards) > 0
-            and all(isinstance(manifest[key], dict) for key in ("provenance", "unreadable"))
-            and all(
-                re.fullmatch("[0-9a-f]{16}", s.name) and {*s.sha256} == {"npy", "json", "moments.npy"} for s in shards
-            )
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); {MENDED}") from None
-    if not whole:
-        raise ValueError(f"{path} is damaged (its shards don't add up); {MENDED}")
+    with _expected(folder / MANIFEST):
+        manifest: dict[str, Any] = read_json(folder / MANIFEST)
+        shards = tuple(Shard(folder, str(s["name"]), s["rows"], dict(s["sha256"])) for s in manifest["shards"])
+        if not manifest["rows"] == sum(shard.rows for shard in shards) > 0:
+            raise ValueError("its shards don't add up")
+        if wrong := [key for key in ("provenance", "unreadable") if not isinstance(manifest[key], dict)]:
+            raise ValueError(f"{wrong[0]} is no object")
+        for shard in shards:
+            if not re.fullmatch("[0-9a-f]{16}", shard.name) or {*shard.sha256} != {"npy", "json", "moments.npy"}:
+                raise ValueError(f"{shard.name!r} is no shard")
     if sum(shard.feats.nbytes for shard in shards) <= VERIFIED_BYTES:
         for shard in shards:
             shard.verify()
-            check_rows(shard.feats, shard.files, shard.path("npy"))
-    return manifest, tuple(shards)
+    return manifest, shards
 
 
 def clean(folder: Path, kept: Collection[str] = ()) -> None:
@@ -307,19 +288,6 @@ def leftovers(folder: Path, kept: Collection[str]) -> list[Path]:
         if ((shard := re.fullmatch(r"([0-9a-f]{16})\.(json|npy|moments\.npy)", path.name)) and shard[1] not in kept)
         or (path.name.startswith(".") and path.name.endswith(UNFINISHED))
     ]
-
-
-def _read_ids(path: Path) -> dict[str, Any]:
-    try:
-        ids: dict[str, Any] = read_json(path)
-        held = {key: ids[key] for key in ("files", "classes", *STAMPS)}
-        whole = len({len(column) for column in held.values()}) == 1 and "npy" in ids["sha256"]
-        whole = whole and path.stem == shard_name(held, ids["provenance"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); {MENDED}") from None
-    if not whole:
-        raise ValueError(f"{path} is damaged (it isn't what its name is the digest of); {MENDED}")
-    return ids
 
 
 def check_provenance(

@@ -32,6 +32,7 @@ from rscir_lib.evaluation import (
 from rscir_lib.evaluation.metrics import METRICS, chance_ap, retrieval_metrics
 from rscir_lib.features import Features
 from rscir_lib.features import features as features_module
+from rscir_lib.features.store import columns
 from rscir_lib.methods import registry as composition
 from rscir_lib.methods.pairwise import TwoSimilarities
 from rscir_lib.ranking import ranks as ranking_module
@@ -396,7 +397,7 @@ def test_condensed_lists_strangers_and_cutoffs_agree_with_the_oracle(seed, lam, 
 def in_shards(features, number):
     """The same rows, in so many parts."""
     parts = [
-        features_module.MemoryShard(features.feats[rows], tuple(features.files[i] for i in rows), ("",) * len(rows))
+        features_module.MemoryShard(features.feats[rows], columns([features.files[i] for i in rows], [""] * len(rows)))
         for rows in np.array_split(np.arange(len(features)), number)
     ]
     return Features(parts)

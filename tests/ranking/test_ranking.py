@@ -16,7 +16,6 @@ from helpers import examples
 from rscir_lib.archive import read_archive
 from rscir_lib.encoders import load_encoder
 from rscir_lib.features import extract_features, read_features, store
-from rscir_lib.features.store import Stamp
 from rscir_lib.methods.pairwise import TwoSimilarities
 from rscir_lib.methods.registry import METHODS
 from rscir_lib.ranking import ImageSets, Job, Questions, rank_relevant, top_k, topk
@@ -46,9 +45,7 @@ def stored(folder, feats, rows, dtype="float32"):
     files = [f"{i:06d}.png" for i in range(len(feats))]
     parts = [range(i, min(i + rows, len(feats))) for i in range(0, len(feats), rows)]
     shards = [
-        store.write_shard(
-            folder, feats[p].astype(dtype), [files[i] for i in p], ["c"] * len(p), [Stamp(0, 0, "")] * len(p), {}
-        )
+        store.write_shard(folder, feats[p].astype(dtype), store.columns([files[i] for i in p], ["c"] * len(p)), {})
         for p in parts
     ]
     store.write_manifest(folder, shards, {"archive": "random"}, {})

@@ -16,7 +16,6 @@ from rscir_lib.archive import Archive
 from rscir_lib.encoders import load_encoder
 from rscir_lib.features import Features, read_features, store
 from rscir_lib.features import features as features_module
-from rscir_lib.features.store import Stamp
 from rscir_lib.methods.pairwise import TwoSimilarities
 from rscir_lib.methods.registry import METHODS
 from rscir_lib.ranking import topk
@@ -160,15 +159,14 @@ def test_an_image_from_anywhere(ask, archive, tmp_path):
 def test_large_features_are_scanned_and_never_held(features, archive, encoder, with_archive, tmp_path, monkeypatch):
     """Hit for hit what is found with all of them in memory, but for the last digits of the moments."""
     archive = archive if with_archive else None
-    parts = [range(i, min(i + 5, len(features))) for i in range(0, len(features), 5)]
+    parts, made = [slice(i, i + 5) for i in range(0, len(features), 5)], features.provenance
     shards = [
         store.write_shard(
-            tmp_path, features.feats[part], features.files[part.start : part.stop],
-            features.classes[part.start : part.stop], [Stamp(0, 0, "")] * len(part), features.provenance,
+            tmp_path, features.feats[part], store.columns(features.files[part], features.classes[part]), made
         )
         for part in parts
-    ]  # fmt: skip
-    store.write_manifest(tmp_path, shards, features.provenance, {})
+    ]
+    store.write_manifest(tmp_path, shards, made, {})
     stored = read_features(tmp_path)
     asked = [
         (3, "red", 0.4, "weicom"), (features.files[7], "many", 0.9, "zscore"), (None, "red", 1, "weicom"),

@@ -39,6 +39,7 @@ from rscir_lib.evaluation import evaluate, summarize
 from rscir_lib.evaluation.metrics import METRICS
 from rscir_lib.features import Features, extract_features, read_features
 from rscir_lib.features.features import MemoryShard
+from rscir_lib.features.store import columns
 from rscir_lib.search import top_k
 from rscir_lib.similarity import InMemory, Moments
 from rscir_lib.storage.measuring import measured
@@ -100,7 +101,7 @@ def in_shards(features: Features, number: int) -> Features:
     """The same rows in so many parts."""
     bounds = np.linspace(0, len(features), number + 1).astype(int)
     parts = [slice(*pair) for pair in pairwise(bounds)]
-    return Features([MemoryShard(features.feats[p], features.files[p], features.classes[p]) for p in parts])
+    return Features([MemoryShard(features.feats[p], columns(features.files[p], features.classes[p])) for p in parts])
 
 
 def some_queries(benchmark: Benchmark, number: int) -> Benchmark:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from bench.measure import DIM, Report, anonymous_mib, machine, timed, unit
 from rscir_lib.features import Features, read_features, store
-from rscir_lib.features.store import Shard, Stamp
+from rscir_lib.features.store import Shard
 from rscir_lib.methods import METHODS
 from rscir_lib.ranking import ImageSets, Job, Questions, rank_relevant, top_k
 from rscir_lib.similarity import Gallery, InMemory, Moments, best_first
@@ -70,8 +70,8 @@ def make_store(folder: Path, images: int, dim: int, shard_bytes: int = store.SHA
     for number, start in enumerate(tqdm(range(0, images, size), "making the store", unit="shard")):
         rows = range(start, min(start + size, images))
         files = [f"tiles/{row:09d}.tif" for row in rows]
-        ids = files, [f"class{row % CLASSES}" for row in rows], [Stamp(0, 0, "")] * len(rows)
-        name = store.shard_name(store.columns(*ids), made)
+        ids = store.columns(files, [f"class{row % CLASSES}" for row in rows])
+        name = store.shard_name(ids, made)
         if name not in standing:
             moments = True
             if number < DRAWN or len(rows) < size:
@@ -80,7 +80,7 @@ def make_store(folder: Path, images: int, dim: int, shard_bytes: int = store.SHA
                 like, steps = shards[number % DRAWN], number // DRAWN
                 feats, of = np.roll(replace(like).feats, steps, axis=1), like.moments
                 moments = Moments(np.roll(of.mean, steps), np.roll(of.covariance, (steps, steps), axis=(0, 1)))
-            standing[name] = store.write_shard(folder, feats, *ids, made, moments=moments)
+            standing[name] = store.write_shard(folder, feats, ids, made, moments=moments)
         shards.append(replace(standing[name]))
     store.write_manifest(folder, shards, made, {})
     return folder
@@ -201,7 +201,7 @@ def some_of(features: Features, images: int) -> Features:
     if whole:
         return Features(shards[: whole[-1]], features.provenance)
     rows = shards[0].feats[:images].astype(np.float32)
-    return Features.from_arrays(rows, shards[0].files[:images], shards[0].classes[:images])
+    return Features.from_arrays(rows, shards[0].ids["files"][:images], shards[0].ids["classes"][:images])
 
 
 def bench_store(report: Report, folder: Path, images: int, dim: int, shard_bytes: int) -> Features:
