@@ -10,34 +10,28 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from rscir_lib.apps.commands import FAILURES
 from rscir_lib.storage.project import DATA, ROOT, check_checkout
 
-
-class Command(NamedTuple):
-    """What runs, with the parsed arguments as keywords, and the arguments of `add_argument`, one after the other."""
-
-    function: Callable[..., int | None]
-    arguments: tuple[tuple[tuple[str, ...], dict], ...]
+Function = Callable[..., int | None]  # takes the parsed arguments as keywords, returns an exit code, or None for 0
+Argument = tuple[tuple[str, ...], dict[str, Any]]  # what `add_argument` takes: names, options
+COMMANDS: dict[str, tuple[Function, tuple[Argument, ...]]] = {}
 
 
-COMMANDS: dict[str, Command] = {}
+def command(name: str, *arguments: Argument) -> Callable[[Function], Function]:
+    """Makes a function a command of `rscir`."""
 
-
-def command(name: str, *arguments: tuple[tuple[str, ...], dict]) -> Callable:
-    """Makes a function a command of `rscir`, which returns its exit code, or None for 0."""
-
-    def register(function: Callable[..., int | None]) -> Callable[..., int | None]:
-        COMMANDS[name] = Command(function, arguments)
+    def register(function: Function) -> Function:
+        COMMANDS[name] = function, arguments
         return function
 
     return register
 
 
-def argument(*names: str, **options: object) -> tuple[tuple[str, ...], dict]:
-    """What `add_argument` takes."""
+def argument(*names: str, **options: Any) -> Argument:
+    """An argument of a command, as `add_argument` takes it."""
     return names, options
 
 
@@ -47,7 +41,7 @@ def path(text: str) -> Path:
 
 
 def parameters(words: list[str]) -> dict[str, str]:
-    """The parameters in words of the form KEY=value."""
+    """The parameters among the words of a command, given as KEY=value."""
     return dict(word.split("=", 1) for word in words if "=" in word)
 
 
@@ -59,7 +53,7 @@ PARAMETERS = argument("words", nargs="*", metavar="KEY=value", help="the run's p
     "workbook",
     NOTEBOOKS,
     argument("--params", type=path, help="YAML file of parameters; KEY=value wins over it"),
-    argument("--force", action="store_true", help="run what stands, too"),
+    argument("--force", action="store_true", help="run also what is up to date"),
     argument("--timeout", type=int, default=12 * 3600, help="seconds that one cell may take"),
     argument("--show", metavar="TABLES", help="tables of the run to print, with commas between them: 04_map,05_map"),
     argument("--refresh", action="store_true", help="rewrite the committed result tables of the notebooks"),
@@ -67,7 +61,7 @@ PARAMETERS = argument("words", nargs="*", metavar="KEY=value", help="the run's p
 def run_workbook(
     words: list[str], refresh: bool, params: Path | None, show: str | None, **options: object
 ) -> int | None:
-    """Run the notebooks that do not stand already."""
+    """Run the notebooks, without those whose results are there and up to date."""
     from rscir_lib.apps.commands import workbook
 
     notebooks = workbook.select_notebooks([word for word in words if "=" not in word])
@@ -79,7 +73,7 @@ def run_workbook(
 
 @command("methods", argument("runs", nargs="+", type=path, metavar="RUN_FOLDER"))
 def print_methods(runs: list[Path]) -> None:
-    """Print notebook 09's table of finished runs, every method with what it is worth and costs, as Markdown."""
+    """Print notebook 09's table of finished runs: what every method reaches, and its cost, as Markdown."""
     from rscir_lib.apps.commands.workbook import methods_of
 
     for run in runs:
@@ -106,12 +100,8 @@ def write_page(words: list[str], out: Path, texts: Path | None) -> None:
     """Write the explorer as files, which need neither Python nor network."""
     from rscir_lib.apps.explorer import opening, page
 
-    lines = texts.read_text(encoding="utf-8").splitlines() if texts else []
-    print(
-        page.write_page(
-            opening.open_explorer(parameters(words)), out, [text for line in lines if (text := line.strip())]
-        )
-    )
+    lines = map(str.strip, texts.read_text(encoding="utf-8").splitlines()) if texts else ()
+    print(page.write_page(opening.open_explorer(parameters(words)), out, [line for line in lines if line]))
 
 
 @command("book", PARAMETERS)
@@ -126,7 +116,7 @@ def write_book(words: list[str]) -> None:
     "course", NOTEBOOKS, argument("--out", type=path, default=ROOT / "runs" / "course", help="folder of the two copies")
 )
 def write_course(words: list[str], out: Path) -> None:
-    """Write the notebooks for students, without solutions, and for teachers, with proven ones."""
+    """Write the notebooks for students, without solutions, and for teachers, with solutions that have been checked."""
     from rscir_lib.apps.teaching.course import write_course
 
     write_course([word for word in words if "=" not in word], parameters(words), out)
@@ -165,7 +155,7 @@ def list_encoders() -> None:
     argument("--seed", type=int, default=0, help="the bundled benchmark's is 0"),
 )
 def draw(root: Path, seed: int) -> None:
-    """Draw the synthetic benchmark, with another seed one that nothing was tuned on."""
+    """Draw the synthetic benchmark; with another seed it is one that nothing was tuned on."""
     from rscir_lib.benchmarks.synthcom import draw_synthcom
 
     print(draw_synthcom(root, seed))
@@ -281,17 +271,14 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 1 where it failed (a line says why), 2 for wrong words, 130 for Ctrl+C."""
     words = sys.argv[1:] if argv is None else argv
     name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
-    if name is None:
-        asked = words[:1] in ([], ["-h"], ["--help"])
+    if words[:1] in ([], ["-h"], ["--help"]):
         width = max(map(len, COMMANDS))
-        lines = [f"  {name:{width}}  {entry.function.__doc__}" for name, entry in COMMANDS.items()]
-        text = "\n".join(
-            ["usage: rscir COMMAND ...", "", *lines]
-            if asked
-            else [f"error: no command {words[0]!r}; rscir --help lists them"]
-        )
-        print(text, file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
+        lines = [f"  {name:{width}}  {function.__doc__}" for name, (function, _) in COMMANDS.items()]
+        print("usage: rscir COMMAND ...\n", *lines, sep="\n")
+        return 0
+    if name is None:
+        print(f"error: no command {words[0]!r}; rscir --help lists them", file=sys.stderr)
+        return 2
     function, arguments = COMMANDS[name]
     parser = argparse.ArgumentParser(prog=f"rscir {name}", description=function.__doc__)
     for names, options in arguments:
@@ -301,10 +288,8 @@ def main(argv: list[str] | None = None) -> int:
         check_checkout(Path.cwd())
         return function(**vars(parser.parse_intermixed_args(words[len(name.split()) :]))) or 0
     except FAILURES as error:
-        missing = (
-            isinstance(error, ModuleNotFoundError) and "; `make` installs it, or pip install 'rscir-workbook[scenes]'"
-        )
-        print(f"error: {error}{missing or ''}", file=sys.stderr)
+        how = "; `make` installs it, or pip install 'rscir-workbook[scenes]'" * isinstance(error, ModuleNotFoundError)
+        print(f"error: {error}{how}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where this one stopped", file=sys.stderr)

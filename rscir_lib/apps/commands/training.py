@@ -11,7 +11,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,12 +34,11 @@ from rscir_lib.benchmarks.captions import read_captions
 from rscir_lib.benchmarks.synthcom import HELD_OUT, training_scene
 from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
 from rscir_lib.features import extract_features, read_features
+from rscir_lib.methods.base import EncodeTexts
 from rscir_lib.storage.atomic import remove_unfinished, write_file, write_json, write_text
 from rscir_lib.storage.digests import sha256_of, sha256_of_file
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.parallel import parallel_map
-
-Encode = Callable[[list[str]], np.ndarray]
 
 CHECKPOINT = "training.pt"  # stands in a folder whose training is unfinished
 SIZE = 64  # pixels the encoder sees
@@ -54,11 +53,11 @@ PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", 
 
 @dataclass(frozen=True)
 class Cones:
-    """A second stage of training, which gives each modality a cone of its own, as CLIP's have (Liang et al. 2022).
+    """A second stage of training, after which each modality fills a cone of its own, as CLIP's do (Liang et al. 2022).
 
-    A constant vector is added to each tower's output, `image` and `text` times as long as its mean feature, through
+    A constant vector is added to the output of each tower, `image` and `text` times as long as its mean feature, by
     biases that the model has. Both towers then learn on at one low, fixed temperature, which keeps the cones apart and
-    asks for a small spread of image-text similarities only; that of image-image similarities is left by the cone.
+    needs image-text similarities to spread little; how much image-image similarities spread follows from the cone.
     """
 
     steps: int = 300
@@ -80,20 +79,19 @@ def train(
     cones: Cones | None = None,
     start: Path | None = None,
 ) -> pd.Series:
-    """Train on pairs, write weights, config, loss curve and model card to `folder`; the loss of each step is returned.
+    """Train on pairs, write weights, config, loss curve and model card to `folder`, and return the loss of each step.
 
     Args:
         images: (N, S, S, 3) uint8.
-        captions: N lists of texts; each step draws one per image.
-        folder: Where the encoder goes; rewritten ten times on the way, so an interrupted run leaves a usable one, and
-            the next call with the same arguments goes on from there.
-        steps: Of the first stage.
+        captions: N lists of texts; a step draws one for each image.
+        folder: Where the encoder goes. It is rewritten ten times on the way: an interrupted run leaves a usable one,
+            and the next call with the same arguments goes on from there.
+        steps, learning_rate: Of the first stage.
         batch_size: Pairs a step.
-        learning_rate: Of the first stage.
-        seed: Of all that is random.
+        seed: Of everything random.
         card: What the data are and what the encoder can't do, for the model card.
-        cones: A second stage; none for plain contrastive training alone.
-        start: Folder of an encoder of this architecture that stands for the first stage: `steps` is then 0.
+        cones: A second stage; None for plain contrastive training alone.
+        start: Folder of an encoder of this architecture that replaces the first stage: `steps` is then 0.
 
     Raises:
         ValueError: Where images and captions don't pair up, there is no step to take, `start` is of another
@@ -116,7 +114,7 @@ def train(
         write_json(folder / CONFIG, config, indent=2)
         losses, seconds = _train(pairs, task, folder, steps, batch_size, learning_rate, cones, start)
         facts = {
-            "pairs": str(pairs),
+            "pairs": f"{len(images)} images, {len(pairs.rows)} captions ({len(pairs.tokens)} distinct)",
             "steps": f"weights of sha256 {started_from}" if start else f"{steps}, learning rate {learning_rate}",
             **({"second stage": ", ".join(f"{name} {value}" for name, value in second.items())} if second else {}),
             "optimiser": f"AdamW, {batch_size} pairs a step, cosine, seed {seed}",
@@ -140,12 +138,6 @@ class _Pairs:
         self.rows = torch.tensor([row_of[text] for group in captions for text in group])
         self.starts = self.counts.cumsum(0) - self.counts
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __str__(self) -> str:
-        return f"{len(self.images)} images, {len(self.rows)} captions ({len(self.tokens)} distinct)"
-
     def draw(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The images at these positions, changed at random, and the tokens of one caption of each."""
         picked = self.rows[self.starts[batch] + (torch.rand(len(batch)) * self.counts[batch]).long()]
@@ -166,7 +158,10 @@ def _train(
     """The loss of each step, and the seconds that they took; the weights lie in the folder."""
     model = open_clip.CLIP(**MODEL).to(pairs.device, memory_format=torch.channels_last)
     if start:
-        _check_and_load(model, start / WEIGHTS)
+        try:
+            model.load_state_dict(load_file(start / WEIGHTS))
+        except RuntimeError as error:
+            raise ValueError(f"{start / WEIGHTS} is of another architecture: {error}") from error
     parts = {"model": model, **_optimizer(model, steps or cones.steps, learning_rate)}
     order, losses, started = torch.empty(0, dtype=torch.long), [], time.monotonic()
     if past := _read_checkpoint(folder / CHECKPOINT, task, parts, pairs.device):
@@ -175,12 +170,12 @@ def _train(
     progress = trange(len(losses), total, initial=len(losses), total=total, desc="training", unit="step")
     for step in progress:
         if step == steps:
-            _set_apart(model, *pairs.draw(torch.randperm(len(pairs))[:batch_size]), cones)
+            _set_apart(model, *pairs.draw(torch.randperm(len(pairs.images))[:batch_size]), cones)
             parts |= _optimizer(model, cones.steps, cones.learning_rate)
             order = order[:0]
         model.logit_scale.requires_grad_(step < steps)
-        while len(order) < min(batch_size, len(pairs)):
-            order = torch.cat([order, torch.randperm(len(pairs))])
+        while len(order) < min(batch_size, len(pairs.images)):
+            order = torch.cat([order, torch.randperm(len(pairs.images))])
         batch, order = order[:batch_size], order[batch_size:]
         losses.append(_step(parts, *pairs.draw(batch)))
         if not math.isfinite(losses[-1]):
@@ -207,20 +202,11 @@ def _step(parts: dict[str, Any], images: torch.Tensor, tokens: torch.Tensor) -> 
 
 
 def _optimizer(model: torch.nn.Module, steps: int, learning_rate: float) -> dict[str, Any]:
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    others = [p for p in model.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(  # 0.05 of 20 steps would divide by zero
-        optimizer, learning_rate, total_steps=steps, pct_start=0.051, cycle_momentum=False
-    )
+    matrices, vectors = ([p for p in model.parameters() if (p.ndim >= 2) == wanted] for wanted in (True, False))
+    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}])
+    cycle = {"pct_start": 0.051, "cycle_momentum": False}  # 0.05 of 20 steps would divide by zero
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, **cycle)
     return {"optimizer": optimizer, "schedule": schedule}
-
-
-def _check_and_load(model: torch.nn.Module, path: Path) -> None:
-    try:
-        model.load_state_dict(load_file(path))
-    except RuntimeError as error:
-        raise ValueError(f"{path} is of another architecture: {error}") from error
 
 
 @torch.no_grad()
@@ -298,19 +284,15 @@ def _write_card(folder: Path, card: str, facts: dict[str, str], losses: pd.Serie
     write_text(folder / "README.md", f"{card}\n\n| | |\n| --- | --- |\n{table}\n\n![loss](loss.png)\n")
 
 
-def thumbnails(pictures: Iterable[Image.Image], total: int) -> np.ndarray:
-    """RGB images -> (total, POOL_SIZE, POOL_SIZE, 3) uint8: all that training keeps of them."""
-    pool = np.empty((total, POOL_SIZE, POOL_SIZE, 3), np.uint8)
-    for slot, picture in zip(pool, pictures, strict=True):
-        slot[:] = picture.resize((POOL_SIZE, POOL_SIZE), Image.Resampling.BICUBIC)
-    return pool
+def thumbnail(picture: Image.Image) -> np.ndarray:
+    """(POOL_SIZE, POOL_SIZE, 3) uint8: all that training keeps of an RGB image."""
+    return np.asarray(picture.resize((POOL_SIZE, POOL_SIZE), Image.Resampling.BICUBIC))
 
 
-def zero_shot_accuracy(features: np.ndarray, labels: Sequence[str], encode_texts: Encode, prompts: dict) -> float:
-    """Share of images (N, d) whose own label has the nearest text.
-
-    prompts: label -> list of texts; the mean of their features stands for the label.
-    """
+def zero_shot_accuracy(
+    features: np.ndarray, labels: Sequence[str], encode_texts: EncodeTexts, prompts: Mapping[str, list[str]]
+) -> float:
+    """Share of images (N, d) whose own label is nearest; the mean feature of its `prompts` stands for a label."""
     texts = np.stack([encode_texts(prompt).mean(axis=0) for prompt in prompts.values()])
     texts /= np.linalg.norm(texts, axis=1, keepdims=True)
     predicted = np.array(list(prompts))[(features @ texts.T).argmax(axis=1)]
@@ -341,18 +323,20 @@ def demo(
     folder: Path = DEMO_FOLDER,
     scenes: int = 16_000,
     steps: int = 1_200,
-    seed: int = 0,
     cones: Cones | None = Cones(),
     start: Path | None = None,
 ) -> pd.Series:
     """Train the demo encoder on `scenes` synthetic scenes, in `train`'s two stages; returns the loss of each step."""
-    draw = partial(training_scene, seed, size=128)
+
+    def draw(number: int) -> tuple[np.ndarray, list[str]]:
+        picture, texts = training_scene(0, number, 128)
+        return thumbnail(picture), texts
+
     drawn = tqdm(parallel_map(draw, range(scenes)), "drawing", scenes, unit="scene")
-    captions: list[list[str]] = []
-    pixels = thumbnails((captions.append(texts) or picture for picture, texts in drawn), scenes)
+    pictures, captions = zip(*drawn, strict=True)
     held_out = "\n".join(f"* {attribute}: {name}, {value}" for attribute, name, value in sorted(HELD_OUT))
     card = DEMO_CARD.format(held_out=held_out)
-    return train(pixels, captions, folder, steps, seed=seed, card=card, cones=cones, start=start)
+    return train(np.stack(pictures), captions, folder, steps, card=card, cones=cones, start=start)
 
 
 def spell(name: str, vocabulary: set[str]) -> str:
@@ -361,11 +345,12 @@ def spell(name: str, vocabulary: set[str]) -> str:
     The fewest words of `vocabulary`, or their singulars, that make up the name; the name itself when none do.
     """
     forms = {word.removesuffix("s"): word for word in sorted(vocabulary)} | {word: word for word in vocabulary}
-    best: list[list[str] | None] = [[]] + [None] * len(name)
+    fewest: dict[int, list[str]] = {0: []}  # words that make up the first letters of the name, by their number
     for end in range(1, len(name) + 1):
-        splits = [best[i] + [forms[name[i:end]]] for i in range(end) if best[i] is not None and name[i:end] in forms]
-        best[end] = min(splits, key=len, default=None)
-    return " ".join(best[-1] or [name])
+        splits = [[*words, forms[name[i:end]]] for i, words in fewest.items() if name[i:end] in forms]
+        if splits:
+            fewest[end] = min(splits, key=len)
+    return " ".join(fewest.get(len(name)) or [name])
 
 
 def split(archive: Archive, share: float = 0.8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -378,21 +363,21 @@ def split(archive: Archive, share: float = 0.8, seed: int = 0) -> tuple[np.ndarr
 
 
 def phrases(captions: list[str], rng: np.random.Generator, count: int = 5) -> list[str]:
-    """`count` runs of one to four words out of an image's captions: queries are bare words, not sentences."""
-    runs = []
+    """`count` pieces of one to four words from an image's captions: queries are bare words, not sentences."""
+    pieces = []
     for caption in rng.choice(captions, count):
         words = caption.split()
         start = rng.integers(len(words))
-        runs.append(" ".join(words[start : start + rng.integers(1, 5)]))
-    return runs
+        pieces.append(" ".join(words[start : start + rng.integers(1, 5)]))
+    return pieces
 
 
 def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int = 90, seed: int = 0) -> pd.Series:
     """Train on 80 % of every class of an archive; return the zero-shot class accuracies on the rest.
 
-    No label is trained on. A class is asked for by its name, and by the captions of its training images; images
-    without a class are left out of that. Interrupted, it goes on from the last checkpoint.
-    Writes to `folder` the encoder and `train.csv`, `heldout.csv` in patternnet.csv's format.
+    No class is trained on. It is asked for by its name, and by the captions of its training images; images without a
+    class are left out of the accuracies. Interrupted, it goes on from the last checkpoint. Writes to `folder` the
+    encoder, and `train.csv` and `heldout.csv` in the format of patternnet.csv.
     """
     archive, folder = read_archive(root), Path(folder)
     report = ValidationReport()
@@ -406,14 +391,14 @@ def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int
         for file, part in (("train.csv", train_on), ("heldout.csv", held_out)):
             write_listing(archive.subset(part), folder / file)
         with ThreadPoolExecutor() as pool:
-            images = tqdm(pool.map(archive.read, used), "reading", len(used), unit="image")
-            pixels = thumbnails(images, len(used))
+            images = pool.map(lambda position: thumbnail(archive.read(position)), used)
+            pixels = np.stack(list(tqdm(images, "reading", len(used), unit="image")))
         rng = np.random.default_rng(seed)
         texts = [captions[i] + phrases(captions[i], rng) for i in used]
         card = (
             f"# Encoder adapted to {archive.name}\n\nA small CLIP trained from scratch on {len(used)} images and their "
-            f"captions. It knows the words of these captions and nothing else."
         )
+        card += "captions. It knows the words of these captions and nothing else."
         train(pixels, texts, folder, steps=max(epochs, epochs * len(used) // 256), seed=seed, card=card)
 
         encoder, rest = load_encoder(folder), archive.subset(i for i in held_out if archive.classes[i])
@@ -425,12 +410,9 @@ def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int
     vocabulary = {word for i in used for caption in captions[i] for word in caption.lower().split()}
     names = {name: [spell(name, vocabulary)] for name in classes}
     described = {name: sorted({c for i in used if archive.classes[i] == name for c in captions[i]}) for name in classes}
-    accuracy = partial(zero_shot_accuracy, features, rest.classes, encoder.encode_texts)
-    return pd.Series(
-        {
-            "class by its name": accuracy(names),
-            "class by its training captions": accuracy({name: described[name] or names[name] for name in classes}),
-            "chance": 1 / len(classes),
-        },
-        name="held-out accuracy",
-    )
+    described = {name: texts or names[name] for name, texts in described.items()}
+    accuracies = {
+        way: zero_shot_accuracy(features, rest.classes, encoder.encode_texts, prompts)
+        for way, prompts in {"class by its name": names, "class by its training captions": described}.items()
+    }
+    return pd.Series(accuracies | {"chance": 1 / len(classes)}, name="held-out accuracy")

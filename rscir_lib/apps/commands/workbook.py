@@ -9,15 +9,13 @@ Executed copies, tables (CSV) and figures go to one folder a run (`run_folder`).
 """
 
 import ast
-import hashlib
 import itertools
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nbformat
@@ -27,21 +25,11 @@ import yaml
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from rscir_lib import runs
 from rscir_lib.analysis import methods_table
 from rscir_lib.apps.commands import FAILURES
-from rscir_lib.runs import (
-    IDENTITY,
-    PARAMETERS,
-    PATHS,
-    check_parameters,
-    dataset_root,
-    encoder_folder,
-    files_below,
-    finished_runs,
-    from_root,
-    run_of,
-)
 from rscir_lib.storage.atomic import read_json, remove_unfinished, write_json
+from rscir_lib.storage.digests import sha256_of, sha256_of_file
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.measuring import measured
 from rscir_lib.storage.project import ROOT
@@ -52,8 +40,8 @@ TIMEOUT = 12 * 3600  # seconds that one cell may take: PatternNet by ViT-L-14 ta
 
 def declared_parameters(notebook: Path) -> dict[str, object]:
     """Names and default values of a notebook's parameters."""
-    found = papermill.inspect_notebook(str(notebook))
-    return {name: ast.literal_eval(parameter["default"]) for name, parameter in found.items()}
+    declared = papermill.inspect_notebook(str(notebook))
+    return {name: ast.literal_eval(parameter["default"]) for name, parameter in declared.items()}
 
 
 def select_notebooks(names: list[str]) -> list[Path]:
@@ -66,11 +54,11 @@ def select_notebooks(names: list[str]) -> list[Path]:
 
 
 def resolve_parameters(notebooks: list[Path], given: dict[str, object]) -> dict[Path, dict[str, object]]:
-    """Each notebook's full parameters: its defaults, replaced by what is given and it declares.
+    """The full parameters of each notebook: its defaults, replaced by the given values of those that it declares.
 
-    A value given as text for a parameter that is no text is read as a literal; a relative path counts from where the
-    command runs. Raises ValueError for a parameter that none of the notebooks declares, listing those there are, and
-    for a value that is not what `runs.PARAMETERS` allows (of another type than the default's, without a rule there).
+    A text given for a parameter that is not a text is read as a literal; a relative path counts from where the command
+    runs. Raises ValueError for a parameter that no notebook declares, listing those that they do, and for a value that
+    `runs.PARAMETERS` doesn't allow (or that is of another type than the default, where it has no rule).
     """
     defaults = {notebook: declared_parameters(notebook) for notebook in notebooks}
     known = {name: value for declared in defaults.values() for name, value in declared.items()}
@@ -84,21 +72,20 @@ def resolve_parameters(notebooks: list[Path], given: dict[str, object]) -> dict[
                 value = ast.literal_eval(value)
             except (ValueError, SyntaxError, MemoryError, RecursionError):
                 raise ValueError(f"{name}={value}: not a literal like {default!r}") from None
-        if name not in PARAMETERS and not isinstance(
-            value, (int, float) if isinstance(default, float) else type(default)
-        ):
+        kind = (int, float) if isinstance(default, float) else type(default)
+        if name not in runs.PARAMETERS and not isinstance(value, kind):
             raise ValueError(f"{name}={value!r}: expected {type(default).__name__}, such as {default!r}")
         values[name] = _absolute(name, value)
-    check_parameters(**{name: value for name, value in values.items() if name in PARAMETERS})
+    runs.check_parameters(**{name: value for name, value in values.items() if name in runs.PARAMETERS})
     return {nb: own | {k: v for k, v in values.items() if k in own} for nb, own in defaults.items()}
 
 
 def _absolute(name: str, value: object) -> object:
     """A path parameter as absolute path: the notebooks run in another folder."""
-    if isinstance(value, str) and name in PATHS:
+    if isinstance(value, str) and name in runs.PATHS:
         return os.path.abspath(os.path.expanduser(value)) if value else value
     if isinstance(value, str) and name == "ENCODER":
-        return str(encoder_folder(value, Path.cwd()) or value)
+        return str(runs.encoder_folder(value, Path.cwd()) or value)
     return value
 
 
@@ -109,7 +96,7 @@ def grid(given: dict[str, object]) -> dict[str, dict[str, object]]:
     value with a comma that is the path of something there is no grid.
     """
     several = {}
-    for name in IDENTITY[1:]:
+    for name in runs.IDENTITY[1:]:
         value = given.get(name)
         if isinstance(value, str) and "," in value and not Path(value).expanduser().exists():
             value = [one.strip() for one in value.split(",")]
@@ -122,46 +109,43 @@ def grid(given: dict[str, object]) -> dict[str, dict[str, object]]:
 
 def _inputs(parameters: dict[str, object], run: Path) -> Iterator[tuple[str, Path]]:
     """Every file that a notebook may read, by role and relative path: data set, encoder, features, and so on."""
-    places = {"data": dataset_root(parameters.get("DATASET_ROOT", "")), "published": ROOT / "data" / "published"}
+    places = {"data": runs.dataset_root(parameters.get("DATASET_ROOT", "")), "published": ROOT / "data" / "published"}
     if "FEATURES" in parameters:  # 01 needs none, 02 makes them
-        places["FEATURES"] = from_root(parameters["FEATURES"]) or run / "features"
+        places["FEATURES"] = runs.from_root(parameters["FEATURES"]) or run / "features"
     encoder = parameters.get("ENCODER")
     if encoder:
-        places["ENCODER"] = ROOT / "data" / "demo_encoder" if encoder == "demo" else encoder_folder(encoder)
-    places |= {name: from_root(parameters.get(name, "")) for name in ("MODELS_ROOT", "LISTING", "QUERY_IMAGE")}
+        places["ENCODER"] = ROOT / "data" / "demo_encoder" if encoder == "demo" else runs.encoder_folder(encoder)
+    places |= {name: runs.from_root(parameters.get(name, "")) for name in ("MODELS_ROOT", "LISTING", "QUERY_IMAGE")}
     if "RUNS_FOLDER" in parameters:  # what it compares
-        folder = from_root(parameters["RUNS_FOLDER"]) or run.parent
-        yield from ((f"RUNS_FOLDER/{name}", path) for name, path in finished_runs(folder)["rows"].items())
+        folder = runs.from_root(parameters["RUNS_FOLDER"]) or run.parent
+        yield from ((f"RUNS_FOLDER/{name}", path) for name, path in runs.finished_runs(folder)["rows"].items())
     for role, place in places.items():
         # results are no input, where the run or its neighbours lie inside the dataset
         results = run.parent if place in run.parent.parents else run
-        for file, path in files_below(place).items() if place else ():
+        for file, path in runs.files_below(place).items() if place else ():
             if role == "FEATURES" or not path.is_relative_to(results):
                 yield f"{role}/{file}", path
 
 
 def fingerprint(notebook: Path, parameters: dict[str, object], run: Path) -> str:
-    """sha256 of what the results follow from: parameters, cells, library, sizes and times of the inputs.
+    """sha256 of all that the results depend on: parameters, cells, library, sizes and times of the inputs.
 
     Paths count by what lies there, not by where it is, so that results stand in a moved project.
     """
-    values = {name: bool(value) if name in PATHS else value for name, value in parameters.items()}
-    if values.get("ENCODER") and (folder := encoder_folder(values["ENCODER"])):
+    values = {name: bool(value) if name in runs.PATHS else value for name, value in parameters.items()}
+    if values.get("ENCODER") and (folder := runs.encoder_folder(values["ENCODER"])):
         values["ENCODER"] = folder.name
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        digest.update(cell.source.encode())
-    for file, path in files_below(LIBRARY).items():
-        if "__pycache__" not in file:
-            digest.update(file.encode() + path.read_bytes())
-    for name, path in _inputs(parameters, run):
-        stat = path.stat()
-        digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+    cells = [cell.source for cell in nbformat.read(notebook, as_version=4).cells]
+    library = [
+        file + sha256_of_file(path) for file, path in runs.files_below(LIBRARY).items() if "__pycache__" not in file
+    ]
+    stats = [(name, path.stat()) for name, path in _inputs(parameters, run)]
+    inputs = [f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, stat in stats]
+    return sha256_of(json.dumps(values, sort_keys=True), *cells, *library, *inputs)
 
 
 def _stands(stamp: Path, notebook: Path, parameters: dict[str, object], run: Path) -> bool:
-    """Whether the results that a stamp names are there, and follow from what is there now."""
+    """Whether the results that a stamp names are there, and everything they depend on is as it was."""
     try:
         old = read_json(stamp)
         if not isinstance(old.get("results"), dict):
@@ -178,10 +162,10 @@ def _stands(stamp: Path, notebook: Path, parameters: dict[str, object], run: Pat
 def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, force: bool = False) -> str:
     """Executes one notebook into its run folder, unless its results stand. Returns "ran", "stands" or how it ended.
 
-    One command at a time works in a run folder; another waits. The stamp that says so is written last, so that
+    One command at a time works in a run folder; another waits. The stamp of the results is written last, so that
     a notebook that was killed runs again. Raises RuntimeError naming notebook, cell and error.
     """
-    run = run_of(parameters)
+    run = runs.run_of(parameters)
     copy, stamp = run / "notebooks" / notebook.name, run / "notebooks" / f"{notebook.stem}.json"
     with folder_lock(run):
         for room in ("notebooks", "tables", "figures"):  # the features have a lock of their own
@@ -203,7 +187,7 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
 
 def _files(run: Path) -> dict[str, tuple[int, int]]:
     """Size and time of every file of a run that may be a notebook's result."""
-    files = {file: path for file, path in files_below(run).items() if "/" in file}
+    files = {file: path for file, path in runs.files_below(run).items() if "/" in file}
     stats = {file: path.stat() for file, path in files.items() if not re.fullmatch(r"notebooks/.*\.json", file)}
     return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
 
@@ -232,8 +216,8 @@ def read_parameters(path: Path) -> dict[str, object]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
-        found = "nothing" if given is None else f"a {type(given).__name__}"
-        raise ValueError(f"{path}: expected lines of `NAME: value`, such as `ENCODER: clip`; found {found}")
+        kind = "nothing" if given is None else f"a {type(given).__name__}"
+        raise ValueError(f"{path}: expected lines of `NAME: value`, such as `ENCODER: clip`; found {kind}")
     return given
 
 
@@ -250,10 +234,12 @@ def refresh(notebooks: list[Path]) -> None:
 def run_plan(
     plan: dict[Path, dict[str, object]], timeout: int = TIMEOUT, force: bool = False, show: Sequence[str] = ()
 ) -> None:
-    """Runs the notebooks of a plan in order, with times and memory, and prints some of their tables, by name without
-    ending; stops at the first failure, which it raises."""
+    """Runs the notebooks of a plan in order, printing times and memory, then the tables whose names are in `show`.
+
+    Stops at the first failure, which it raises.
+    """
     given = next(iter(plan.values()))
-    place = from_root(given.get("MODELS_ROOT", "")) or dataset_root(given.get("DATASET_ROOT", "")) / "models"
+    place = runs.from_root(given.get("MODELS_ROOT", "")) or runs.dataset_root(given.get("DATASET_ROOT", "")) / "models"
     if given.get("ENCODER", "demo") != "demo":
         from rscir_lib.encoders import provide
 
@@ -263,37 +249,32 @@ def run_plan(
         seconds, mib, outcome = measured(run_notebook, notebook, parameters, timeout, force)
         memory = f", {mib:,.0f} MiB" if outcome != "stands" else ""
         print(f"      {outcome}, {seconds:.1f} s{memory}", flush=True)
-    run = run_of(parameters)
+    run = runs.run_of(parameters)
     print(f"results: {run}")
     for table in filter(None, show):
         print(f"\n{table}.csv\n{pd.read_csv(run / 'tables' / f'{table}.csv').round(2).to_string(index=False)}")
 
 
-def run_grid(notebooks: list[Path], combinations: dict[str, dict[str, object]], run: Callable[[dict], None]) -> int:
-    """Runs every combination of a grid, the others too where one fails. Returns how many failed, having said why."""
-    failed = {}
-    for number, (label, given) in enumerate(combinations.items(), 1):
+def run_combinations(notebooks: list[Path], given: dict[str, object], **options: object) -> int:
+    """Runs notebooks once, or for every combination of a `grid`, the others too where one fails.
+
+    Returns an exit code; options are those of `run_plan`. Raises what a single combination raises.
+    """
+    combinations, failed = grid(given), {}
+    if len(combinations) == 1:
+        run_plan(resolve_parameters(notebooks, *combinations.values()), **options)
+        return 0
+    for number, (label, parameters) in enumerate(combinations.items(), 1):
         print(f"\n({number}/{len(combinations)}) {label}", flush=True)
         try:
-            run(resolve_parameters(notebooks, given))
+            run_plan(resolve_parameters(notebooks, parameters), **options)
         except FAILURES as error:
-            failed[label] = error
+            failed[label] = str(error).partition("\n")[0]
             print(f"error: {error}", file=sys.stderr, flush=True)
     print(f"\n{len(combinations) - len(failed)} of {len(combinations)} combinations finished")
-    for label, error in failed.items():
-        first_line = str(error).partition("\n")[0]
+    for label, first_line in failed.items():
         print(f"  failed: {label}: {first_line}")
-    return len(failed)
-
-
-def run_combinations(notebooks: list[Path], given: dict[str, object], **options: object) -> int:
-    """Runs notebooks once, or for every combination of a `grid`. Returns an exit code; options are `run_plan`'s."""
-    combinations = grid(given)
-    run = partial(run_plan, **options)
-    if len(combinations) > 1:
-        return 1 if run_grid(notebooks, combinations, run) else 0
-    run(resolve_parameters(notebooks, *combinations.values()))
-    return 0
+    return int(bool(failed))
 
 
 def methods_of(run: Path) -> str:
