@@ -7,11 +7,12 @@ Sphinx makes it, from a mirror of the project, so that a link that works in the 
 a page comes from elsewhere: equations are MathML, which browsers draw themselves, and the search is a script beside it.
 """
 
-import hashlib
+import io
 import os
 import pkgutil
 import shutil
 from binascii import a2b_base64
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -23,29 +24,19 @@ from sphinx.util.display import progress_message
 import rscir_lib
 from rscir_lib.apps.commands import workbook
 from rscir_lib.runs import run_of
+from rscir_lib.storage.digests import sha256_of
 from rscir_lib.storage.project import ROOT
 
 PAGES = ROOT / "notebooks" / "book"
-THEME = {
-    "use_fullscreen_button": False,
-    "use_download_button": False,
-    "show_toc_level": 2,
-    "navbar_persistent": [],  # the search is in the sidebar already
-    "pygments_light_style": "a11y-light",
-}
+THEME = {"use_fullscreen_button": False, "use_download_button": False, "show_toc_level": 2}
+THEME |= {"navbar_persistent": [], "pygments_light_style": "a11y-light"}  # the search is in the sidebar already
 CONFIG = {
     "project": "RSCIR workbook",
     "html_title": "RSCIR workbook",
     "author": "the authors of the RSCIR workbook",
     "copyright": "the authors of the RSCIR workbook, Apache-2.0",
     "language": "en",
-    "extensions": [
-        "myst_nb",
-        "sphinx.ext.autodoc",
-        "sphinx.ext.napoleon",
-        "sphinx_copybutton",
-        "rscir_lib.apps.teaching.book",
-    ],
+    "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", __name__],
     "napoleon_numpy_docstring": False,
     "html_theme": "sphinx_book_theme",
     "html_theme_options": THEME,
@@ -60,7 +51,7 @@ CONFIG = {
     "nb_code_prompt_show": "Show the solution",  # nothing else is folded up
     "nb_code_prompt_hide": "Hide the solution",
     "nb_ipywidgets_js": {},  # they would come from elsewhere
-    "suppress_warnings": ["ref.python"],  # a class that is told of in two places
+    "suppress_warnings": ["ref.python"],  # a class that is described in two places
     "myst_enable_extensions": ["dollarmath"],
     "myst_heading_anchors": 4,
     "default_role": "code",
@@ -68,26 +59,16 @@ CONFIG = {
     "autodoc_member_order": "bysource",
 }
 MOVING = {"application/vnd.jupyter.widget-view+json"}  # needs a kernel
-
-
 OTHER_PAGES = ["data/README", "data/whucom/README", "data/demo_encoder/README", "CONTRIBUTING", "CHANGELOG"]
 
 
 def mirror(source: Path, executed: Path) -> None:
-    """Lays out what the book is made of, as it lies in the project, with the executed notebooks in place of the others.
+    """Copies the book's sources to the empty folder `source`, at the places that they have in the project.
 
-    source: an empty folder; executed: the `notebooks` folder of a run.
+    The notebooks are those of `executed`, the `notebooks` folder of a run.
     """
-    for place in (
-        "README.md",
-        "LICENSE",
-        "CITATION.cff",
-        *(f"{page}.md" for page in OTHER_PAGES),
-        "figures",
-        "data/demo_encoder/loss.png",
-        "data/published",
-        "notebooks/book",
-    ):
+    places = "README.md LICENSE CITATION.cff figures data/demo_encoder/loss.png data/published notebooks/book".split()
+    for place in places + [f"{page}.md" for page in OTHER_PAGES]:
         copy = shutil.copytree if (ROOT / place).is_dir() else shutil.copy
         (source / place).parent.mkdir(parents=True, exist_ok=True)
         copy(ROOT / place, source / place)
@@ -95,24 +76,22 @@ def mirror(source: Path, executed: Path) -> None:
     notebooks = sorted(executed.glob("[0-9]*.ipynb"))
     for path in notebooks:
         nbformat.write(_readable(nbformat.read(path, as_version=4)), source / "notebooks" / path.name)
-    # a package has its docstring alone: the names that it gives are described where they lie
-    members = {
-        m.name: "" if m.ispkg else "   :members:\n" for m in pkgutil.walk_packages(rscir_lib.__path__, "rscir_lib.")
-    }
-    modules = [name for name in members if not name.endswith("__main__")]
+    modules = [m for m in pkgutil.walk_packages(rscir_lib.__path__, "rscir_lib.") if not m.name.endswith("__main__")]
     (source / "api").mkdir()
-    for name in modules:
-        text = f"# {name.removeprefix('rscir_lib.')}\n\n```{{eval-rst}}\n.. automodule:: {name}\n{members[name]}```\n"
-        (source / "api" / f"{name}.md").write_text(text, encoding="utf-8")
-    pages = sorted(path.stem for path in PAGES.glob("*.md"))
+    for module in modules:
+        # of a package the docstring alone: the names that it gives are described where they lie
+        directive = f".. automodule:: {module.name}\n" + "   :members:\n" * (not module.ispkg)
+        text = f"# {module.name.removeprefix('rscir_lib.')}\n\n```{{eval-rst}}\n{directive}```\n"
+        (source / "api" / f"{module.name}.md").write_text(text, encoding="utf-8")
     parts = {
         "Notebooks": [f"notebooks/{path.stem}" for path in notebooks],
-        "Pages": [f"notebooks/book/{page}" for page in pages] + OTHER_PAGES,
+        "Pages": [f"notebooks/book/{path.stem}" for path in sorted(PAGES.glob("*.md"))] + OTHER_PAGES,
         "Library": ["api/index"],
     }
     with open(source / "index.md", "a", encoding="utf-8") as index:
         index.writelines(_contents(entries, f":caption: {part}\n:hidden:\n") for part, entries in parts.items())
-    every = f"# {rscir_lib.__name__}\n\n{rscir_lib.__doc__}\n{_contents(modules, ':maxdepth: 1')}"
+    contents = _contents([module.name for module in modules], ":maxdepth: 1")
+    every = f"# {rscir_lib.__name__}\n\n{rscir_lib.__doc__}\n{contents}"
     (source / "api" / "index.md").write_text(every, encoding="utf-8")
 
 
@@ -121,8 +100,7 @@ def _contents(entries: list[str], options: str) -> str:
 
 
 def _readable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """An executed notebook less what only a kernel can show, and less papermill's own cells and times; solutions folded
-    up."""
+    """An executed notebook without papermill's own cells and what needs a kernel; its solutions are folded up."""
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
@@ -134,28 +112,22 @@ def _readable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def build(source: Path, out: Path, work: Path) -> None:
-    """The site of a mirrored source, in `out`; `work` keeps what a second build need not read again.
+    """Writes the site of a mirrored source to `out`; `work` keeps what a second build need not read again.
 
-    Raises RuntimeError for any warning: a link that leads nowhere, a docstring that can't be read, a picture that is
-    not there.
+    Raises RuntimeError for any warning: a dead link, a docstring that can't be parsed, a missing picture.
     """
-    warnings = work / "warnings.txt"
+    warnings = io.StringIO()
     work.mkdir(parents=True, exist_ok=True)
-    with open(warnings, "w", encoding="utf-8") as told, progress_message("building the book"):
-        app = Sphinx(
-            source, None, out, work / "doctrees", "html", CONFIG, status=None, warning=told, parallel=os.cpu_count()
-        )
-        app.build()
-    if found := warnings.read_text(encoding="utf-8").strip():
-        raise RuntimeError(f"the book has warnings:\n{found}")
+    with progress_message("building the book"):
+        places = source, None, out, work / "doctrees"
+        Sphinx(*places, "html", CONFIG, status=None, warning=warnings, parallel=os.cpu_count()).build()
+    if text := warnings.getvalue().strip():
+        raise RuntimeError(f"the book has warnings:\n{text}")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Makes this module an extension of Sphinx: equations and alternative texts."""
-    inline, block = (
-        (lambda writer, node: _equation(writer, node, False)),
-        (lambda writer, node: _equation(writer, node, True)),
-    )
+    inline, block = (partial(_equation, block=block) for block in (False, True))
     app.add_html_math_renderer("mathml", (inline, None), (block, None))
     app.connect("doctree-read", _describe)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -172,14 +144,13 @@ def _describe(app: Sphinx, document: nodes.document) -> None:
     path = Path(app.env.doc2path(app.env.docname))
     if path.suffix != ".ipynb":
         return
-    told = {}
+    alts = {}  # by digest, which myst_nb names a picture by
     for cell in nbformat.read(path, as_version=4).cells:
         for out in cell.get("outputs", []):
             if picture := out.get("data", {}).get("image/png"):
-                # myst_nb names a picture by its digest
-                told[hashlib.sha256(a2b_base64(picture)).hexdigest()] = out.metadata.get("image/png", {}).get("alt")
+                alts[sha256_of(a2b_base64(picture))] = out.metadata.get("image/png", {}).get("alt")
     for image in document.findall(nodes.image):
-        if alt := told.get(Path(image["uri"]).stem):
+        if alt := alts.get(Path(image["uri"]).stem):
             image["alt"] = alt
 
 

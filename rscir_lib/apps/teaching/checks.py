@@ -8,21 +8,17 @@ from rscir_lib.apps.teaching.context import ExerciseContext, Truth
 from rscir_lib.apps.teaching.exercises import EXERCISES
 from rscir_lib.runs import Run
 
-# how far from the truth an answer may be: one decimal where tables have one; a relative distance for "number"
+# how far from the truth an answer may be, by unit: half of the last digit that tables show; of "number" a hundredth
 TOLERANCES = {"%": 0.051, "points": 0.051, "share": 6e-4, "cosine": 1e-3, "number": 0.01, "lambda": 1e-9}
 TOLERANCES |= {"rank": 0, "count": 0, "name": 0}
-# a proof in an executed notebook: exercise, whether the solution is right, how many wrong answers were refused
+# of an output that says whether a solution is right, and how many wrong answers its check refused
 PROOF = "application/vnd.rscir.proof+json"
 
 
 class Checks:
-    """Says of answers to exercises whether they are right, or what is off, without giving the truth away.
+    """Says whether answers to exercises are right, or what is wrong with them, without giving the right ones away.
 
-    The truth is worked out (`rscir_lib.apps.teaching.exercises`) when it is first asked for.
-
-    Args:
-        run: of `runs.open_run`.
-        parameters: those of the notebook that its exercises depend on.
+    The arguments are those of an `ExerciseContext`, from which `exercises` computes what is right when it is needed.
     """
 
     def __init__(self, run: Run, **parameters: object) -> None:
@@ -57,7 +53,7 @@ class Checks:
 
 
 def compare(answer: object, truth: Truth) -> str:
-    """What is off in an answer, without giving the right one away; "" where it is right."""
+    """What is wrong with an answer, without giving the right one away; "" where it is right."""
     if answer is ... or answer is None:
         return "no answer yet: put yours into `answer`"
     try:
@@ -79,7 +75,7 @@ def compare(answer: object, truth: Truth) -> str:
 
 
 def mistakes(truth: Truth) -> dict[str, object]:
-    """Typical wrong answers, by what is said of them: the exercise's own, and those of its unit and shape."""
+    """Typical wrong answers, by what is said about them: the exercise's own, and those of its unit and shape."""
     wrong = dict(truth.mistakes)
     if not isinstance(truth.value, str):
         value = truth.value if isinstance(truth.value, pd.Series) else np.asarray(truth.value, float)
@@ -97,11 +93,8 @@ def mistakes(truth: Truth) -> dict[str, object]:
         if np.ndim(value) and len(value) > 1:
             wrong["the right numbers in another order"] = np.roll(value, 1)
     right = _plain(truth.value, truth.value)
-    return {
-        message: answer
-        for message, answer in wrong.items()
-        if not _near(_plain(answer, truth.value), right, truth.unit)
-    }
+    near = {message: _near(_plain(answer, truth.value), right, truth.unit) for message, answer in wrong.items()}
+    return {message: answer for message, answer in wrong.items() if not near[message]}
 
 
 def _near(given: str | np.ndarray, right: str | np.ndarray, unit: str) -> bool:
@@ -112,7 +105,7 @@ def _near(given: str | np.ndarray, right: str | np.ndarray, unit: str) -> bool:
 
 
 def _plain(value: object, like: object) -> str | np.ndarray:
-    """A value as text or numbers, in the order of `like`. Raises TypeError or ValueError that say what it is not."""
+    """A value as text or numbers, in the order of `like`. Raises TypeError or ValueError saying why it can't be one."""
     if isinstance(like, str):
         if not isinstance(value, str):
             raise TypeError(f"{_asked(like)}, not {_kind(value)}")

@@ -21,9 +21,9 @@ class Truth:
     """The right answer to an exercise.
 
     Attributes:
-        value: a text, a number, several numbers, or a Series of numbers by name.
-        unit: a key of `checks.TOLERANCES`.
-        mistakes: typical wrong answers by what is said of them, beside those that the unit brings.
+        value: A text, a number, several numbers, or a Series of numbers by name.
+        unit: A key of `checks.TOLERANCES`.
+        mistakes: Typical wrong answers by what is said about them, beside those that `checks.mistakes` adds.
     """
 
     value: object
@@ -32,11 +32,11 @@ class Truth:
 
 
 class ExerciseContext:
-    """A run as exercises see it. Whatever takes time is worked out when it is first asked for, and kept.
+    """A run as exercises see it. What takes time is computed when it is first asked for, and kept.
 
     Args:
-        run: of `runs.open_run`.
-        parameters: those of the notebook that its exercises depend on: `context["QUERY"]`.
+        run: The run of `runs.open_run`.
+        parameters: The notebook's parameters that its exercises depend on; `context["QUERY"]` is one.
     """
 
     def __init__(self, run: Run, **parameters: object) -> None:
@@ -47,11 +47,6 @@ class ExerciseContext:
         if name not in self.parameters:
             raise ValueError(f"this exercise needs {name}: Checks(run, {name}={name})")
         return self.parameters[name]
-
-    @property
-    def device(self) -> str:
-        """Where to evaluate, as the run was opened."""
-        return self.run.config.DEVICE
 
     @cached_property
     def x(self) -> np.ndarray:
@@ -94,7 +89,7 @@ class ExerciseContext:
         key = (tuple(methods), tuple(lambdas), tuple(cutoffs))
         if key not in self._rows:
             self._rows[key] = evaluate(
-                self.benchmark, self.run.features, self.encode, methods, lambdas, self.device, False, cutoffs
+                self.benchmark, self.run.features, self.encode, methods, lambdas, self.run.config.DEVICE, False, cutoffs
             )
         return self._rows[key]
 

@@ -24,8 +24,7 @@ from rscir_lib.storage.atomic import write_text
 from rscir_lib.storage.measuring import measured
 from rscir_lib.storage.project import ROOT
 
-# not run with the notebook, by papermill and by nbval
-SKIPPED = ["skip-execution", "nbval-skip"]
+SKIPPED = ["skip-execution", "nbval-skip"]  # tags of cells that papermill and nbval leave out
 BLANK = "answer = ...  # yours"
 
 
@@ -34,7 +33,7 @@ def _tags(cell: nbformat.NotebookNode) -> list[str]:
 
 
 def student_copy(notebook: nbformat.NotebookNode, parameters: dict | None = None) -> nbformat.NotebookNode:
-    """A notebook without solutions and outputs, the checks in place; its parameters are those given."""
+    """A notebook without solutions and outputs, with its checks, and with these parameters."""
     notebook = deepcopy(notebook)
     if parameters:
         notebook.metadata["papermill"] = {}  # what papermill looks for
@@ -51,7 +50,7 @@ def student_copy(notebook: nbformat.NotebookNode, parameters: dict | None = None
 
 
 def teacher_copy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A notebook whose solutions and checks run with it; a check tries wrong answers too."""
+    """A notebook whose solutions and checks run with it, each check also on wrong answers."""
     notebook = deepcopy(notebook)
     for cell in notebook.cells:
         if {"solution", "exercise"} & set(_tags(cell)):
@@ -61,7 +60,7 @@ def teacher_copy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def copy_pages(folder: Path) -> None:
-    """The pages that notebooks lead to, with their figures; what else they lead to in the project stays behind."""
+    """Copies the pages that notebooks link to, with their figures; their links to other files become plain text."""
     shutil.copytree(workbook.NOTEBOOKS / "book", folder, dirs_exist_ok=True)
     shutil.copytree(ROOT / "figures", folder / "figures", dirs_exist_ok=True)
     for path in folder.glob("*.md"):
@@ -71,17 +70,18 @@ def copy_pages(folder: Path) -> None:
 
 def hand_out(copy: nbformat.NotebookNode, path: Path) -> None:
     """Write a student's copy, unless somebody has worked in the one that is there."""
-    if path.exists():
-        there = nbformat.read(path, as_version=4)
-        if [cell.source for cell in there.cells] != [cell.source for cell in copy.cells]:
-            print(f"kept, since its cells are other ones by now: {path}; delete it to have it anew")
-            return
-    nbformat.write(copy, path)
+    there = nbformat.read(path, as_version=4).cells if path.exists() else copy.cells
+    if [cell.source for cell in there] == [cell.source for cell in copy.cells]:
+        nbformat.write(copy, path)
+    else:
+        print(f"kept, since somebody has changed its cells: {path}; delete it to have it written anew")
 
 
 def proofs(notebook: nbformat.NotebookNode, name: str) -> pd.DataFrame:
-    """The exercises of the teacher's copy of notebook `name`, executed: by number, whether the solution is `right`, and
-    how many wrong answers were `refused`; False and 0 where the check has not run."""
+    """Whether each solution of the executed teacher's copy is `right`, and how many wrong answers were `refused`.
+
+    The index is the numbers of the exercises of notebook `name`; False and 0 where a check has not run.
+    """
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     shown = [output.data[PROOF] for output in outputs if PROOF in output.get("data", {})]
     by_number = {proof["exercise"]: (proof["right"], proof["refused"]) for proof in shown}
@@ -95,7 +95,7 @@ def _summary(table: pd.DataFrame) -> str:
 
 
 def write_course(names: list[str], given: dict[str, str], out: Path) -> None:
-    """Writes both copies of notebooks into `out`, and proves the teachers' with the parameters given.
+    """Writes both copies of notebooks into `out`, and runs the teachers' with the given parameters.
 
     Raises RuntimeError where a solution is not right, or a check refuses fewer than two wrong answers.
     """

@@ -13,6 +13,10 @@ from rscir_lib.runs import finished_runs, from_root, read_rows
 from rscir_lib.similarity.scales import zscore
 
 
+def _avg(rows: pd.DataFrame) -> float:
+    return 100 * rows.groupby("attribute")["AP"].mean().mean()
+
+
 def _chosen(c: ExerciseContext) -> dict[str, pd.DataFrame]:
     """The rows that notebook 9 saved, by method."""
     rows = read_rows(c.run.folder / "tables" / "09_rows.csv")
@@ -37,7 +41,7 @@ def exercise_09_3(c: ExerciseContext) -> Truth:
     half, _ = analysis.choose_lambda(rows, c["AGAINST"], analysis.folds(c.benchmark, "half"))
     avg = summarize(rows)["Avg"]
     wrong = {"that lambda was chosen on the queries it is judged on": avg.max(), "that is the worst lambda": avg.min()}
-    return Truth(100 * half.groupby("attribute")["AP"].mean().mean(), "%", wrong)
+    return Truth(_avg(half), "%", wrong)
 
 
 def exercise_09_4(c: ExerciseContext) -> Truth:
@@ -50,14 +54,10 @@ def exercise_09_4(c: ExerciseContext) -> Truth:
 
 
 def exercise_09_5(c: ExerciseContext) -> Truth:
-    larger, smaller = (
-        (lambda image, text, lam: torch.maximum(image, text)),
-        (lambda image, text, lam: torch.minimum(image, text)),
-    )
     methods = [
-        TwoSimilarities("of z-scores", larger, zscore),
-        TwoSimilarities("of similarities", larger),
-        TwoSimilarities("smaller", smaller, zscore),
+        TwoSimilarities("of z-scores", lambda image, text, lam: torch.maximum(image, text), zscore),
+        TwoSimilarities("of similarities", lambda image, text, lam: torch.maximum(image, text)),
+        TwoSimilarities("smaller", lambda image, text, lam: torch.minimum(image, text), zscore),
     ]
     right, raw, wrong = summarize(c.rows(methods, (0.5,)))["Avg"]
     return Truth(right, "%", {"put both on one scale first": raw, "that is the smaller of the two": wrong})
@@ -65,12 +65,12 @@ def exercise_09_5(c: ExerciseContext) -> Truth:
 
 def exercise_10_1(c: ExerciseContext) -> Truth:
     image, text, mixed = _image_text_mixed(c)
-    found = {"needs both": [], "unsolved": []}
-    for at in (0.3, 0.7):
-        alone, both = (image["AP"] >= at) | (text["AP"] >= at), mixed["AP"] >= at
-        for name, kind in (("needs both", both & ~alone), ("unsolved", ~both & ~alone)):
-            found[name].append(100 * kind.groupby(mixed["attribute"]).mean().mean())
-    return Truth(found["needs both"], "%", {"those are solved by nobody": found["unsolved"]})
+    both, none = [], []
+    for solved in (0.3, 0.7):
+        alone, by_mix = (image["AP"] >= solved) | (text["AP"] >= solved), mixed["AP"] >= solved
+        both.append(_avg(mixed.assign(AP=by_mix & ~alone)))
+        none.append(_avg(mixed.assign(AP=~by_mix & ~alone)))
+    return Truth(both, "%", {"those are solved by nobody": none})
 
 
 def _image_text_mixed(c: ExerciseContext) -> list[pd.DataFrame]:
@@ -80,7 +80,7 @@ def _image_text_mixed(c: ExerciseContext) -> list[pd.DataFrame]:
 
 def exercise_10_2(c: ExerciseContext) -> Truth:
     lam = _image_text_mixed(c)[2]["lambda"].fillna(0.5).mode()[0]
-    args = c.benchmark, c.run.features, c.encode, c["METHOD"], lam, c["TOP"], c.device
+    args = c.benchmark, c.run.features, c.encode, c["METHOD"], lam, c["TOP"], c.run.config.DEVICE
     own = top_lists(*args, progress=False) == c.benchmark.queries["position"].to_numpy()[:, None]
     wrong = {
         "that is the share of the answers, not of the queries": 100 * own.mean(),
@@ -93,29 +93,26 @@ def exercise_10_3(c: ExerciseContext) -> Truth:
     rows = c.rows([c["METHOD"]], c["LAMBDAS"])
     halves = (analysis.folds(c.benchmark, "half", seed) for seed in range(10))
     chosen = [analysis.choose_lambda(rows, c["METHOD"], half)[0] for half in halves]
-    tries = [100 * part.groupby("attribute")["AP"].mean().mean() for part in chosen]
+    tries = [_avg(part) for part in chosen]
     wrong = {"that is the worst of the lambdas": summarize(rows)["Avg"].min(), "that is their sum": sum(tries)}
     return Truth(np.mean(tries), "%", wrong)
 
 
 def _of_runs(c: ExerciseContext, method: str) -> dict[str, pd.DataFrame]:
     """The rows of one method in every run that notebook 11 compares."""
-    there = finished_runs(from_root(c["RUNS_FOLDER"]) or c.run.folder.parent)["rows"]
-    of = {name: analysis.one_lambda(read_rows(path), c["LAMBDA"]) for name, path in there.items()}
-    return {name: parts[method] for name, parts in of.items() if method in parts}
+    tables = finished_runs(from_root(c["RUNS_FOLDER"]) or c.run.folder.parent)["rows"]
+    runs = {name: analysis.one_lambda(read_rows(path), c["LAMBDA"]) for name, path in tables.items()}
+    return {name: methods[method] for name, methods in runs.items() if method in methods}
 
 
 def exercise_11_1(c: ExerciseContext) -> Truth:
     def avg(method: str) -> pd.Series:
-        of = _of_runs(c, method)
-        return pd.Series(
-            {name: 100 * rows.groupby("attribute")["AP"].mean().mean() for name, rows in of.items()}, dtype=float
-        )
+        return pd.Series({name: _avg(rows) for name, rows in _of_runs(c, method).items()}, dtype=float)
 
     return Truth(avg("text"), "%", {f"that is {c['METHOD']}": avg(c["METHOD"])})
 
 
 def exercise_11_2(c: ExerciseContext) -> Truth:
     intervals = {name: analysis.bootstrap_mean(rows) for name, rows in _of_runs(c, c["METHOD"]).items()}
-    width = pd.Series({name: of["high"] - of["low"] for name, of in intervals.items()}, dtype=float)
+    width = pd.Series({name: ends["high"] - ends["low"] for name, ends in intervals.items()}, dtype=float)
     return Truth(width, "points", {"that is half of it: from the middle to an end": width / 2})

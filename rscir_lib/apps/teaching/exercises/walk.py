@@ -12,8 +12,6 @@ from rscir_lib.evaluation import BASELINES, evaluate, summarize
 from rscir_lib.runs import from_root
 from rscir_lib.search import top_k
 
-# --- 01: labels and queries. The images need no features yet
-
 
 def exercise_01_1(c: ExerciseContext) -> Truth:
     n = c.labelled().n_relevant
@@ -27,9 +25,8 @@ def exercise_01_2(c: ExerciseContext) -> Truth:
     benchmark = c.labelled()
     bare = 100 * (1 - len(set(benchmark.labels["position"])) / len(benchmark.archive))
     lines = 100 * (1 - len(benchmark.labels) / len(benchmark.archive))
-    return Truth(
-        bare, "%", {"an image may have several labels: count it once": lines, "those have a label": 100 - bare}
-    )
+    wrong = {"an image may have several labels: count it once": lines, "those have a label": 100 - bare}
+    return Truth(bare, "%", wrong)
 
 
 def exercise_01_3(c: ExerciseContext) -> Truth:
@@ -38,9 +35,8 @@ def exercise_01_3(c: ExerciseContext) -> Truth:
         sizes = benchmark.queries["target"].map([len(target) for target in benchmark.targets].__getitem__)
         return sizes.groupby(benchmark.queries["attribute"]).mean()
 
-    return Truth(
-        mean("first-release"), "number", {"that is the released protocol, with the class check": mean("released")}
-    )
+    wrong = {"that is the released protocol, with the class check": mean("released")}
+    return Truth(mean("first-release"), "number", wrong)
 
 
 def exercise_01_4(c: ExerciseContext) -> Truth:
@@ -51,9 +47,6 @@ def exercise_01_4(c: ExerciseContext) -> Truth:
     same = sum(len(part) * part["value"].nunique() for part in parts)
     wrong = {"that is with the merged groups": len(benchmark.queries), "an image is not asked for its own value": same}
     return Truth(made, "count", wrong)
-
-
-# --- 02: features
 
 
 def exercise_02_1(c: ExerciseContext) -> Truth:
@@ -90,9 +83,6 @@ def exercise_02_4(c: ExerciseContext) -> Truth:
     return Truth(np.linalg.norm(centroids[0] - centroids[1]), "cosine", wrong)
 
 
-# --- 03: baselines
-
-
 def exercise_03_1(c: ExerciseContext) -> Truth:
     s_image, s_text, relevant = c.by_hand
     scores = {"image": s_image, "text": s_text, "average": (s_image + s_text) / 2}
@@ -109,7 +99,7 @@ def exercise_03_2(c: ExerciseContext) -> Truth:
 def exercise_03_3(c: ExerciseContext) -> Truth:
     alone = replace(c.benchmark, exclude_self=True)
     before = c.rows(["image"], (0.5,))
-    after = evaluate(alone, c.run.features, c.encode, ["image"], device=c.device, progress=False)
+    after = evaluate(alone, c.run.features, c.encode, ["image"], device=c.run.config.DEVICE, progress=False)
     avg = [summarize(rows)["Avg"].item() for rows in (before, after)]
     wrong = {
         "that is the new Avg, not how much it rose": avg[1],
@@ -122,9 +112,6 @@ def exercise_03_4(c: ExerciseContext) -> Truth:
     avg = summarize(c.rows(["average", "product", "minimum"], (0.5,)))["Avg"].droplevel("lambda")
     others = avg[["product", "minimum"]]
     return Truth(others - avg["average"], "points", {"that is the Avg itself, not the difference": others})
-
-
-# --- 04: WeiCom
 
 
 def exercise_04_1(c: ExerciseContext) -> Truth:
@@ -181,9 +168,6 @@ def exercise_04_4(c: ExerciseContext) -> Truth:
     return Truth(right - wrong, "points", {"that is the mAP with the mistake, not its cost": wrong})
 
 
-# --- 05: lambda
-
-
 def _swept(c: ExerciseContext) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of WeiCom at every lambda, and their table by lambda."""
     rows = c.rows(["weicom"], c["LAMBDAS"])
@@ -192,7 +176,6 @@ def _swept(c: ExerciseContext) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def exercise_05_1(c: ExerciseContext) -> Truth:
     avg = _swept(c)[1]["Avg"]
-
     near = [lam for lam, value in avg.items() if value >= avg.max() - 1]
     low, high = min(near), max(near)
     wrong = {
@@ -232,9 +215,6 @@ def exercise_05_3(c: ExerciseContext) -> Truth:
 def exercise_05_4(c: ExerciseContext) -> Truth:
     avg = summarize(c.rows(["minmax", "rrf"], c["LAMBDAS"]))["Avg"].unstack("lambda")
     return Truth(avg.max(axis=1), "%", {"that is at the first lambda, not at the best": avg.iloc[:, 0]})
-
-
-# --- 06: galleries
 
 
 def exercise_06_1(c: ExerciseContext) -> Truth:
