@@ -7,7 +7,7 @@ from rscir_lib.storage.atomic import read_json, write_json
 from rscir_lib.storage.digests import sha256_of
 from rscir_lib.storage.project import ROOT
 
-# what names a run folder; two runs that differ in one of these never share a folder
+# the parameters that a run folder is named by; runs that differ in one of them never share a folder
 IDENTITY = ("OUTPUT_ROOT", "DATASET_ROOT", "ENCODER", "ARCHITECTURE", "LISTING", "PROTOCOL", "PRECISION")
 # parameters that are paths, where "" leaves one out; ENCODER is one where it names a folder
 PATHS = ("DATASET_ROOT", "OUTPUT_ROOT", "MODELS_ROOT", "LISTING", "FEATURES", "QUERY_IMAGE", "RUNS_FOLDER")
@@ -15,10 +15,7 @@ DIGITS = 16  # of a sha256 that tells places and contents apart: 64 bits, so tha
 
 
 def from_root(path: str) -> Path | None:
-    """The absolute form of a path parameter: relative ones count from the project root, wherever the notebook runs.
-
-    None for "", the parameters' way of leaving a path out.
-    """
+    """The absolute path of a path parameter, where relative ones count from the project's root; None for ""."""
     return (ROOT / Path(path).expanduser()).resolve() if path else None
 
 
@@ -52,12 +49,9 @@ def run_folder(
 ) -> Path:
     """The folder of a run, made if need be, with `features/`, `tables/`, `figures/`, `notebooks/` inside.
 
-    `<OUTPUT_ROOT>/<dataset>_<encoder>`, then what is not the default of architecture, listing, protocol and precision;
-    OUTPUT_ROOT "" is `runs/` in the project. `run.json` says whose folder it is.
-
-    Raises:
-        ValueError: Where the folder is another run's: a dataset or an encoder of the same folder name elsewhere, with
-            other files.
+    It is called `<OUTPUT_ROOT>/<dataset>_<encoder>`, and after that architecture, listing, protocol and precision where
+    they are not the default; OUTPUT_ROOT "" is `runs/` in the project. `run.json` in it names the run. Raises ValueError
+    where the folder is that of another run: with another dataset or encoder of the same name.
     """
     dataset, encoder, listing = dataset_root(DATASET_ROOT), encoder_folder(ENCODER) or ENCODER, from_root(LISTING) or ""
     parts = [dataset.name, Path(encoder).name, ARCHITECTURE, Path(listing).stem]
@@ -86,8 +80,7 @@ def run_of(parameters: dict[str, object]) -> Path:
 
 
 def files_below(place: Path) -> dict[str, Path]:
-    """Every file in a folder by its posix path in there, sorted, without hidden ones, which are locks and leftovers; a
-    file itself as "."."""
+    """The files below a folder, by their posix path in it, sorted, without hidden ones; a file itself as "."."""
     paths = [place] if place.is_file() else sorted(path for path in place.rglob("[!.]*") if path.is_file())
     return {path.relative_to(place).as_posix(): path for path in paths}
 
@@ -107,7 +100,7 @@ def read_note(note: Path) -> dict | None:
 
 
 def _place(path: Path) -> str:
-    """A path inside the project, relative to it; of one elsewhere a digest: no path of a machine goes into a file."""
+    """A path relative to the project; for one outside a digest, so that no file tells where things lie on a machine."""
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else sha256_of(str(path))[:DIGITS]
 
 

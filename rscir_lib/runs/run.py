@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # each takes seconds to import, and not every caller needs th
     from rscir_lib.encoders import Encoder
     from rscir_lib.features import Features
 
-# the tables of one row a query that notebooks save; of a run's several the first is compared
+# tables with one row a query that notebooks save; the first that a run has is compared
 ROWS = ("09_rows", "04_rows")
 
 Saved = TypeVar("Saved", Figure, pd.DataFrame, pd.Series)
@@ -27,12 +27,12 @@ Saved = TypeVar("Saved", Figure, pd.DataFrame, pd.Series)
 
 @dataclass(frozen=True)
 class Run:
-    """What a notebook works with, each read when it is first asked for. Made by `open_run`.
+    """All that a notebook works with, each part read when it is first used. Made by `open_run`.
 
     Attributes:
         folder: Where results go.
-        root: The dataset.
-        config: What the run was opened with.
+        root: The folder of the dataset.
+        config: The parameters that the run was opened with.
     """
 
     folder: Path
@@ -106,30 +106,26 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What figures are called: archive, encoder, and its architecture where it has a name."""
-        architecture = self.encoder.architecture
-        return (
-            f"{self.whole_archive.name}, {self.encoder.name} {'' if architecture == 'custom' else architecture}".strip()
-        )
+        """Of figures: archive, encoder, and its architecture unless that is one of its own ("custom")."""
+        architecture = f" {self.encoder.architecture}".replace(" custom", "")
+        return f"{self.whole_archive.name}, {self.encoder.name}{architecture}"
 
     def check(self, **parameters: object) -> None:
-        """Checks the notebook's other parameters, POSITION and QUERY by what this run holds (`check_parameters`)."""
+        """Checks the notebook's other parameters (`check_parameters`), and that POSITION and QUERY are in this run."""
         check_parameters(**parameters)
-        if parameters.get("POSITION", 0) and parameters["POSITION"] >= len(self.archive_with_features):
-            last = len(self.archive_with_features) - 1
-            raise ValueError(f"POSITION={parameters['POSITION']}: expected 0 to {last}, a position in {self.root}")
-        if "QUERY" in parameters and self.has_benchmark and parameters["QUERY"] not in self.benchmark.queries.index:
-            first, last = self.benchmark.queries.index[[0, -1]]
-            raise ValueError(f"QUERY={parameters['QUERY']}: expected {first} to {last}, a row of benchmark.queries")
+        position, query = parameters.get("POSITION", 0), parameters.get("QUERY")
+        if position and position >= (size := len(self.archive_with_features)):
+            raise ValueError(f"POSITION={position}: expected 0 to {size - 1}, a position in {self.root}")
+        if query is not None and self.has_benchmark and query not in (index := self.benchmark.queries.index):
+            raise ValueError(f"QUERY={query}: expected {index[0]} to {index[-1]}, a row of benchmark.queries")
 
     def end_without_labels(self) -> None:
-        """Ends a notebook here, cleanly, where the dataset has no labels; elsewhere does nothing.
+        """Ends a notebook here where the dataset has no labels; does nothing where it has.
 
-        SystemExit is what papermill takes for a good end; in JupyterLab it stops "run all" behind the sentence.
+        papermill takes SystemExit for success; in JupyterLab it stops "run all" below the printed sentence.
         """
         if not self.has_benchmark:
-            name = self.whole_archive.name
-            print(f"{name} has no labels: this notebook ends here. What follows needs queries with answers.")
+            print(f"{self.whole_archive.name} has no labels: this notebook ends here. The rest needs labelled queries.")
             raise SystemExit(0)
 
     def save(self, result: Saved, name: str, **options: object) -> Saved:
@@ -147,8 +143,10 @@ class Run:
 
 
 def finished_runs(folder: str | Path) -> pd.DataFrame:
-    """The runs in a folder that have results by query: by name, the architecture, listing, protocol and precision, and
-    `rows`, the path of their table (`ROWS`)."""
+    """The runs in a folder that have results by query.
+
+    The index is their names; columns architecture, protocol, precision, listing, and `rows`, the path of their table.
+    """
     runs = {}
     for note in sorted(Path(folder).glob("*/run.json")):
         tables = [note.parent / "tables" / f"{name}.csv" for name in ROWS]
