@@ -147,7 +147,7 @@ refresh: $(READY) ## run the notebooks in place and keep the result tables that 
 	$(RSCIR) workbook --refresh
 
 figures: workbook ## put the README's figures into figures/ (scaling.png after make scale)
-	$(BIN)/python -c "from rscir_lib.benchmarks.synthcom import contact_sheet; contact_sheet('data/synthcom').savefig('figures/synthcom.png', dpi=80)"
+	$(BIN)/python tests/campaigns/contact_sheet.py data/synthcom figures/synthcom.png
 	cp runs/synthcom_demo/figures/06_gallery_color.png figures/gallery.png
 	cp runs/synthcom_demo/figures/05_lambda_curves.png figures/lambda.png
 	$(BIN)/python tests/campaigns/browser.py figures/explorer.png

@@ -125,7 +125,7 @@ MULTILABELS = [
     row(
         {"multilabels.tsv": HEADER + ROWS},
         partial(read_benchmark, protocol="first-release"),
-        "protocol 'first-release': this benchmark knows 'multi-label' only; leave PROTOCOL",
+        "protocol 'first-release': this benchmark has no other than its own; leave PROTOCOL",
         "multi-labels, another protocol",
     ),
 ]
@@ -175,7 +175,7 @@ TRIPLETS = [
     row(
         {"triplets.csv": FIELDS + "h0,ships,h1\n"},
         partial(read_benchmark, protocol="first-release"),
-        "protocol 'first-release': this benchmark knows 'triplets' only; leave PROTOCOL",
+        "protocol 'first-release': this benchmark has no other than its own; leave PROTOCOL",
         "triplets, another protocol",
     ),
 ]

@@ -98,7 +98,7 @@ class Benchmark:
     @cached_property
     def n_relevant(self) -> np.ndarray:
         """(Q,) how many images are relevant to each query."""
-        return _sizes(self.targets, self.queries["target"].to_numpy())
+        return _sizes(self.targets, self.queries["target"])
 
     @cached_property
     def n_unknown(self) -> np.ndarray:
@@ -146,36 +146,25 @@ class Benchmark:
         if strange := gone - set(self.archive.files) - set(asking.files if asking is not None else ()):
             raise ValueError(f"{sorted(strange)[0]!r} is no image of {self.archive.root}; files lists them")
         kept, moved = _without(self.archive, gone)
-        targets, unknowns = (
-            tuple(moved[p][moved[p] >= 0] for p in positions) for positions in (self.targets, self.unknowns)
-        )
+        targets, unknowns = (tuple(moved[p][moved[p] >= 0] for p in sets) for sets in (self.targets, self.unknowns))
         labels = self.labels.assign(position=moved[self.labels["position"]])
-        position, target = (self.queries[column].to_numpy() for column in ("position", "target"))
-        has_image = (position < 0) | (moved[position] >= 0)
-        queries = self.queries.assign(position=np.where(position < 0, -1, moved[position]))
+        queries = self.queries.assign(position=moved[self.queries["position"]])
+        has_image = queries["position"] >= 0
         if asking is not None:
             asking, moved_query = _without(asking, gone)
-            query = self._optional("query")
-            has_image &= (query < 0) | (moved_query[query] >= 0)
-            queries["query"] = np.where(query < 0, -1, moved_query[query])
-        has_answer = (_sizes(targets, target) > 0) | (self.n_relevant == 0)
+            queries["query"] = moved_query[self._optional("query")]
+            has_image |= queries["query"] >= 0
+        has_answer = (_sizes(targets, queries["target"]) > 0) | (self.n_relevant == 0)
         report = ValidationReport()
-        for dropped, why in (
-            (~has_image, "their image is left out"),
-            (has_image & ~has_answer, "every answer is left out"),
-        ):
+        answerless = has_image & ~has_answer
+        for dropped, why in ((~has_image, "their image is left out"), (answerless, "every answer is left out")):
             if dropped.any():
                 report.add("archive", None, f"{dropped.sum()} queries", f"dropped: {why}")
         return replace(
-            self,
-            archive=kept,
-            queries=queries[has_image & has_answer],
-            targets=targets,
-            labels=labels[labels["position"] >= 0],
+            self, archive=kept, queries=queries[has_image & has_answer], targets=targets, unknowns=unknowns,
+            labels=labels[labels["position"] >= 0], query_archive=asking,
             warnings=pd.concat([self.warnings, report.table()], ignore_index=True),
-            unknowns=unknowns,
-            query_archive=asking,
-        )
+        )  # fmt: skip
 
     def counts(self, by: Sequence[str] = ("attribute", "group")) -> pd.DataFrame:
         """Labelled rows, their values, queries, and relevant images per query (min, median, max), for each group.
@@ -189,12 +178,9 @@ class Benchmark:
         keys = list(by)
         frame = self.queries[keys].assign(positives=self.n_relevant, unknown=self.n_unknown)
         queries, labels = frame.groupby(keys, sort=False), self.labels.groupby(keys, sort=False)
-        columns = {
-            "queries": queries.size(),
-            "positives min": queries["positives"].min(),
-            "median": queries["positives"].median(),
-            "max": queries["positives"].max(),
-        }
+        positives = queries["positives"]
+        columns = {"queries": queries.size(), "positives min": positives.min(), "median": positives.median()}
+        columns["max"] = positives.max()
         if self.unknowns:
             columns["unknown median"] = queries["unknown"].median()
         if self.labels.empty:  # queries that came without labels
@@ -231,9 +217,9 @@ def _refuse(
         raise ValueError(f"{name}, row {row!r}: {column} is {value!r}; expected {expected}")
 
 
-def _sizes(sets: Sequence[np.ndarray], index: np.ndarray) -> np.ndarray:
+def _sizes(sets: Sequence[np.ndarray], index: np.ndarray | pd.Series) -> np.ndarray:
     """(Q,) the size of sets[index[i]], 0 where the index is -1."""
-    return np.array([len(positions) for positions in sets] + [0])[index]
+    return np.array([*map(len, sets), 0])[index]
 
 
 def _is_member(sets: Sequence[np.ndarray], index: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -246,9 +232,9 @@ def _is_member(sets: Sequence[np.ndarray], index: np.ndarray, positions: np.ndar
 
 
 def _without(archive: Archive, gone: set[str]) -> tuple[Archive, np.ndarray]:
-    """The archive without these files; for each old position the new one, -1 for those that are gone."""
+    """The archive without these files; for each old position the new one, -1 for those that are gone and for -1."""
     kept = [i for i, file in enumerate(archive.files) if file not in gone]
-    moved = np.full(len(archive), -1)
+    moved = np.full(len(archive) + 1, -1)
     moved[kept] = np.arange(len(kept))
     return archive.subset(kept), moved
 
@@ -268,14 +254,9 @@ class ValidationReport:
 
 
 def label_rows(names: ImageNames, attribute: str, group: str, values: pd.Series, unknown: int = -1) -> pd.DataFrame:
-    """Rows for `benchmark_of_labels`.
+    """Rows for `benchmark_of_labels` of images that are compared with each other: their values, by archive position.
 
-    Args:
-        names: The names of the archive's images.
-        attribute: What the labels say, such as "shape".
-        group: The name of the images that are compared with each other.
-        values: The value of each labelled image of the group, by its archive position.
-        unknown: Index of the set of images that are unknown to the group's queries, -1 for none.
+    unknown: index of the set of images that are unknown to the group's queries, -1 for none.
     """
     positions = values.index.to_numpy()
     images = [names.name(names.archive.files[position]) for position in positions]
@@ -284,18 +265,13 @@ def label_rows(names: ImageNames, attribute: str, group: str, values: pd.Series,
 
 
 def benchmark_of_labels(
-    archive: Archive,
-    protocol: str,
-    rows: pd.DataFrame,
-    report: ValidationReport,
-    texts: Sequence[tuple[str, str, str]] | None = None,
-    unknowns: Sequence[np.ndarray] = (),
-) -> Benchmark:
+    archive: Archive, protocol: str, rows: pd.DataFrame, report: ValidationReport,
+    texts: Sequence[tuple[str, str, str]] | None = None, unknowns: Sequence[np.ndarray] = (),
+) -> Benchmark:  # fmt: skip
     """The benchmark of labels by PatternCom's rule: each row asks for every other value of its group.
 
     Args:
-        archive: The images.
-        protocol: The name of the rule.
+        archive, protocol: As in `Benchmark`.
         rows: Columns attribute, image, group, value, position; unknown where there are `unknowns`; and shared, the
             class that a relevant image must have in common with the query. Of an image listed twice for an attribute,
             each row asks, and the last decides what the image is relevant to.
@@ -311,24 +287,12 @@ def benchmark_of_labels(
     keys = list(zip(queries["attribute"], queries["shared"], queries["text"], strict=True))
     index = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     queries["target"] = np.array([index[key] for key in keys], np.int64)
-    return Benchmark(
-        archive,
-        protocol,
-        queries[[*QUERY_COLUMNS, "unknown"] if unknowns else QUERY_COLUMNS],
-        # nothing is relevant where all who had the value are listed again with another
-        tuple(np.sort(relevant.get(key, pd.Series(dtype=np.int64)).to_numpy()) for key in index),
-        rows[LABEL_COLUMNS],
-        report.table(),
-        tuple(unknowns),
-    )
+    # nothing is relevant where all who had the value are listed again with another
+    targets = tuple(np.sort(relevant.get(key, pd.Series(dtype=np.int64)).to_numpy()) for key in index)
+    queries = queries[[*QUERY_COLUMNS, "unknown"] if unknowns else QUERY_COLUMNS]
+    return Benchmark(archive, protocol, queries, targets, rows[LABEL_COLUMNS], report.table(), tuple(unknowns))
 
 
 def group_of(cls: str) -> str:
     """The name of the group that a class forms; "all" in an archive without classes."""
     return cls or "all"
-
-
-def check_protocol(protocol: str, own: str) -> None:
-    """Raises ValueError unless `protocol` is the default or this benchmark's own."""
-    if protocol not in ("released", own):
-        raise ValueError(f"protocol {protocol!r}: this benchmark knows {own!r} only; leave PROTOCOL at its default")

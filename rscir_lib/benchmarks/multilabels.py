@@ -7,14 +7,7 @@ import numpy as np
 import pandas as pd
 
 from rscir_lib.archive import Archive, read_archive, read_lines
-from rscir_lib.benchmarks.base import (
-    Benchmark,
-    ValidationReport,
-    benchmark_of_labels,
-    check_protocol,
-    group_of,
-    label_rows,
-)
+from rscir_lib.benchmarks.base import Benchmark, ValidationReport, benchmark_of_labels, group_of, label_rows
 from rscir_lib.benchmarks.image_names import ImageNames
 
 # A label makes queries in a class where at least so many images have it and as many lack it. With one, a single image
@@ -23,7 +16,7 @@ MIN_LABELLED = 2
 FILE = "multilabels.tsv"
 
 
-def read_multilabels(root: str | Path, listing: str | Path | None = None, protocol: str = "multi-label") -> Benchmark:
+def read_multilabels(root: str | Path, listing: str | Path | None = None) -> Benchmark:
     """Existence queries from complete human multi-labels: "this image, but with *cars*".
 
     Where a label of `root/multilabels.tsv` (see `read_table`) is present and absent at least `MIN_LABELLED` times in a
@@ -32,9 +25,8 @@ def read_multilabels(root: str | Path, listing: str | Path | None = None, protoc
     while these say of every label whether it is there.
 
     Raises:
-        ValueError: As `read_table`; or no label varies within a class; or `protocol` is another.
+        ValueError: As `read_table`; or no label varies within a class.
     """
-    check_protocol(protocol, "multi-label")
     archive, report = read_archive(root, listing), ValidationReport()
     names, rows, texts = ImageNames(archive), [], []
     for group, word, values in varying(archive, read_table(archive, listing, report)):

@@ -24,12 +24,7 @@ MERGES = {
     "density": {"denseresidential": "residential", "sparseresidential": "residential"},
     "shape": {"closedroad": "road", "intersection": "road"},
     "context": {"bridge": "roadpass", "overpass": "roadpass"},
-    "existence": {
-        "ferryterminal": "pier",
-        "harbor": "pier",
-        "parkingspace": "parking",
-        "parkinglot": "parking",
-    },
+    "existence": {"ferryterminal": "pier", "harbor": "pier", "parkingspace": "parking", "parkinglot": "parking"},
 }
 # ... and count as one class when relevance is judged, whatever the attribute
 RELEVANCE_MERGE = {cls: group for merge in MERGES.values() for cls, group in merge.items()}
@@ -41,7 +36,7 @@ PROTOCOLS = ("released", "first-release")
 
 def read_patterncom(
     root: str | Path,
-    attributes: tuple[str, ...] | list[str] | None = None,
+    attributes: Sequence[str] | None = None,
     protocol: str = "released",
     listing: str | Path | None = None,
 ) -> Benchmark:
@@ -86,23 +81,38 @@ def read_patterncom(
     return benchmark_of_labels(archive, protocol, pd.concat(parts, ignore_index=True), report)
 
 
-def _choose_attributes(
-    attributes: tuple[str, ...] | list[str] | None, folder: Path, report: ValidationReport
-) -> Sequence[str]:
-    """The attributes to read, each of which has a file; what is amiss is reported or raised."""
-    there = _attribute_files(folder, report)
-    if attributes is not None:
-        _check_attributes(attributes, there, folder)
-        return attributes
-    if not there:
+def _choose_attributes(attributes: Sequence[str] | None, folder: Path, report: ValidationReport) -> Sequence[str]:
+    """The attributes to read, each of which has a file, PatternCom's six first; what is amiss is reported or raised."""
+    there: list[str] = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.suffix != ".csv" or not path.is_file() or path.name.startswith("."):
+            report.add(path.name, None, path.name, "not read: an attribute file is called <attribute>.csv")
+        elif twins := [stem for stem in there if stem.casefold() == path.stem.casefold()]:
+            raise ValueError(f"{folder}: {twins[0]}.csv and {path.name} differ in case alone; rename one")
+        else:
+            there.append(path.stem)
+    there.sort(key=lambda name: (name not in ATTRIBUTES, name))
+    if attributes is None and not there:
         raise FileNotFoundError(
             f"{folder}: no attribute file here; `make fetch` gets PatternCom, and lines of `image,attribute,value` in "
             "<attribute>.csv make one of your own"
         )
-    if set(there) & set(ATTRIBUTES):
-        for attribute in sorted(set(ATTRIBUTES) - set(there)):
-            report.add(f"{attribute}.csv", None, attribute, "no such file; the attribute is left out")
-    return there
+    if attributes is None:
+        for attribute in ATTRIBUTES if set(there) & set(ATTRIBUTES) else ():
+            if attribute not in there:
+                report.add(f"{attribute}.csv", None, attribute, "no such file; the attribute is left out")
+        return there
+    if isinstance(attributes, str) or not len(attributes):
+        raise ValueError(f"attributes {attributes!r}: expected a list of names, such as {list(ATTRIBUTES[:2])}")
+    if twice := [attribute for attribute in attributes if list(attributes).count(attribute) > 1]:
+        raise ValueError(f"attributes {list(attributes)}: {twice[0]!r} is there twice; its queries would count double")
+    known = dict.fromkeys((*ATTRIBUTES, *there))
+    if unknown := [attribute for attribute in attributes if attribute not in known]:
+        raise ValueError(f"unknown attributes {unknown}; choose from {', '.join(known)}, or add the file to {folder}")
+    if missing := [attribute for attribute in attributes if attribute not in there]:
+        path = folder / f"{missing[0]}.csv"
+        raise FileNotFoundError(f"{path}: no such file; `make fetch DATASET_ROOT=...` gets PatternCom")
+    return attributes
 
 
 def _report_classes(archive: Archive, report: ValidationReport) -> None:
@@ -112,36 +122,6 @@ def _report_classes(archive: Archive, report: ValidationReport) -> None:
     else:
         for cls in foreign:
             report.add("archive", None, cls, "not one of PatternNet's 38 classes; no merge applies to it")
-
-
-def _attribute_files(folder: Path, report: ValidationReport) -> list[str]:
-    """The attributes that have a file, PatternCom's six first; any other file is reported."""
-    stems: dict[str, str] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix == ".csv" and path.is_file() and not path.name.startswith("."):
-            other = stems.setdefault(path.stem.casefold(), path.stem)
-            if other != path.stem:
-                raise ValueError(f"{folder}: {other}.csv and {path.name} differ in case alone; rename one")
-        else:
-            report.add(path.name, None, path.name, "not read: an attribute file is called <attribute>.csv")
-    return sorted(stems.values(), key=lambda name: (name not in ATTRIBUTES, name))
-
-
-def _check_attributes(attributes: tuple[str, ...] | list[str], there: list[str], folder: Path) -> None:
-    if isinstance(attributes, str) or not len(attributes):
-        raise ValueError(f"attributes {attributes!r}: expected a list of names, such as {list(ATTRIBUTES[:2])}")
-    twice = [attribute for attribute in attributes if list(attributes).count(attribute) > 1]
-    if twice:
-        raise ValueError(f"attributes {list(attributes)}: {twice[0]!r} is there twice; its queries would count double")
-    unknown = [attribute for attribute in attributes if attribute not in (*ATTRIBUTES, *there)]
-    if unknown:
-        choice = dict.fromkeys((*ATTRIBUTES, *there))
-        raise ValueError(f"unknown attributes {unknown}; choose from {', '.join(choice)}, or add the file to {folder}")
-    for attribute in attributes:
-        if attribute not in there:
-            raise FileNotFoundError(
-                f"{folder / attribute}.csv: no such file; `make fetch DATASET_ROOT=...` gets PatternCom"
-            )
 
 
 def _read_labels(path: Path, attribute: str, names: ImageNames, report: ValidationReport) -> pd.DataFrame:
@@ -170,11 +150,10 @@ def _read_labels(path: Path, attribute: str, names: ImageNames, report: Validati
 def _check_rows(rows: pd.DataFrame, file: str, report: ValidationReport) -> None:
     for row in rows[rows["image"].duplicated()].itertuples():
         values = rows.loc[rows["image"] == row.image, "value"].unique()
-        problem = (
-            f"listed again with another value ({', '.join(values)}); each row is a query, the last decides relevance"
-            if len(values) > 1
-            else "listed again; each row is a query"
-        )
+        problem = "listed again; each row is a query"
+        if len(values) > 1:
+            other = f"with another value ({', '.join(values)})"
+            problem = f"listed again {other}; each row is a query, the last decides relevance"
         report.add(file, row.line, row.image, problem)
     named = rows["image"].map(lambda image: class_of(image.split("/")[-1]))
     contradicted = (rows["cls"] != named) & (rows["cls"].isin(CLASSES) | named.isin(CLASSES)) & (rows["cls"] != "")

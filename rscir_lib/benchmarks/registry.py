@@ -1,7 +1,7 @@
 """Which reader suits a folder."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from rscir_lib.benchmarks.base import Benchmark
 from rscir_lib.benchmarks.multilabels import read_multilabels
@@ -10,13 +10,7 @@ from rscir_lib.benchmarks.triplets import read_triplets
 from rscir_lib.benchmarks.ucmcom import read_ucmcom
 from rscir_lib.benchmarks.whucom import MARKER, read_whucom
 
-
-class Reader(Protocol):
-    """What makes a benchmark of a folder."""
-
-    def __call__(self, root: str | Path, *, listing: str | Path | None, protocol: str) -> Benchmark: ...
-
-
+Reader = Callable[..., Benchmark]  # of a dataset root, and the `listing` of a part of it
 # the files and folders under a dataset root -> their reader; the first whose files are all there is taken
 READERS: dict[tuple[str, ...], Reader] = {
     (MARKER,): read_whucom,
@@ -54,4 +48,10 @@ def read_benchmark(root: str | Path, listing: str | Path | None = None, protocol
             f"{root}: no benchmark here. Expected one of: {known}; `make fetch DATASET_ROOT=...` gets PatternCom, and "
             "lines of `image,attribute,value` in PatternCom/<attribute>.csv make one of your own"
         )
-    return reader(root, listing=listing, protocol=protocol)
+    if reader is read_patterncom:
+        return read_patterncom(root, protocol=protocol, listing=listing)
+    if protocol != "released":
+        raise ValueError(
+            f"protocol {protocol!r}: this benchmark has no other than its own; leave PROTOCOL at its default"
+        )
+    return reader(root, listing=listing)

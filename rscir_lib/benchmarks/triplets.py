@@ -10,14 +10,7 @@ import numpy as np
 import pandas as pd
 
 from rscir_lib.archive import read_archive, read_lines
-from rscir_lib.benchmarks.base import (
-    LABEL_COLUMNS,
-    QUERY_COLUMNS,
-    Benchmark,
-    ValidationReport,
-    check_protocol,
-    group_of,
-)
+from rscir_lib.benchmarks.base import LABEL_COLUMNS, QUERY_COLUMNS, Benchmark, ValidationReport, group_of
 from rscir_lib.benchmarks.image_names import ImageNames
 from rscir_lib.storage.atomic import read_json
 
@@ -39,13 +32,7 @@ class Triplet:
     targets: list[str]
 
 
-def read_triplets(
-    root: str | Path,
-    listing: str | Path | None = None,
-    protocol: str = "triplets",
-    file: str | Path | None = None,
-    exclude_self: bool = True,
-) -> Benchmark:
+def read_triplets(root: str | Path, listing: str | Path | None = None, exclude_self: bool = True) -> Benchmark:
     """Composed queries as a file lists them (protocol, Triplets).
 
     A CSV has a header and one row per query, JSON a list of objects. Their fields are `IMAGE`, `TARGET` and `TEXT`, as
@@ -57,8 +44,7 @@ def read_triplets(
     the listing is left out; a query without any target left is reported and left out.
 
     Args:
-        root, listing, protocol: As those of `read_benchmark`.
-        file: What lists the queries; None for the first of `FILES` under the root.
+        root, listing: As those of `read_benchmark`; the queries are in the first of `FILES` under the root.
         exclude_self: Whether a query image that is in the archive is taken out of its own ranking, as in CIRR.
 
     Raises:
@@ -66,28 +52,22 @@ def read_triplets(
         ValueError: File, line or entry, and value of a missing field, a blank text, an unknown or ambiguous image, or
             a query that is its own answer while `exclude_self`.
     """
-    check_protocol(protocol, "triplets")
     archive, report = read_archive(root, listing), ValidationReport()
-    path = Path(file).expanduser() if file else next((p for f in FILES if (p := archive.root / f).exists()), None)
-    if path is None or not path.is_file():
-        raise FileNotFoundError(f"{path or archive.root}: no triplets here. Expected {' or '.join(FILES)} in the root")
+    path = next((p for file in FILES if (p := archive.root / file).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"{archive.root}: no triplets here. Expected {' or '.join(FILES)} in the root")
     names = ImageNames(archive, listing, suffixless=True)
-    triplets = (_read_csv if path.suffix == ".csv" else _read_json)(path, report)
-    rows, sets, outside = _compose(triplets, names, path, report, exclude_self)
+    rows, sets, outside = _compose(names, path, report, exclude_self)
+    labels = pd.DataFrame(columns=LABEL_COLUMNS).astype({"position": np.int64})
     return Benchmark(
-        archive,
-        "triplets",
-        pd.DataFrame(rows, columns=[*QUERY_COLUMNS, "query"]),
-        tuple(np.array(positions) for positions in sets),
-        pd.DataFrame(columns=LABEL_COLUMNS).astype({"position": np.int64}),
-        report.table(),
+        archive, "triplets", pd.DataFrame(rows, columns=[*QUERY_COLUMNS, "query"]), tuple(map(np.array, sets)), labels,
+        report.table(), exclude_self=exclude_self,
         query_archive=names.whole.subset([names.whole.files.index(file) for file in outside]) if outside else None,
-        exclude_self=exclude_self,
-    )
+    )  # fmt: skip
 
 
 def _compose(
-    triplets: Iterator[Triplet], names: ImageNames, path: Path, report: ValidationReport, exclude_self: bool
+    names: ImageNames, path: Path, report: ValidationReport, exclude_self: bool
 ) -> tuple[list[tuple[Any, ...]], list[tuple[int, ...]], list[str]]:
     """Rows of `Benchmark.queries`; the sets of relevant positions; the files of query images outside the archive."""
     classes = {file: cls for a in (names.archive, names.whole) for file, cls in zip(a.files, a.classes, strict=True)}
@@ -96,7 +76,7 @@ def _compose(
     outside: dict[str, int] = {}
     target_of: dict[tuple[str, str, str], int] = {}
     dropped = 0
-    for triplet in triplets:
+    for triplet in (_read_csv if path.suffix == ".csv" else _read_json)(path, report):
         where, image = triplet.where, names.find(triplet.image, triplet.where)
         positions = sorted({names.position(names.find(target, where)) for target in triplet.targets} - {-1})
         if not positions:
@@ -128,12 +108,11 @@ def _read_csv(path: Path, report: ValidationReport) -> Iterator[Triplet]:
     _report_unread(path, fields, report)
     for number, line in lines:
         values = [value.strip() for value in next(csv.reader([line]))]
-        where = f"{path}, line {number}"
         if len(values) != len(fields):
-            raise ValueError(f"{where}: expected {len(fields)} fields as the header has, found {len(values)}: {line!r}")
-        row = dict(zip(fields, values, strict=True))
-        targets = next((name for name in TARGET if name in row), None)
-        yield _triplet(where, number, row | ({targets: row[targets].split(";")} if targets else {}))
+            problem = f"expected {len(fields)} fields as the header has, found {len(values)}: {line!r}"
+            raise ValueError(f"{path}, line {number}: {problem}")
+        row = {name: value.split(";") if name in TARGET else value for name, value in zip(fields, values, strict=True)}
+        yield _triplet(f"{path}, line {number}", number, row)
 
 
 def _read_json(path: Path, report: ValidationReport) -> Iterator[Triplet]:

@@ -13,13 +13,7 @@ import numpy as np
 import pandas as pd
 
 from rscir_lib.archive import read_archive
-from rscir_lib.benchmarks.base import (
-    Benchmark,
-    ValidationReport,
-    benchmark_of_labels,
-    check_protocol,
-    label_rows,
-)
+from rscir_lib.benchmarks.base import Benchmark, ValidationReport, benchmark_of_labels, label_rows
 from rscir_lib.benchmarks.captions import read_captions
 from rscir_lib.benchmarks.image_names import ImageNames
 from rscir_lib.benchmarks.multilabels import MIN_LABELLED, read_table, varying
@@ -39,7 +33,7 @@ AGREE = 2
 DENSITY = {"denseresidential": "dense", "mediumresidential": "medium", "sparseresidential": "sparse"}
 
 
-def read_ucmcom(root: str | Path, listing: str | Path | None = None, protocol: str = "ucmcom") -> Benchmark:
+def read_ucmcom(root: str | Path, listing: str | Path | None = None) -> Benchmark:
     """Composed queries over an archive with `multilabels.tsv` and `captions.json`, as UC Merced has them.
 
     There are three attributes. In each, as in PatternCom, a labelled image is paired with every other value of its
@@ -53,9 +47,8 @@ def read_ucmcom(root: str | Path, listing: str | Path | None = None, protocol: s
     * density: "dense", "medium", "sparse", over the three residential classes as one group. No image is unknown.
 
     Raises:
-        ValueError: As `read_table` and `read_captions`; or nothing can be asked; or `protocol` is another.
+        ValueError: As `read_table` and `read_captions`; or nothing can be asked.
     """
-    check_protocol(protocol, "ucmcom")
     archive, report = read_archive(root, listing), ValidationReport()
     table = read_table(archive, listing, report)
     captions = read_captions(archive.root / "captions.json", archive, listing, report)

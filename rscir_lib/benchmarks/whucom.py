@@ -22,7 +22,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from rscir_lib.archive import read_archive
-from rscir_lib.benchmarks.base import LABEL_COLUMNS, QUERY_COLUMNS, Benchmark, ValidationReport, check_protocol
+from rscir_lib.benchmarks.base import LABEL_COLUMNS, QUERY_COLUMNS, Benchmark, ValidationReport
 from rscir_lib.benchmarks.image_names import ImageNames
 from rscir_lib.encoders.stored import TABLE
 from rscir_lib.storage.atomic import write_file, write_json, write_text
@@ -125,13 +125,12 @@ def _read(table: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return images / np.linalg.norm(images, axis=1, keepdims=True), stored["files"], stored["classes"]
 
 
-def read_whucom(root: str | Path, listing: str | Path | None = None, protocol: str = "whucom") -> Benchmark:
+def read_whucom(root: str | Path, listing: str | Path | None = None) -> Benchmark:
     """The task that `draw_whucom` wrote: the scenes labelled "alone" ask for each other class beside their own.
 
     A group is the query image's class A, a value the other class B. The scenes that ask are unknown in every ranking.
-    Raises ValueError for a damaged file or another protocol.
+    Raises ValueError for a damaged file.
     """
-    check_protocol(protocol, "whucom")
     archive = read_archive(root, listing)
     names = ImageNames(archive, listing)
     attribute = json.loads((archive.root / MARKER).read_bytes())["construction"]

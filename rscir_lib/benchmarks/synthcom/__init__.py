@@ -4,11 +4,8 @@ A scene is first *described* (class and attribute values, sampled from its own r
 Benchmark and training scenes come from disjoint streams; training scenes never show a combination of `HELD_OUT`.
 """
 
-from rscir_lib.benchmarks.synthcom.dataset import contact_sheet, draw_synthcom
-from rscir_lib.benchmarks.synthcom.registry import CLASSES
+from rscir_lib.benchmarks.synthcom.dataset import draw_synthcom
 from rscir_lib.benchmarks.synthcom.scenes import CLASS_WORDS, HELD_OUT, describe, paint, phrase, training_scene
+from rscir_lib.benchmarks.synthcom.things import CLASSES
 
-__all__ = [
-    "CLASSES", "CLASS_WORDS", "HELD_OUT", "contact_sheet", "describe", "draw_synthcom", "paint", "phrase",
-    "training_scene",
-]  # fmt: skip
+__all__ = ["CLASSES", "CLASS_WORDS", "HELD_OUT", "describe", "draw_synthcom", "paint", "phrase", "training_scene"]

@@ -3,8 +3,7 @@
 import numpy as np
 
 from rscir_lib.benchmarks.synthcom.canvas import ASPHALT, COLORS, LINE, PAVED, turned
-from rscir_lib.benchmarks.synthcom.registry import Values, scene
-from rscir_lib.benchmarks.synthcom.things import Scenery, path
+from rscir_lib.benchmarks.synthcom.things import Scenery, Values, path, scene
 
 
 @scene("closed road", shape="straight curved round")

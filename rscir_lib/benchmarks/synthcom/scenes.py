@@ -7,8 +7,7 @@ from PIL import Image
 
 from rscir_lib.benchmarks.synthcom import objects, places  # noqa: F401 (their painters fill CLASSES)
 from rscir_lib.benchmarks.synthcom.canvas import SIZE
-from rscir_lib.benchmarks.synthcom.registry import CLASSES
-from rscir_lib.benchmarks.synthcom.things import Scenery
+from rscir_lib.benchmarks.synthcom.things import CLASSES, Scenery
 
 # Share of the scenes of labelled classes that no attribute file lists, so that rankings hold unlabelled images, as
 # PatternCom's do.

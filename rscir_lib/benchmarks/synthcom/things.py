@@ -1,9 +1,23 @@
-"""Things seen from above: trees, houses, vehicles, roads. Lengths are in pixels of a 256-pixel scene."""
+"""Things seen from above, and the classes of the scenes that they make. Lengths are in pixels of a 256-pixel scene."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rscir_lib.benchmarks.synthcom.canvas import ASPHALT, COLORS, FOLIAGE, LINE, PAVED, ROOFS, Canvas, Color, turned
+from rscir_lib.benchmarks.synthcom.canvas import (
+    ASPHALT,
+    COLORS,
+    FOLIAGE,
+    LINE,
+    NATURAL,
+    PAVED,
+    ROOFS,
+    Canvas,
+    Color,
+    turned,
+)
 
 _ROOF = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-0.8, 0], [0.8, 0]]) / 2  # four corners and the ridge
 
@@ -139,3 +153,31 @@ class Scenery(Canvas):
         }[quantity]
         room = {"one": 128, "two": 88, "three": 82, "many": 62}[quantity] * self.rng.uniform(0.8, 1)
         return np.array(grid) + self.rng.uniform(-6, 6, (len(grid), 2)), room
+
+
+Values = dict[str, str]  # attribute -> value
+Painter = Callable[[Scenery, Values], None]
+
+
+@dataclass(frozen=True)
+class SceneClass:
+    """A painter, the class in words, the grounds it can stand on, and the values that each attribute varies in."""
+
+    paint: Painter
+    words: str
+    grounds: tuple[str, ...]
+    attributes: dict[str, tuple[str, ...]]
+
+
+CLASSES: dict[str, SceneClass] = {}
+
+
+def scene(words: str, grounds: str = " ".join(NATURAL), **attributes: str) -> Callable[[Painter], Painter]:
+    """Registers a painter in `CLASSES` under its own name. Grounds and values are separated by blanks."""
+
+    def register(paint: Painter) -> Painter:
+        options = {attribute: tuple(values.split()) for attribute, values in attributes.items()}
+        CLASSES[paint.__name__] = SceneClass(paint, words, tuple(grounds.split()), options)
+        return paint
+
+    return register
