@@ -86,7 +86,7 @@ class TwoSimilarities:
         scale = self.scale_at(lam)
         return self.combine(scale(image), scale(text), lam)
 
-    def fit(self, features: Gallery, encode_texts: EncodeTexts) -> Scorer:
+    def fit(self, features: Gallery, encode_texts: EncodeTexts | None = None) -> Scorer:
         @lru_cache(maxsize=2)  # the lambdas of a sweep share them, but for 0 and 1
         def scaled(questions: Questions, scale: Scale) -> list[torch.Tensor]:
             sides = (questions.images, questions.texts)

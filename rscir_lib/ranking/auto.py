@@ -49,7 +49,7 @@ def with_auto(
     lambdas: Sequence[float | str], questions: Questions, gallery: Gallery
 ) -> tuple[Sequence[float], AutoLambda | None]:
     """Lambdas, "auto" among them replaced by a number; and where it comes from, None where nothing was replaced."""
-    if isinstance(lambdas, str) or not any(isinstance(lam, str) and lam == AUTO for lam in lambdas):
+    if isinstance(lambdas, str) or not np.iterable(lambdas) or AUTO not in list(lambdas):
         return lambdas, None  # type: ignore[return-value]  # what is no number, `make_jobs` refuses
     read = read_lambda(questions, gallery)
     return [read.lam if lam == AUTO else lam for lam in lambdas], read  # type: ignore[misc]

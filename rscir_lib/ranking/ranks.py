@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from rscir_lib.methods.pairwise import Combine, TwoSimilarities, Weighted
+from rscir_lib.methods.pairwise import TwoSimilarities, Weighted
 from rscir_lib.ranking.blocks import Part, device_of, parts_of, spreads
 from rscir_lib.ranking.kernels import Backend, Count, Scores, counter
 from rscir_lib.ranking.questions import ImageSets, Job, Questions, check_asked
@@ -167,21 +167,20 @@ def _prepared(
 
 
 class _Term(NamedTuple):
-    """What images are ranked by: a image + b text on a scale, or, without weights, another combination."""
+    """What images are ranked by: a image + b text on a scale, or what another job says."""
 
     scale: Scale
     weights: tuple[float, float] | None
-    combine: Combine | None = None
+    method: TwoSimilarities | None = None
     lam: float = 0.0
-    name: str = ""
 
     def score(self, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         if self.weights:
             return self.weights[0] * image + self.weights[1] * text
-        assert self.combine is not None
-        scores = self.combine(image, text, self.lam)
+        assert self.method is not None
+        scores = self.method.combine(image, text, self.lam)
         if not scores.sum().isfinite():
-            raise ValueError(f"method {self.name!r} gives scores that are not finite")
+            raise ValueError(f"method {self.method.name!r} gives scores that are not finite")
         return scores
 
 
@@ -190,12 +189,8 @@ def _terms(jobs: Sequence[Job]) -> tuple[list[_Term], list[int]]:
     asked = []
     for method, lam in ((job.method, job.lam) for job in jobs):
         assert isinstance(method, TwoSimilarities)
-        scale, combine = method.scale_at(lam), method.combine
-        weights = combine.weights(lam) if isinstance(combine, Weighted) else None
-        if weights:
-            asked.append(_Term(scale, (float(weights[0]), float(weights[1]))))
-        else:
-            asked.append(_Term(scale, None, combine, lam, method.name))
+        weights = method.combine.weights(lam) if isinstance(method.combine, Weighted) else None
+        asked.append(_Term(method.scale_at(lam), weights, *(() if weights else (method, lam))))
     terms = list(dict.fromkeys(asked))
     return terms, [terms.index(term) for term in asked]
 

@@ -93,9 +93,10 @@ class Searcher:
             raise ValueError("no text: type some words, or ask by the image alone (lam=0)")
         picture, name, of_image, position = self._image(image)
         of_text = self._text(text) if text else np.zeros(self.features.dim, np.float32)
-        scorer = None if Job(method).by_row else self._scorer(method)
-        positions, scores = top_k(self.gallery, of_image, of_text, lam, top, method, scorer, text, position)
-        question = {
+        question = _question(of_image, of_text, text, position)
+        job = Job(method, lam, None if Job(method).by_row else self._scorer(method))
+        (positions,), (scores,) = ranking.top_k(question, top, self.gallery, job)
+        words = {
             "image": name, "text": text, "method": method.name, "lambda": lam if method.has_lambda else None,
             "archive": self.archive.name if self.archive else self.features.provenance.get("archive", ""),
         }  # fmt: skip
@@ -103,7 +104,7 @@ class Searcher:
         for modality, there in (("image", name), ("text", text)):
             if not there:
                 table[[f"cosine_{modality}", f"normal_{modality}"]] = np.nan
-        return Hits(table, picture, question, self.archive.read if self.archive else None, self._unknown_words(text))
+        return Hits(table, picture, words, self.archive.read if self.archive else None, self._unknown_words(text))
 
     def _scorer(self, method: Method) -> Scorer:
         """The method fitted to the archive, when it is first asked for."""
@@ -120,8 +121,7 @@ class Searcher:
         text = " ".join(text.split())
         images = self.gallery.rows(np.unique(np.linspace(0, len(self) - 1, min(QUERIES, len(self))).astype(int)))
         every = np.arange(len(images))
-        questions = Questions(images, self._text(text)[None], (text,), every, np.zeros_like(every))
-        return read_lambda(questions, self.gallery)
+        return read_lambda(Questions(images, self._text(text)[None], (text,), every, 0 * every), self.gallery)
 
     def _image(self, image: Query) -> tuple[Image.Image | None, str, np.ndarray, int]:
         """Picture, name, feature (d,) and position of a query image, -1 for one from outside."""
@@ -226,11 +226,8 @@ def top_k(
     lam: float = 0.5,
     top: int = 20,
     method: str | Method = "weicom",
-    scorer: Scorer | None = None,
-    words: str = "",
-    position: int = -1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`ranking.top_k` for one query: positions (top,) and scores (top,), best first.
+    """The best images for two features, by a method that sees nothing but the similarities to them.
 
     Args:
         features: of the archive, or an array (N, d).
@@ -239,16 +236,19 @@ def top_k(
         lam: in [0, 1].
         top: how many images.
         method: a name in `methods.METHODS`, or an object.
-        scorer: the method fitted, which one that sees more than two similarities needs.
-        words: the text itself, which some of those read.
-        position: of the query image in the archive, -1 for one from outside: no image is its own neighbour.
+
+    Returns:
+        Positions (top,) and scores (top,), best first.
     """
     method, gallery = get_method(method), InMemory(features) if isinstance(features, np.ndarray) else features
-    if scorer is None and not Job(method).by_row:
-        if not isinstance(method, TwoSimilarities):
-            raise ValueError(f"method {method.name!r} sees more than two similarities: pass scorer, the method fitted")
-        scorer = method.fit(gallery, lambda texts: np.empty((0, gallery.dim)))
-    query = np.zeros(1, np.int64)
-    questions = Questions(image[None], text[None], (words,), query, query, np.array([position]))
-    positions, scores = ranking.top_k(questions, top, gallery, Job(method, lam, scorer))
+    if not isinstance(method, TwoSimilarities):
+        raise ValueError(f"method {method.name!r} sees more than two similarities: ask `search`")
+    scorer = None if Job(method).by_row else method.fit(gallery)
+    positions, scores = ranking.top_k(_question(image, text), top, gallery, Job(method, lam, scorer))
     return positions[0], scores[0]
+
+
+def _question(image: np.ndarray, text: np.ndarray, words: str = "", position: int = -1) -> Questions:
+    """One query, of an image that lies at a position of the archive, -1 for one from outside."""
+    only = np.zeros(1, np.int64)
+    return Questions(image[None], text[None], (words,), only, only, np.array([position]))

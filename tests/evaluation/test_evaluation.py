@@ -5,6 +5,7 @@ import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -36,8 +37,8 @@ from rscir_lib.features.store import columns
 from rscir_lib.methods import registry as composition
 from rscir_lib.methods.pairwise import TwoSimilarities
 from rscir_lib.ranking import ranks as ranking_module
-from rscir_lib.search import top_k
-from rscir_lib.similarity import InMemory, similarities
+from rscir_lib.search import search, top_k
+from rscir_lib.similarity import similarities
 
 CLASSES = ("bridge", "overpass", "harbor", "ferryterminal", "forest", "christmastreefarm", "denseresidential")
 METHODS = (
@@ -520,12 +521,11 @@ def test_a_method_of_ones_own_works_everywhere(case):
     table = summarize(rows)
     assert table.loc["midpoint"].to_numpy() == pytest.approx(table.loc["linear"].to_numpy())
     _, features = case
-    queries = [features.feats[3], unit(np.ones((1, 16)))[0]]
-    score = Nearest().fit(InMemory(features.feats), None)
-    mine, _ = top_k(features.feats, *queries, 0.3, 10, Nearest(), score)
-    assert mine.tolist() == top_k(features.feats, *queries, 0.3, 10, "linear")[0].tolist()
-    with pytest.raises(ValueError, match="pass scorer"):
-        top_k(features.feats, *queries, 0.3, 10, Nearest())
+    encoder = SimpleNamespace(encode_texts=text_encoder(16))
+    mine, linear = (search(features, 3, "red", 0.3, method, 10, encoder).table for method in (Nearest(), "linear"))
+    assert mine["position"].tolist() == linear["position"].tolist()
+    with pytest.raises(ValueError, match="'midpoint' sees more than two similarities: ask `search`"):
+        top_k(features.feats, features.feats[3], features.feats[3], 0.3, 10, Nearest())
 
 
 def test_further_methods_are_ranked_by_their_own_scores(case, monkeypatch):
@@ -558,6 +558,7 @@ def test_many_texts_take_little_memory():
     code = """
 import resource, numpy as np, pandas as pd
 from pathlib import Path
+from types import SimpleNamespace
 from rscir_lib.archive import Archive
 from rscir_lib.benchmarks.base import Benchmark, ValidationReport
 from rscir_lib.evaluation import evaluate
