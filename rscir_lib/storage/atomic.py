@@ -1,8 +1,7 @@
 """The one way to write a file that something else trusts: it stands whole, or not at all.
 
 Written under another name in the same folder, brought to the disk, then renamed: a reader, or the next run after a
-kill, a full disk or a power cut, meets the old file or the new one, and nothing between. (Caches, whose reader looks
-whether they are whole, don't wait for the disk.)
+kill, a full disk or a power cut, meets the old file or the new one, and nothing between.
 """
 
 import errno
@@ -47,8 +46,10 @@ def write_file(path: str | Path, write: Callable[[BinaryIO], object], durable: b
         if isinstance(error, OSError) and not error.filename:  # the system names none when a disk is full
             raise OSError(error.errno or errno.EIO, error.strerror or str(error), os.fspath(path)) from error
         raise
-    if durable:
-        sync_folder(path.parent)
+    if durable and os.name == "posix":  # a rename is on the disk once the folder is; elsewhere none can be opened
+        handle = os.open(path.parent, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
     return path
 
 
@@ -62,18 +63,13 @@ def write_json(path: str | Path, value: object, indent: int | None = 1) -> Path:
     return write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
 
 
+def write_npy(path: str | Path, array: np.ndarray) -> Path:
+    """Write an array of numbers in numpy's format."""
+    return write_file(path, lambda file: np.save(file, array, allow_pickle=False))
+
+
 def read_json(path: Path, kind: type = dict, expected: str = "a JSON object") -> Any:
-    """The value in a JSON file in UTF-8, which may be damaged.
-
-    Args:
-        path: The file.
-        kind: The type that the value must have.
-        expected: What the file should hold, for the message.
-
-    Raises:
-        OSError: For a file that can't be read.
-        ValueError: Naming the file, for anything else in it.
-    """
+    """The value in a JSON file. Raises ValueError, naming the file and what was expected, for any but this kind."""
     try:
         value = json.loads(path.read_text("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
@@ -83,22 +79,7 @@ def read_json(path: Path, kind: type = dict, expected: str = "a JSON object") ->
     return value
 
 
-def write_npy(path: str | Path, array: np.ndarray) -> Path:
-    """Write an array of numbers in numpy's format."""
-    return write_file(path, lambda file: np.save(file, array, allow_pickle=False))
-
-
 def remove_unfinished(folder: Path) -> None:
     """Remove what a kill left half written in a folder and below; call it where no other process writes."""
     for path in folder.rglob(f".*{UNFINISHED}"):
         path.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk: a rename is on it only then."""
-    if os.name == "posix":  # elsewhere a folder can't be opened
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -6,26 +6,20 @@ import torch
 
 
 def torch_device(name: str | torch.device = "auto", float64: bool = False) -> torch.device:
-    """The torch device of a name.
+    """The torch device of a name: "auto" (CUDA where torch finds it, else MPS, else the CPU) or its own.
 
-    Args:
-        name: "auto" (CUDA where torch finds it, else MPS, else the CPU), "cpu", "mps", "cuda" or "cuda:<number>".
-        float64: Whether it must compute in float64. MPS can't: the CPU takes its place.
-
-    Raises:
-        ValueError: For another name, or a device that torch doesn't find on this machine.
+    float64: whether it must compute in float64. MPS can't: the CPU takes its place. Raises ValueError for another name,
+    and for a device that torch doesn't find on this machine.
     """
-    match = re.fullmatch(r"(auto|cpu|mps|cuda)(?:(?<=cuda):(\d+))?", str(name), re.ASCII)
+    kind = str(name)
+    match = re.fullmatch(r"auto|cpu|mps|cuda(?::(0|[1-9]\d*))?", kind, re.ASCII)
     if not match:
         raise ValueError(f"device {name!r} is unknown: choose auto, cpu, cuda, cuda:<number> or mps")
-    kind, gpus = match[1], torch.cuda.device_count()
-    has_mps = torch.backends.mps.is_available()
+    gpus, has_mps = torch.cuda.device_count(), torch.backends.mps.is_available()
     if kind == "auto":
         kind = "cuda" if gpus else "mps" if has_mps else "cpu"
-    if kind == "mps" and float64:
-        kind = "cpu"
-    if kind == "cuda" and int(match[2] or 0) >= gpus:
-        raise ValueError(f"device {str(name)!r}: torch finds {gpus} CUDA devices here; choose auto or cpu")
-    if kind == "mps" and not has_mps:
+    if kind.startswith("cuda") and int(match[1] or 0) >= gpus:
+        raise ValueError(f"device {kind!r}: torch finds {gpus} CUDA devices here; choose auto or cpu")
+    if kind == "mps" and not float64 and not has_mps:
         raise ValueError("device 'mps': torch finds no MPS device here; choose auto or cpu")
-    return torch.device(kind if match[2] is None else f"cuda:{int(match[2])}")
+    return torch.device("cpu" if kind == "mps" and float64 else kind)

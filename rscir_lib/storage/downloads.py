@@ -4,7 +4,6 @@ Neither library that could do it does: huggingface_hub 2.x begins each file anew
 where a connection is reset; gdown takes a whole part for a server's fault (tests/loopback shows both).
 """
 
-import email.utils
 import errno
 import hashlib
 import html
@@ -13,14 +12,18 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
+from io import FileIO
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import requests
-from requests.structures import CaseInsensitiveDict
 from tqdm.auto import tqdm
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
 
+from rscir_lib.storage.digests import sha256_of_file
 from rscir_lib.storage.locks import folder_lock
 
 CHUNK = 2**14  # bytes: a cut loses what has come of one; larger ones are hardly faster
@@ -28,7 +31,7 @@ TRIES = 6  # in a row without a new byte, before another place is tried
 LONGEST_WAIT = 600  # seconds that a server may ask us to wait; the hub's limits are over after 300
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that are worth another try
 LASTING = (requests.exceptions.SSLError, requests.exceptions.ProxyError)  # not better in a moment
-CUT = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+CUT = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, InvalidHeader)
 
 
 class NotFetched(OSError):
@@ -43,63 +46,55 @@ class _Again(Exception):
         self.after = after
 
 
+@dataclass
 class _Part:
-    """A file on its way: what has come of it, its digest, and the connections that bring the rest."""
+    """A file on its way: what has come of it, and the connections that bring the rest."""
 
-    def __init__(self, path: Path, address: str, size: int | None, session: requests.Session, timeout: float) -> None:
-        self.path, self.address, self.whole, self.session, self.timeout = path, address, size, session, timeout
-        self.file = path.open("a+b", buffering=0)
-        self.digest, self.size = hashlib.sha256(), 0
-        self.file.seek(0)
-        while piece := self.file.read(2**20):
-            self._count(piece)
+    file: FileIO  # opened to append
+    whole: int | None  # bytes in the end, where known
+    address: str
+    headers: Mapping[str, str]
+    session: requests.Session
+    timeout: float
 
-    def _count(self, piece: bytes) -> None:
-        self.digest.update(piece)
-        self.size += len(piece)
-
-    def write(self, piece: bytes) -> None:
-        if self.file.write(piece) != len(piece):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        self._count(piece)
+    @property
+    def size(self) -> int:
+        return self.file.tell()
 
     def restart(self) -> None:
-        self.file.truncate(0)
-        self.digest, self.size = hashlib.sha256(), 0
+        self.file.seek(0)
+        self.file.truncate()
 
-    def fill(self, headers: Mapping[str, str], pause: float) -> None:
+    def fill(self, pause: float, name: str) -> None:
         """Bring the part to its whole length, over as many connections as it takes."""
-        failures, began, furthest, name = 0, self.size, self.size, self.path.name.rsplit(".", 2)[0]
+        failures, began, furthest = 0, self.size, self.size
         with tqdm(total=self.whole, unit="B", unit_scale=True, desc=name, initial=self.size) as bar:
             while True:
                 try:
-                    return self.stream(headers, bar)
+                    return self.stream(bar)
                 except (_Again, *CUT) as fault:
                     failures = 1 if self.size > furthest else failures + 1
                     furthest = max(furthest, self.size)
                     reason = _plain(fault, self.timeout)
                     if failures >= TRIES:
                         raise NotFetched(f"{reason}, {TRIES} times without a new byte") from fault
-                    if isinstance(fault, LASTING) or ("resolve" in str(fault).lower() and furthest == began):
+                    if isinstance(fault, LASTING) or ("be reached" in reason and furthest == began):
                         raise NotFetched(reason) from fault
-                    wait = fault.after if isinstance(fault, _Again) and fault.after else pause * 2 ** (failures - 1)
+                    wait = getattr(fault, "after", None) or pause * 2 ** (failures - 1)
                     if wait > LONGEST_WAIT:
-                        raise NotFetched(f"{reason} and asks to wait for {wait:.0f} seconds") from fault
+                        # urllib3 counts up to 6 hours
+                        raise NotFetched(f"{reason} and asks to wait for {wait:.0f} seconds or more") from fault
                     if wait >= 10:
                         bar.write(f"      {urlsplit(self.address).hostname} {reason}; going on in {wait:.0f} seconds")
                     time.sleep(wait)
 
-    def stream(self, headers: Mapping[str, str], bar: tqdm) -> None:
+    def stream(self, bar: tqdm) -> None:
         """One connection's worth; returns when the part is whole."""
         if self.whole is not None and self.size > self.whole:
             self.restart()
         if self.size == self.whole:
             return
-        headers = {**headers, "Range": f"bytes={self.size}-"} if self.size else headers
-        response = self.session.get(self.address, headers=headers, stream=True, timeout=self.timeout)
-        if response.ok and response.headers.get("Content-Type", "").startswith("text/html"):
-            response = self.session.get(_behind(response), headers=headers, stream=True, timeout=self.timeout)
-        with response:
+        with self.answer() as response:
             start, total = _range_of(response, self)
             if self.whole is not None and total not in (None, self.whole):
                 raise NotFetched(f"has {total} bytes, expected {self.whole}")
@@ -107,21 +102,28 @@ class _Part:
                 self.restart()
                 if start:
                     raise _Again(f"answered from byte {start}, not from where it was asked")
-            if total is not None and shutil.disk_usage(self.path.parent).free < total - self.size:
-                raise OSError(errno.ENOSPC, f"no room for the {total - self.size:,} bytes to come", str(self.path))
-            bar.total = total or self.whole
+            if total is not None and shutil.disk_usage(Path(self.file.name).parent).free < total - self.size:
+                raise OSError(errno.ENOSPC, f"no room for the {total - self.size:,} bytes to come", self.file.name)
+            bar.total = whole = total or self.whole
             for piece in response.iter_content(CHUNK):
-                self.write(piece)
+                if self.file.write(piece) != len(piece):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.file.name)
                 if self.whole is not None and self.size > self.whole:
                     raise NotFetched(f"sends more than the {self.whole} bytes expected")
-                bar.n = self.size
-                bar.update(0)
-        whole = total if self.whole is None else self.whole
+                bar.update(self.size - bar.n)
         if whole is None and response.headers.get("Transfer-Encoding") != "chunked":
             self.restart()
             raise NotFetched("doesn't say how many bytes it has, so that nobody knows whether all came")
         if whole is not None and self.size != whole:
             raise _Again(f"sent {self.size} of {whole} bytes")
+
+    def answer(self) -> requests.Response:
+        """To the question for what is missing; Google Drive's pages on the way are gone through."""
+        headers = {**self.headers, "Range": f"bytes={self.size}-"} if self.size else self.headers
+        response = self.session.get(self.address, headers=headers, stream=True, timeout=self.timeout)
+        if response.ok and response.headers.get("Content-Type", "").startswith("text/html"):
+            response = self.session.get(_behind(response), headers=headers, stream=True, timeout=self.timeout)
+        return response
 
 
 def download(
@@ -139,7 +141,7 @@ def download(
         target: The file; its folder is made. One that stands is replaced.
         addresses: Of the same file, the best place first. Google Drive's pages on the way are gone through.
         size, sha256: Of the file, in bytes and hexadecimal, where known: anything else is refused.
-        headers: For the addresses, not for where they redirect to another host (`requests` sees to Authorization).
+        headers: For the first address, not for where it redirects to another host (`requests` sees to Authorization).
         timeout: Seconds without a byte after which a connection counts as cut.
         pause: Seconds before the second try; each further one waits twice as long.
 
@@ -154,30 +156,30 @@ def download(
     reasons = []
     with folder_lock(target.parent), requests.Session() as session:
         session.headers.update({"Accept-Encoding": "identity", "User-Agent": "rscir-workbook"})
-        for address in addresses:
+        for place, address in enumerate(addresses):
             known = sha256 or hashlib.sha256(address.encode()).hexdigest()  # parts of other bytes are never mixed
             path = target.with_name(f"{target.name}.{known[:8]}.part")
-            part = _Part(path, address, size, session, timeout)
-            resumed = part.size
             try:
-                while True:
-                    part.fill(headers or {}, pause)
-                    if sha256 in (None, part.digest.hexdigest()):
-                        break
-                    came = f"gave {part.size} bytes with sha256 {part.digest.hexdigest()}, expected {sha256}"
-                    part.restart()
-                    if not resumed:
-                        raise NotFetched(came)
-                    resumed = 0  # the part of an earlier run may have been spoilt: once more from its start
-                os.fsync(part.file.fileno())
+                with path.open("ab", buffering=0) as file:
+                    part = _Part(file, size, address, (headers or {}) if place == 0 else {}, session, timeout)
+                    resumed = part.size
+                    part.fill(pause, target.name)
+                    if resumed and sha256 not in (None, sha256_of_file(path)):
+                        part.restart()  # what an earlier run left may have been spoilt
+                        part.fill(pause, target.name)
+                    came = sha256_of_file(path)
+                    if sha256 not in (None, came):
+                        wrong = f"gave {part.size} bytes with sha256 {came}, expected {sha256}"
+                        part.restart()
+                        raise NotFetched(wrong)
+                    os.fsync(file.fileno())
                 os.replace(path, target)
-                return part.digest.hexdigest()
+                return came
             except NotFetched as reason:
                 reasons.append(f"{address} {reason}")
             finally:
-                part.file.close()
-                if not part.size:
-                    path.unlink(missing_ok=True)
+                if path.is_file() and not path.stat().st_size:
+                    path.unlink()
     raise NotFetched(
         f"{target} could not be fetched. {'. '.join(reasons)}. What has come is kept: run this again to go on, or put "
         "the file there by hand"
@@ -198,7 +200,7 @@ def _range_of(response: requests.Response, part: _Part) -> tuple[int, int | None
             part.restart()
         raise _Again(f"has no byte {part.size}")
     if status in BUSY:
-        raise _Again(f"answered {status} {response.reason}", _retry_after(found))
+        raise _Again(f"answered {status} {response.reason}", Retry().get_retry_after(response.raw))
     if not response.ok:
         raise NotFetched(_refusal(response))
     if status == HTTPStatus.PARTIAL_CONTENT and span and span[1]:
@@ -207,28 +209,14 @@ def _range_of(response: requests.Response, part: _Part) -> tuple[int, int | None
     return 0, int(length) if length.isdecimal() else None
 
 
-def _retry_after(headers: CaseInsensitiveDict[str]) -> float | None:
-    """Seconds that a server asks us to wait, as a number or a date."""
-    text = headers.get("Retry-After", "")
-    if text.isdecimal():
-        return float(text)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
-
-
 def _refusal(response: requests.Response) -> str:
     code, status = response.headers.get("X-Error-Code", ""), f"{response.status_code} {response.reason}"
-    repository = re.sub(r"/(resolve|revision)/.*|^/api/models", "", urlsplit(response.url).path)
     if code == "GatedRepo":
-        page = f"https://huggingface.co{repository}"
-        return (
-            f"asks its readers to agree to terms: do so at {page}, then `hf auth login`, and run this again ({status})"
-        )
-    if code in ("EntryNotFound", "RevisionNotFound"):
-        return f"has no such {'file' if code == 'EntryNotFound' else 'revision'} ({status})"
-    return f"answered {status}"
+        repository = re.sub(r"/(resolve|revision)/.*|^/api/models", "", urlsplit(response.url).path)
+        page = f"https://huggingface.co{repository}, then `hf auth login`"
+        return f"asks its readers to agree to terms: do so at {page}, and run this again ({status})"
+    absent = {"EntryNotFound": "file", "RevisionNotFound": "revision"}.get(code)
+    return f"has no such {absent} ({status})" if absent else f"answered {status}"
 
 
 def _behind(response: requests.Response) -> str:

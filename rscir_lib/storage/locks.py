@@ -15,21 +15,15 @@ from filelock import FileLock, Timeout
 def folder_lock(folder: Path, seconds: float | None = None) -> Iterator[None]:
     """A folder, made if need be, for this process alone; the lock of a killed process is none.
 
-    A process may lock a folder that it has locked.
-
-    Args:
-        folder: The folder.
-        seconds: How long to wait for another process. None waits until it has ended, and says so.
-
-    Raises:
-        BlockingIOError: Naming the process that still works there.
+    A process may lock a folder that it has locked. seconds: how long to wait for another process; None waits until it
+    has ended, and says so. Raises BlockingIOError, naming the process that still works there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / ".lock"
     lock = FileLock(note, is_singleton=True)
-    with suppress(Timeout):
+    try:
         lock.acquire(timeout=seconds or 0)
-    if not lock.is_locked:
+    except Timeout:
         holder = "a process"
         with suppress(OSError):  # Windows lets nobody read it
             holder = note.read_text(errors="replace") or holder
@@ -38,7 +32,7 @@ def folder_lock(folder: Path, seconds: float | None = None) -> Iterator[None]:
                 errno.EAGAIN,
                 f"{folder}: another command is at work here ({holder}). Wait until it has ended and call again, or "
                 "choose another folder",
-            )
+            ) from None
         print(f"      another command works in {folder} ({holder}); waiting until it is done", flush=True)
         lock.acquire()
     try:

@@ -1,9 +1,10 @@
 """Seconds and memory of a call."""
 
-import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from threading import Event
 from typing import Any, TypeVar
 
 import psutil
@@ -25,19 +26,18 @@ def measured(
     function: Callable[..., T], *arguments: Any, memory: Callable[[], float] = memory_mib, **options: Any
 ) -> tuple[float, float, T]:
     """Seconds that a call took, the most MiB held beyond what was held before (sampled), and what it returned."""
-    before, done, samples = memory(), threading.Event(), []
-    start = time.perf_counter()
+    before, done, start = memory(), Event(), time.perf_counter()
 
-    def watch() -> None:
+    def most() -> float:
+        held = before
         while not done.wait(min((time.perf_counter() - start) / 20, 1)):  # often at first, for what is short
-            samples.append(memory())
+            held = max(held, memory())
+        return max(held, memory())
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        result = function(*arguments, **options)
-        seconds = time.perf_counter() - start
-    finally:
-        done.set()
-        watcher.join()
-    return seconds, max([*samples, memory()]) - before, result
+    with ThreadPoolExecutor(1) as pool:
+        watched = pool.submit(most)
+        try:
+            result, seconds = function(*arguments, **options), time.perf_counter() - start
+        finally:
+            done.set()
+    return seconds, watched.result() - before, result

@@ -20,6 +20,7 @@ AHEAD = 8  # items for each worker that are under way or done before their resul
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_function: Callable[[Any], Any]  # of a worker
 
 
 def parallel_map(
@@ -34,9 +35,8 @@ def parallel_map(
     """
     if workers is not None and workers < 0:
         raise ValueError(f"workers {workers}: a positive number, or None for the usual")
-    wanted = min(torch.get_num_threads() if workers is None else workers, MOST_WORKERS, len(items))
-    workers = wanted if sys.platform == "linux" else 1
-    if workers <= 1:
+    workers = min(torch.get_num_threads() if workers is None else workers, MOST_WORKERS, len(items))
+    if workers <= 1 or sys.platform != "linux":
         yield from map(function, items)
         return
     with ProcessPoolExecutor(workers, get_context("fork"), _start, (function,)) as pool:
@@ -55,15 +55,12 @@ def parallel_map(
 
 def _end(pool: Any) -> None:
     """End a pool's processes at once; until Python 3.14 a pool has no public way to."""
-    processes = list(pool._processes.values())
+    processes = [*pool._processes.values()]
     for process in processes:
         process.terminate()
     for process in processes:
         process.join()
     pool._result_queue._writer.close()  # or the pool would wait for the rest of a result that was cut short
-
-
-_function: Callable[[Any], Any]  # of a worker
 
 
 def _start(function: Callable[[Any], Any]) -> None:
@@ -77,8 +74,7 @@ def _start(function: Callable[[Any], Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent:
+    if parent := parent_process():
         parent.join()  # a parent that was killed can't end its workers
     os._exit(1)
 
@@ -118,34 +114,22 @@ def each(
     Args:
         function: Travels once, and so should hold what is large.
         items: Travel one by one, and so should be small.
-        scheduler: None for this machine's cores, by `parallel_map`; "local" for a Dask cluster of processes here,
-            which a script must start under `if __name__ == "__main__":`; the address of one that runs, such as
-            "tcp://host:8786", whose workers see the same files. A worker that dies is replaced, its items are done
-            again.
+        scheduler: None for `parallel_map`; "local" for a Dask cluster of processes here, which a script must start
+            under `if __name__ == "__main__":`; the address of one that runs, such as "tcp://host:8786", whose workers
+            see the same files. A worker that dies is replaced, its items are done again.
         workers: Processes, None for one a core.
-
-    Raises:
-        ImportError: Without Dask, saying what to install; and what `function` raises.
     """
-    if not scheduler:
-        yield from parallel_map(function, items, workers)
-        return
     with running(scheduler, workers) as address:
+        if address is None:
+            yield from parallel_map(function, items, workers)
+            return
         from distributed import Client
 
         with Client(address) as client:  # type: ignore[no-untyped-call]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Sending large graph")  # an encoder is large, and is sent once
                 # as a task of its own: where the worker that holds it dies, it is made again
-                shared = client.submit(_itself, function, pure=False)
-            futures = deque(client.map(_call, items, function=shared, pure=False))
+                shared = client.submit(lambda: function, pure=False)
+            futures = deque(client.map(lambda item, call: call(item), items, call=shared, pure=False))
             while futures:  # what was taken is let go
                 yield futures.popleft().result()
-
-
-def _itself(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
-    return function
-
-
-def _call(item: Item, function: Callable[[Item], Result]) -> Result:
-    return function(item)

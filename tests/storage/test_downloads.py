@@ -97,6 +97,11 @@ def test_authorization_stays_with_the_hub(world, tmp_path):
         "huggingface.co": True,
         "cdn-lfs.hf.co": False,
     }
+    world.asked.clear()
+    fetched(tmp_path, HUB.replace("RN50", "RN51"), DRIVE, headers={"Authorization": "Bearer hf_x"})
+    assert {address.split("/")[2] for _, address, headers in world.asked if "Authorization" in headers} == {
+        "huggingface.co"
+    }
 
 
 @pytest.mark.parametrize(
@@ -105,7 +110,7 @@ def test_authorization_stays_with_the_hub(world, tmp_path):
         ([Fault("stall", 0)] * TRIES, {}, f"sent nothing for 0.2 seconds, {TRIES} times without a new byte"),
         ([Fault("cut", 0)] * TRIES, {}, "sent 0 of 700001 bytes|broke the connection off"),
         ([Fault("status", 500)] * TRIES, {}, f"answered 500 .*, {TRIES} times"),
-        ([Fault("status", 429, {"Retry-After": "86400"})], {}, "asks to wait for 86400 seconds"),
+        ([Fault("status", 429, {"Retry-After": "86400"})], {}, "asks to wait for 21600 seconds or more"),
         ([Fault("page")], {}, r"answered with a web page \('Sign in to the network'\) and not with a file"),
         ([Fault("packed")], {}, r"answers packed \(gzip\)"),
         ([Fault("no length")], {"size": None, "sha256": None}, "doesn't say how many bytes it has"),
