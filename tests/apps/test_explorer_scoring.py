@@ -10,7 +10,7 @@ import torch
 from scipy.special import ndtr
 
 import oracle
-from rscir_lib.apps.explorer.modules import HERE, SCRIPTS, joined
+from rscir_lib.apps.explorer.page import HERE, joined
 from rscir_lib.apps.explorer.session import browser_rule
 from rscir_lib.evaluation.metrics import retrieval_metrics
 from rscir_lib.methods.registry import METHODS
@@ -76,8 +76,8 @@ def test_scores_orders_and_ranks_are_pythons(kind, tmp_path):
         "unknown": unknown.tolist(), "cases": [(*browser_rule(name), lam) for name, lam in cases],
     }  # fmt: skip
     driver = """
-    const buffers = given.sides.map((s) => Float64Array.from(s).buffer);
-    const query = new Query({}, { ...given, marks: {}, attribute: "" }, buffers);
+    const similarities = given.sides.map((s) => Buffer.from(Float64Array.from(s).buffer).toString("base64"));
+    const query = new Query({}, { ...given, similarities, marks: {}, attribute: "" });
     const out = [];
     for (const [scale, rule, lambda] of given.cases) {
       const scores = await query.scoresAt({ name: "", scale, rule, hasLambda: true }, lambda, () => null);
@@ -113,7 +113,7 @@ def test_the_normal_tail_is_scipys(tmp_path):
 def test_percentiles_and_moments(tmp_path):
     s = np.random.default_rng(2).integers(0, 40, 300) / 64
     driver = """const s = Float64Array.from(given);
-    const query = new Query({}, { unknown: [], moments: [[], []] }, [s.buffer, new ArrayBuffer(0)]);
+    const query = new Query({}, { unknown: [], moments: [[], []], similarities: [s, ""] });
     console.log(JSON.stringify([momentsOf(s), given.map((_, row) => query.percentile(0, row))]));"""
     found, percentiles = run_node("query.js", driver, s.tolist(), tmp_path)
     assert found == pytest.approx(moments(s))
@@ -133,17 +133,18 @@ def test_words_behind_a_hyphen_are_left_out(text, parts, tmp_path):
 
 
 def test_a_link_opens_what_it_was_made_of(tmp_path):
-    driver = """const facts = { methods: [{ name: "weicom" }, { name: "zscore" }], classes: ["", "beach"] };
-    const opened = [given, START].map((state) => fromLink("#" + toLink(state, (i) => `a&b/${i}.jpg`), START, facts));
-    opened.push(fromLink("lambda=seven&method=none&class=moon&top=-3&min=low", START, facts));
+    driver = """const facts = { methods: [{ name: "weicom" }, { name: "zscore" }], classes: ["", "beach"],
+      files: ["b.jpg", "a&b/7.jpg"] };
+    const opened = [given, START].map((state) => fromLink("#" + toLink(state, facts), START, facts));
+    opened.push(fromLink("lambda=seven&method=none&class=moon&top=-3&min=low&image=c.jpg", START, facts));
     console.log(JSON.stringify(opened));"""
     start = {"images": [], "text": "", "lambda": 0.5, "method": "weicom", "top": 20, "cls": "", "min": None}
-    state = {"images": [7, "own-1"], "text": "a=b & - c", "lambda": 0.1, "method": "zscore", "top": 5, "cls": "beach",
+    state = {"images": [1, "a key"], "text": "a=b & - c", "lambda": 0.1, "method": "zscore", "top": 5, "cls": "beach",
              "min": -0.5}  # fmt: skip
     given, first, broken = run_node("state.js", driver, state, tmp_path)
-    assert given == {"files": ["a&b/7.jpg"], "opened": state | {"images": []}}
-    assert first == {"files": [], "opened": start}
-    assert broken["opened"] == start | {"top": 1}
+    assert given == {"absent": [], "opened": state | {"images": [1]}}
+    assert first == {"absent": [], "opened": start}
+    assert broken == {"absent": ["c.jpg"], "opened": start | {"top": 1}}
 
 
 def test_joined_modules_hold_all_that_they_import():
@@ -152,8 +153,9 @@ def test_joined_modules_hold_all_that_they_import():
         script = joined(name)
         assert "\nimport " not in script
         assert script.startswith("//")
-        reached = [other for other in SCRIPTS if (HERE / other).read_text().splitlines()[0] in script]
-        assert set(reached) == set(SCRIPTS) - {"widget.js", "page.js", "http.js"} | {name}
+        scripts = {path.name: path.read_text().splitlines()[0] for path in HERE.glob("*.js")}
+        reached = {other for other, first in scripts.items() if first in script}
+        assert reached == scripts.keys() - {"widget.js", "page.js", "http.js"} | {name}
         assert script.count("class Query {") == 1
         subprocess.run(["node", "--check", "--input-type=module", "-"], input=script, text=True, check=True, timeout=60)
     assert joined("widget.js").rstrip().endswith("export default { render };")

@@ -67,7 +67,7 @@ def test_an_answer_that_could_not_be_written_is_no_answer(archive, tmp_path, mon
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rscir_lib.apps.labelling.session.write_journal", full)
+    monkeypatch.setattr("rscir_lib.apps.labelling.session.write_rows", full)
     labeller._answer(labeller, {"image": "a0.png", "value": "smooth"}, [])
     assert "No space left" in labeller.problem
     assert labeller.queue[0]["image"] == "a0.png"

@@ -48,11 +48,11 @@ def browser() -> Iterator["Browser"]:
 
 
 @contextmanager
-def served(explorer: Explorer, start: dict | None = None) -> Iterator[str]:
+def served(explorer: Explorer) -> Iterator[str]:
     """The explorer's server in a thread of its own: its address."""
 
     async def begin() -> tuple:
-        return listen(explorer, start, 0)
+        return listen(explorer, 0)
 
     async def end() -> None:
         server.stop()
@@ -75,10 +75,9 @@ def served(explorer: Explorer, start: dict | None = None) -> Iterator[str]:
 
 def picture(explorer: Explorer, path: str | Path, width: int = 1200) -> Path:
     """A PNG of the explorer, so many pixels wide, at the query of its benchmark that it answers best."""
-    query, _ = explorer.pick("best")
-    link = urlencode(
-        {"image": explorer.archive.files[query["image"]], "words": query["words"], "lambda": 0.5, "top": 10}
-    )
+    query = explorer.queries.loc[explorer.precisions().idxmax()]
+    file = explorer.archive.files[query["position"]]
+    link = urlencode({"image": file, "words": query["text"], "lambda": 0.5, "top": 10})
     with served(explorer) as address, browser() as chromium:
         page = chromium.new_page(viewport={"width": width, "height": 800})
         page.goto(f"{address}#{link}")

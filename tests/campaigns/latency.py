@@ -39,7 +39,7 @@ def crowd(folder: Path, encoder: object, n: int, seed: int = 0) -> Explorer:
     feats = np.random.default_rng(seed).normal(size=(n, encoder.dim)).astype(np.float32)
     feats /= np.linalg.norm(feats, axis=1, keepdims=True)
     features = Features.from_arrays(feats, archive.files, archive.classes, {})
-    return Explorer(archive, features, encoder, folder / "run", title=f"{n:,} synthetic images, random features")
+    return Explorer(archive, features, encoder, folder / "run")
 
 
 def waits(page: object, queries: list[tuple[str, str]]) -> dict[str, list[float]]:

@@ -87,7 +87,7 @@ def explore(words: list[str], port: int) -> None:
 
     explorer = opening.open_explorer(parameters(words))
     with suppress(KeyboardInterrupt):
-        server.serve(explorer, opening.first_query(explorer), port, opening.announce)
+        server.serve(explorer, port)
 
 
 @command(

@@ -4,8 +4,7 @@
     rscir explore                           # a page on this machine
     rscir page                              # files that need neither Python nor network
 
-One page in JavaScript (view.js and what it imports, explorer.css) and three hosts: a widget, a small server, a static
-page.
+One page in JavaScript (view.js and what it imports, explorer.css) and three hosts that answer its questions.
 """
 
 from rscir_lib.apps.explorer.marks import marked_labels, marks_table, read_marks

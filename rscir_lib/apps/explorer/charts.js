@@ -9,8 +9,8 @@ import { LAMBDAS } from "./state.js";
 
 const STRIP = [0, 0.5, 0.75, 0.95, 1];
 
-/** A column of hits a lambda; a click goes there. @param {View} view @param {() => boolean} isStale */
-export async function drawStrip(view, isStale) {
+/** A column of hits a lambda; a click goes there. */
+export async function drawStrip(/** @type {View} */ view, /** @type {() => boolean} */ isStale) {
   const { pictures, query, state, ui } = view;
   if (!query.isComposed || !view.method.hasLambda) return ui.strip.replaceChildren();
   const columns = [];
@@ -23,31 +23,23 @@ export async function drawStrip(view, isStale) {
   if (isStale()) return;
   const create = (/** @type {number} */ k) => {
     const button = make("button", { type: "button" }, make("span"), make("span", { class: "faces" }));
-    button.onclick = (event) => view.change({ lambda: STRIP[k] }, event.timeStamp);
+    button.onclick = () => view.change({ lambda: STRIP[k] });
     return button;
   };
+  const createFace = () => make("img");
   slots(ui.strip, columns, create, (button, { lambda, positions }) => {
     const [label, faces] = button.children;
     say(label, `λ ${lambda}`);
     put(button, "aria-label", `lambda ${lambda}`);
     put(button, "aria-current", lambda === state.lambda ? "true" : null);
-    slots(
-      faces,
-      positions,
-      () => make("img"),
-      (img, position) => {
-        pictures.show(img, position);
-        img.classList.toggle("relevant", query.relevant.has(position));
-      },
-    );
+    slots(faces, positions, createFace, (img, position) => {
+      pictures.show(img, position);
+      img.classList.toggle("relevant", query.relevant.has(position));
+    });
   });
 }
 
-/** @type {WeakMap<object, Map<string, number[]>>} */
-const curves = new WeakMap(); // of each query, by method: AP in per cent at LAMBDAS
-
-/** @param {View} view @param {() => boolean} isStale */
-export async function drawCurve(view, isStale) {
+export async function drawCurve(/** @type {View} */ view, /** @type {() => boolean} */ isStale) {
   const { facts, method, query, state, ui } = view;
   const { relevant } = query.answer;
   const isMixed = query.isComposed && method.hasLambda && method.rule;
@@ -57,16 +49,13 @@ export async function drawCurve(view, isStale) {
     const scores = (await view.scoresAt(lambda)) ?? new Float64Array(0);
     return 100 * averagePrecision(ranks(scores, relevant, query.unknown));
   };
-  const byMethod = curves.get(query) ?? new Map();
-  curves.set(query, byMethod);
-  /** @type {number[]} */
-  const values = byMethod.get(method.name) ?? [];
+  const values = /** @type {number[]} */ (query.curves.get(method.name) ?? []);
   for (const lambda of LAMBDAS.slice(values.length)) {
     values.push(await precision(lambda));
     await new Promise((done) => setTimeout(done)); // the slider comes first
     if (isStale()) return;
   }
-  byMethod.set(method.name, values);
+  query.curves.set(method.name, values);
   const now = await precision(state.lambda);
   const x = (/** @type {number} */ lambda) => 34 + lambda * 276;
   const y = (/** @type {number} */ ap) => 150 - (ap / 100) * 138;
@@ -86,15 +75,14 @@ export async function drawCurve(view, isStale) {
   put(ui.curve, "aria-label", text);
 }
 
-/** @param {Point[]} points */
-function boxOf(points) {
+function boxOf(/** @type {Point[]} */ points) {
   const [h, v] = [0, 1].map((axis) => points.map((point) => point[axis]));
   const [left, top] = [Math.min(...h), Math.min(...v)];
   return { left, top, width: Math.max(...h) - left, height: Math.max(...v) - top };
 }
 
-/** The hits' pictures on the ground, over a mosaic of the tiles around them. @param {View} view */
-export function drawMap(view) {
+/** The hits' pictures on the ground, over a mosaic of the tiles around them. */
+export function drawMap(/** @type {View} */ view) {
   const { pictures, query, shown, ui } = view;
   const placed = shown.rows.flatMap((row) => {
     const { footprint } = pictures.of(query.position(row));
@@ -110,10 +98,9 @@ export function drawMap(view) {
     /** @type {Point} */ ([(h - ground.left + pad) * scale, (north - v) * scale]);
   put(ui.map, "viewBox", `0 0 600 ${Math.max((ground.height + 2 * pad) * scale, 60)}`);
   const tiles = [...pictures.known.values()].map(({ footprint, src }) => {
-    if (!footprint) return "";
-    const { left, top, width, height } = boxOf(footprint.map(pixel));
+    const { left, top, width, height } = boxOf((footprint ?? []).map(pixel));
     const place = `x="${left}" y="${top}" width="${width}" height="${height}"`;
-    return `<image href="${src}" ${place} preserveAspectRatio="none" class="tile"/>`;
+    return footprint ? `<image href="${src}" ${place} preserveAspectRatio="none" class="tile"/>` : "";
   });
   const places = placed.map(({ row, footprint }, k) => {
     const points = footprint.map(pixel);

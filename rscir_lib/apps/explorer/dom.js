@@ -1,13 +1,9 @@
 // Small helpers of the page. Names and texts reach it as text nodes and attributes, never as HTML.
 
-/** @typedef {Record<string, string | number | boolean | null | undefined>} Attributes */
-
-/** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {Attributes} [attributes] @param {(Node | string)[]} children */
-export function make(tag, attributes = {}, ...children) {
+/** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {(Node | string)[]} children */
+export function make(tag, /** @type {Record<string, string | number>} */ attributes = {}, ...children) {
   const node = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value !== false && value != null) node.setAttribute(key, value === true ? "" : String(value));
-  }
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, String(value));
   node.append(...children);
   return node;
 }
@@ -19,8 +15,7 @@ export function partsOf(root) {
 }
 
 // only what changed is written, so that a screen reader and the browser do no more than they must
-/** @param {Element} node @param {string} text */
-export function say(node, text) {
+export function say(/** @type {Element} */ node, /** @type {string} */ text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
@@ -31,15 +26,8 @@ export function put(node, name, value) {
 }
 
 // as many children as items, made once and updated in place: what has the focus keeps it. Child k shows item k
-/**
- * @template {Element} N
- * @template I
- * @param {Element} parent
- * @param {I[]} items
- * @param {(k: number) => N} create
- * @param {(child: N, item: I, k: number) => void} update
- */
-export function slots(parent, items, create, update) {
+/** @template {Element} N @template I @param {(k: number) => N} create @param {(child: N, item: I, k: number) => void} update */
+export function slots(/** @type {Element} */ parent, /** @type {I[]} */ items, create, update) {
   while (parent.children.length > items.length) parent.lastElementChild?.remove();
   while (parent.children.length < items.length) parent.append(create(parent.children.length));
   items.forEach((item, k) => {
@@ -47,29 +35,21 @@ export function slots(parent, items, create, update) {
   });
 }
 
-/** @param {string} title @param {(event: MouseEvent) => void} onclick @param {(Node | string)[]} children */
-export function button(title, onclick, ...children) {
-  const node = make("button", { type: "button", "aria-label": title, title }, ...children);
-  node.onclick = onclick;
-  return node;
-}
+/** @param {(event: MouseEvent) => void} onclick */
+export const pictureButton = (onclick) => Object.assign(make("button", { type: "button" }, make("img")), { onclick });
 
-/** @param {string} name @param {string} type @param {BlobPart} content */
-export function save(name, type, content) {
+export function save(/** @type {string} */ name, /** @type {string} */ type, /** @type {BlobPart} */ content) {
   const href = URL.createObjectURL(new Blob([content], { type }));
   make("a", { href, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(href), 10_000); // the download has begun by then
 }
 
-/** @param {ArrayBuffer} jpeg */
-export function dataUrl(jpeg) {
-  const bytes = new Uint8Array(jpeg);
-  let text = "";
-  for (let at = 0; at < bytes.length; at += 4096) text += String.fromCharCode(...bytes.subarray(at, at + 4096));
-  return `data:image/jpeg;base64,${btoa(text)}`;
+export function decoded(/** @type {string} */ base64) {
+  const letters = atob(base64);
+  const bytes = new Uint8Array(letters.length);
+  for (let at = 0; at < bytes.length; at++) bytes[at] = letters.charCodeAt(at); // ten times as fast as Uint8Array.from
+  return bytes.buffer;
 }
 
-/** @param {number} x */
-export const number = (x) => x.toLocaleString("en");
-/** @param {string} file */
-export const baseName = (file) => file.split("/").pop() ?? file;
+export const number = (/** @type {number} */ x) => x.toLocaleString("en");
+export const baseName = (/** @type {string} */ file) => file.split("/").pop() ?? file;

@@ -1,45 +1,37 @@
 // The grid of hits: each a picture to search from, with its score, where it stands, and the marks of a person.
 
-import { baseName, button, make, number, partsOf, put, say, slots } from "./dom.js";
+import { baseName, make, number, partsOf, put, say, slots } from "./dom.js";
 import { averagePrecision, ranks } from "./scoring.js";
 
 /** @import { View } from "./view.js" */
 
 const HIT = `
+<button type="button" class="open" data-part="open"><span class="badge" data-part="badge" aria-hidden="true"></span></button>
 <div class="head"><span class="rank" data-part="rank"></span><span class="cls" data-part="cls"></span>
   <span class="score" data-part="score"></span></div>
 <span class="name" data-part="name"></span>
 <table title="cosine similarity, and the share of the archive that is less similar">
   <tr><th scope="row">picture</th><td data-part="cosine0"></td><td data-part="percentile0"></td></tr>
   <tr><th scope="row">words</th><td data-part="cosine1"></td><td data-part="percentile1"></td></tr>
-</table>`;
+</table>
+<div class="verdicts"><button type="button" data-part="right">✓</button>
+  <button type="button" data-part="wrong">✗</button><button type="button" data-part="join">+</button></div>`;
+const VERDICTS = /** @type {const} */ (["right", "wrong"]);
+const BADGES = { "": "", relevant: "✓", unknown: "?", other: "" };
+const JUDGEMENTS = { "": "", relevant: ", relevant", unknown: ", not labelled", other: ", not relevant" };
 
-const JUDGEMENTS = {
-  "": { badge: "", said: "" },
-  relevant: { badge: "✓", said: ", relevant" },
-  unknown: { badge: "?", said: ", not labelled" },
-  other: { badge: "", said: ", not relevant" },
-};
-
-/** @param {View} view @param {number} k */
-function hit(view, k) {
+function hit(/** @type {View} */ view, /** @type {number} */ k) {
   const li = make("li");
   li.innerHTML = HIT;
+  const { open, join, ...parts } = partsOf(li);
   const row = () => view.shown.rows[k];
   const position = () => view.query.position(row());
   li.onmouseenter = () => view.highlight(row());
   li.onmouseleave = () => view.highlight(null);
   li.addEventListener("focusin", () => view.highlight(row()));
-  const badge = make("span", { class: "badge", "data-part": "badge", "aria-hidden": "true" });
-  const open = button("", (event) => view.choose(event, position()), badge);
-  open.className = "open";
-  const marks = [
-    button("", () => mark(view, row(), "right"), "✓"),
-    button("", () => mark(view, row(), "wrong"), "✗"),
-    button("", () => view.join(position()), "+"),
-  ];
-  li.prepend(open);
-  li.append(make("div", { class: "verdicts" }, ...marks));
+  open.onclick = (/** @type {MouseEvent} */ event) => view.choose(event, position());
+  join.onclick = () => view.join(position());
+  for (const verdict of VERDICTS) parts[verdict].onclick = () => mark(view, position(), verdict);
   return li;
 }
 
@@ -47,60 +39,48 @@ function hit(view, k) {
 function drawHit(view, li, row, k) {
   const { query, pictures } = view;
   const position = query.position(row);
-  const picture = pictures.of(position);
+  const { file, class: cls, img = make("img") } = pictures.of(position);
   const judgement = query.judgement(row);
   const verdict = query.answer.marks[position] || "";
-  const open = /** @type {Element} */ (li.firstElementChild);
+  const name = baseName(file);
   const parts = partsOf(li);
+  put(li, "data-row", row);
   put(li, "class", ["hit", judgement, verdict && `marked-${verdict}`].filter(Boolean).join(" "));
-  const img = picture.img ?? make("img");
-  if (open.firstChild !== img) open.replaceChildren(img, parts.badge);
+  if (parts.open.firstChild !== img) parts.open.replaceChildren(img, parts.badge);
   put(img, "alt", pictures.nameOf(position));
-  const { badge: sign, said } = JUDGEMENTS[judgement];
-  put(open, "aria-label", `${k + 1}: ${pictures.nameOf(position)}${said}; search from it`);
-  put(open, "title", picture.file);
-  say(parts.badge, sign);
-  const texts = {
-    rank: `${k + 1}`,
-    cls: picture.class,
-    name: baseName(picture.file),
-    score: view.score(row).toFixed(4),
-  };
-  for (const [name, text] of Object.entries(texts)) say(parts[name], text);
+  put(parts.open, "aria-label", `${k + 1}: ${pictures.nameOf(position)}${JUDGEMENTS[judgement]}; search from it`);
+  put(parts.open, "title", file);
+  const texts = { badge: BADGES[judgement], rank: `${k + 1}`, cls, name, score: view.score(row).toFixed(4) };
+  for (const [part, text] of Object.entries(texts)) say(parts[part], text);
   query.sides.forEach((s, side) => {
-    say(parts[`cosine${side}`], s ? s[row].toFixed(3) : "–");
-    say(parts[`percentile${side}`], s ? `${query.percentile(side, row).toFixed(1)} %` : "–");
+    say(parts[`cosine${side}`], s.length ? s[row].toFixed(3) : "–");
+    say(parts[`percentile${side}`], s.length ? `${query.percentile(side, row).toFixed(1)} %` : "–");
   });
-  const name = baseName(picture.file);
-  const [right, wrong, join] = li.querySelectorAll(".verdicts button");
-  for (const [which, node] of Object.entries({ right, wrong })) {
-    put(node, "aria-pressed", verdict === which);
-    put(node, "aria-label", `mark ${name} ${which}`);
-    put(node, "hidden", view.markedImage === null ? "" : null);
+  for (const which of VERDICTS) {
+    put(parts[which], "aria-pressed", verdict === which);
+    put(parts[which], "aria-label", `mark ${name} ${which}`);
+    put(parts[which], "hidden", view.markedImage === null ? "" : null);
   }
-  put(join, "aria-label", `add ${name} to the query`);
+  put(parts.join, "aria-label", `add ${name} to the query`);
 }
 
-/** @param {View} view */
-export function drawHits(view) {
+export function drawHits(/** @type {View} */ view) {
   const { facts, query, shown, state, ui } = view;
-  slots(
-    ui.hits,
-    shown.rows,
-    (k) => hit(view, k),
-    (li, row, k) => drawHit(view, li, row, k),
-  );
+  const create = (/** @type {number} */ k) => hit(view, k);
+  slots(ui.hits, shown.rows, create, (li, row, k) => drawHit(view, li, row, k));
   const { relevant, attribute } = query.answer;
   const cls = facts.classes.indexOf(state.cls);
-  const n = state.cls ? view.classes.filter((other) => other === cls).length : facts.n;
+  const n = state.cls ? facts.classIndex.filter((other) => other === cls).length : facts.files.length;
   const judgements = shown.rows.map((row) => query.judgement(row));
   const right = judgements.filter((judgement) => judgement === "relevant").length;
   const counted = `${number(shown.rows.length)} of ${number(n)} images${relevant ? `, ${right} relevant` : ""}`;
-  say(ui.count, query.isBlank ? "Choose a picture, type words, or both." : counted);
+  say(ui.count, !query.rows ? "Choose a picture, type words, or both." : counted);
   if (!relevant) {
-    const unlabelled = facts.attributes.length && !query.isBlank;
-    say(ui.metrics, unlabelled ? "This query is not in the benchmark: nobody said which images are relevant." : "");
-    return;
+    const unlabelled = facts.attributes.length && query.rows;
+    return say(
+      ui.metrics,
+      unlabelled ? "This query is not in the benchmark: nobody said which images are relevant." : "",
+    );
   }
   const parts = [`${attribute}, ${relevant.length} relevant`];
   if (facts.whole && shown.scores.length) {
@@ -116,15 +96,13 @@ export function drawHits(view) {
 }
 
 // a second click on the same mark takes it back
-/** @param {View} view @param {number} row @param {"right" | "wrong"} verdict */
-async function mark(view, row, verdict) {
+async function mark(/** @type {View} */ view, /** @type {number} */ answer, /** @type {"right" | "wrong"} */ verdict) {
   const { query, markedImage } = view;
   if (view.isWaiting || markedImage === null) return; // the hits on the screen are no answer to what is asked by now
   const { marks } = query.answer;
-  const answer = query.position(row);
   const now = marks[answer] === verdict ? "" : verdict;
   const { words, without } = query.question;
-  const [reply] = await view.ask({ ask: "mark", image: markedImage, words, without, answer, verdict: now });
+  const reply = await view.ask({ ask: "mark", image: markedImage, words, without, answer, verdict: now });
   if (reply.error) return;
   marks[answer] = now;
   if (query === view.query) drawHits(view);

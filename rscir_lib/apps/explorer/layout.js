@@ -1,4 +1,4 @@
-// What stands on the page from the start. The markup is constant: whatever comes from an archive or a person is put in later, as text.
+// What stands on the page from the start. The markup is constant: names and words are put in later, as text.
 
 import { make, partsOf } from "./dom.js";
 import { MOST_HITS } from "./state.js";
@@ -75,7 +75,9 @@ const MARKUP = `
       <figure>
         <figcaption>Each dot is an image: how similar it is to the picture (across) and to the words (up), in standard deviations from
           the archive's mean. The line joins all points that score as much as the last hit.</figcaption>
-        <canvas data-part="scatter" width="640" height="480" role="img" aria-label="scatter of the archive"></canvas>
+        <p data-part="unplotted">A picture and words together draw the archive here.</p>
+        <div class="plot" data-part="plot"><canvas data-part="scatter" width="640" height="480" role="img"></canvas>
+          <svg data-part="marked" viewBox="0 0 640 480"></svg></div>
         <p class="note" data-part="pointed" role="status"></p>
       </figure>
       <figure><figcaption>The first hits from picture to words</figcaption><div class="strip" data-part="strip"></div></figure>
@@ -90,8 +92,7 @@ const MARKUP = `
 </div>`;
 
 // the page's root and its parts, by the names that they have in the markup; what this host can't do is left out
-/** @param {Facts} facts @param {boolean} link */
-export function layout(facts, link) {
+export function layout(/** @type {Facts} */ facts, /** @type {boolean} */ link) {
   const root = make("div", { class: "rscir" });
   root.innerHTML = MARKUP;
   /** @type {Parts} */
@@ -105,9 +106,9 @@ export function layout(facts, link) {
   ui.method.append(...options(facts.methods.map((method) => method.name)));
   for (const node of [ui.browseClass, ui.cls]) node.append(...options(facts.classes.filter(Boolean)));
   ui.attribute.append(...options(facts.attributes));
-  (facts.uploads ? ui.noUpload : ui.uploadLabel).remove();
+  (facts.hasKernel ? ui.noUpload : ui.uploadLabel).remove();
   if (!facts.attributes.length) ui.benchmark.remove();
   if (!link) ui.link.remove();
-  if (facts.marks) ui.marks.remove();
+  if (facts.hasKernel) ui.marks.remove(); // which are in its file
   return ui;
 }

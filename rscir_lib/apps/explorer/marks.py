@@ -4,8 +4,6 @@ The file has a header and one line a mark: image,text,answer,verdict. `image` an
 `verdict` is "right", "wrong", or "" for a mark taken back; of several lines for one answer the last counts.
 """
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
@@ -13,28 +11,24 @@ import pandas as pd
 from filelock import FileLock
 
 from rscir_lib.apps.labelling.journal import HEADER as LABELS
-from rscir_lib.apps.labelling.journal import read_rows
+from rscir_lib.apps.labelling.journal import read_rows, write_rows
 from rscir_lib.archive import Archive
 from rscir_lib.benchmarks.base import Benchmark, ValidationReport
 from rscir_lib.benchmarks.image_names import ImageNames
-from rscir_lib.storage.atomic import write_text
 
 HEADER = ["image", "text", "answer", "verdict"]
 VERDICTS = ("right", "wrong", "")
 
 
 def add_mark(path: str | Path, image: str, text: str, answer: str, verdict: str) -> None:
-    """Append one mark. Raises ValueError for another verdict than right, wrong or "" (taken back)."""
+    """Keep one mark. Raises ValueError for another verdict than right, wrong or "" (taken back)."""
     if verdict not in VERDICTS:
         raise ValueError(f"verdict {verdict!r} is none of right, wrong and blank")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        rows = (path.read_text(encoding="utf-8") if path.exists() else "") or ",".join(HEADER)
-        rows += "" if rows.endswith("\n") else "\n"
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow([image, text, answer, verdict])
-        write_text(path, rows + line.getvalue())
+        mark = pd.DataFrame([[image, text, answer, verdict]], columns=HEADER)
+        write_rows(path, pd.concat([marks_table(path), mark]))
 
 
 def marks_table(path: str | Path) -> pd.DataFrame:
@@ -46,16 +40,14 @@ def marks_table(path: str | Path) -> pd.DataFrame:
     for number, row in read_rows(path, HEADER, "marks"):
         if len(row) != len(HEADER) or row[3] not in VERDICTS:
             raise ValueError(f"{path}, line {number}: expected {','.join(HEADER)}, found {row}; mend or remove it")
-        last[tuple(row[:3])] = row[3]
-    rows = [(*key, verdict) for key, verdict in last.items() if verdict]
-    return pd.DataFrame(rows, columns=HEADER)
+        last[tuple(row[:3])] = row
+    return pd.DataFrame([row for row in last.values() if row[3]], columns=HEADER)
 
 
-def _checked(path: str | Path, archive: Archive) -> pd.DataFrame:
-    """`marks_table`, every file of which is of the archive."""
+def _marks_of(path: str | Path, archive: Archive) -> pd.DataFrame:
+    """`marks_table`, refused where it names a file that the archive lacks."""
     table = marks_table(path)
-    absent = sorted({*table["image"], *table["answer"]} - set(archive.files))
-    if absent:
+    if absent := sorted({*table["image"], *table["answer"]} - set(archive.files)):
         raise ValueError(f"{path} marks {len(absent)} images that {archive.name} lacks ({', '.join(absent[:3])})")
     return table
 
@@ -67,22 +59,18 @@ def read_marks(path: str | Path, archive: Archive) -> Benchmark:
     alone, or words with others left out ("oval - cars"), is no question to compare methods on: the report names it.
     Raises ValueError naming files that the archive lacks, and where no answer is marked right.
     """
-    table, report = _checked(path, archive), ValidationReport()
+    table, report = _marks_of(path, archive), ValidationReport()
     row = {file: position for position, file in enumerate(archive.files)}
     queries, targets, unknowns = [], [], []
     for (image, text), marks in table.groupby(["image", "text"], sort=False):
+        right = marks.loc[marks["verdict"] == "right", "answer"].map(row)
         if not text or " - " in f" {text}":
             report.add(Path(path).name, None, text, f"asked of {image}: no words, or words left out; not evaluated")
-            continue
-        right = marks.loc[marks["verdict"] == "right", "answer"].map(row)
-        if right.empty:
-            continue
-        targets.append(np.sort(right.to_numpy(dtype=int)))
-        unknowns.append(np.setdiff1d(np.arange(len(archive)), marks["answer"].map(row)))
-        group = archive.classes[row[image]]
-        queries.append(
-            ("marks", group, image.rsplit("/", 1)[-1], "", text, row[image], len(targets) - 1, len(targets) - 1)
-        )
+        elif len(right):
+            own, nth = row[image], len(targets)
+            queries.append(("marks", archive.classes[own], archive.names[own], "", text, own, nth, nth))
+            targets.append(np.sort(right.to_numpy(dtype=int)))
+            unknowns.append(np.setdiff1d(np.arange(len(archive)), marks["answer"].map(row)))
     if not queries:
         raise ValueError(f"{path}: no answer to a picture and words is marked right, so there is nothing to evaluate")
     columns = ["attribute", "group", "image", "value", "text", "position", "target", "unknown"]
@@ -97,8 +85,7 @@ def marked_labels(path: str | Path, archive: Archive, values: list[str]) -> pd.D
     An answer marked right for a text that is one of the `values` has that value; one marked right for two of them "",
     which is *can't tell*. Raises ValueError as `read_marks` does for files.
     """
-    table = _checked(path, archive)
-    said = table[(table["verdict"] == "right") & table["text"].isin(values)].groupby("answer", sort=False)["text"]
-    names = ImageNames(archive)
-    rows = [(names.name(file), texts.iloc[0] if texts.nunique() == 1 else "", "") for file, texts in said]
+    table, names = _marks_of(path, archive), ImageNames(archive)
+    right = table[(table["verdict"] == "right") & table["text"].isin(values)].groupby("answer", sort=False)["text"]
+    rows = [(names.name(file), texts.iloc[0] if texts.nunique() == 1 else "", "") for file, texts in right]
     return pd.DataFrame(rows, columns=LABELS, dtype=str)

@@ -1,9 +1,5 @@
 """From the parameters of a run to an explorer that a command can show."""
 
-import os
-import sys
-import webbrowser
-
 from rscir_lib.apps.explorer.session import Explorer
 from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.encoders import provide
@@ -27,18 +23,3 @@ def prepared(run: Run) -> Run:
     if not run.config.FEATURES:
         extract_features(run.whole_archive, run.encoder, run.store)
     return run
-
-
-def first_query(explorer: Explorer) -> dict:
-    """What a visitor without a link sees: the benchmark's first query, or the first image alone."""
-    if explorer.benchmark is None or explorer.benchmark.queries.empty:
-        return {"image": 0, "words": ""}
-    queries = explorer.benchmark.queries[explorer.benchmark.queries["position"] >= 0]
-    return {"image": int(queries["position"].iloc[0]), "words": queries["text"].iloc[0]}
-
-
-def announce(address: str) -> None:
-    """Says where the page is, and shows it where a person is there to see it."""
-    print(f"the explorer is at {address} (Ctrl+C ends it)", flush=True)
-    if sys.stdout.isatty() and (os.name != "posix" or sys.platform == "darwin" or os.environ.get("DISPLAY")):
-        webbrowser.open(address)

@@ -1,66 +1,66 @@
 // The pictures on the page: fetched once, as JPEGs, by archive position; those of one's own by the key that the host gave.
 
-import { baseName, dataUrl, make, put } from "./dom.js";
+import { baseName, make, put } from "./dom.js";
 
-/** @import { Ask, ImageId, Picture } from "./types" */
-
-const TOGETHER = 60; // pictures of one question: a page of them comes in one answer, and the first soon
+/** @import { Ask, Facts, ImageId, Picture } from "./types" */
 
 export class Pictures {
-  /** @param {Ask} ask */
-  constructor(ask) {
+  known = /** @type {Map<ImageId, Partial<Picture>>} */ (new Map());
+  asked = new Map(); // the promise of each that was asked for
+
+  constructor(/** @type {Ask} */ ask, /** @type {Facts} */ facts) {
     this.ask = ask;
-    /** @type {Map<ImageId, Picture>} */
-    this.known = new Map();
-    /** @type {Map<number, Promise<void>>} */
-    this.coming = new Map();
+    this.facts = facts;
   }
 
-  /** Known once the promise is kept, or refused. @param {ImageId[]} ids */
-  async fetch(ids) {
-    const positions = ids.filter((id) => typeof id === "number");
-    const wanted = positions.filter((position) => !this.known.has(position) && !this.coming.has(position));
-    for (let at = 0; at < wanted.length; at += TOGETHER) {
-      const some = wanted.slice(at, at + TOGETHER);
-      const promise = this.fetchTogether(some);
-      for (const position of some) this.coming.set(position, promise);
-    }
-    await Promise.all(positions.map((position) => this.coming.get(position)));
+  /** Known and decoded once the promise is kept, or refused. */
+  async fetch(/** @type {ImageId[]} */ ids) {
+    const wanted = ids.filter((id) => typeof id === "number" && !this.asked.has(id));
+    const promise = wanted.length ? this.fetchTogether(wanted) : null;
+    for (const id of wanted) this.asked.set(id, promise);
+    await Promise.all(ids.map((id) => this.asked.get(id)));
   }
 
-  /** @param {number[]} positions */
-  async fetchTogether(positions) {
-    const [answer, buffers] = await this.ask({ ask: "images", positions });
-    for (const [k, position] of positions.entries()) {
-      this.coming.delete(position);
-      if (answer.error) continue;
-      const src = dataUrl(buffers[k]); // a blob's address would be one more question to another process, for each
-      const img = make("img", { src });
-      const ready = img.decode().catch(() => {});
-      this.known.set(position, { ...answer.images[k], src, img, ready });
-    }
+  async fetchTogether(/** @type {ImageId[]} */ positions) {
+    const { error, jpegs, footprints } = await this.ask({ ask: "images", positions });
+    const decode = async (/** @type {ImageId} */ position, /** @type {number} */ k) => {
+      if (error) return this.asked.delete(position); // to be asked for again
+      const img = make("img", { src: `data:image/jpeg;base64,${jpegs[k]}` });
+      this.known.set(position, { src: img.src, img, footprint: footprints[k] });
+      return img.decode().catch(() => {});
+    };
+    await Promise.all(positions.map(decode));
   }
 
-  /** Encoded by the host: the key of a picture of one's own; null where that refuses. @param {File} file */
-  async upload(file) {
-    const [answer, buffers] = await this.ask({ ask: "upload", name: file.name }, [await file.arrayBuffer()]);
-    if (answer.error) return null;
-    this.known.set(answer.key, { file: answer.name, class: "your own", src: dataUrl(buffers[0]) });
-    return /** @type {string} */ (answer.key);
+  /** Encoded by the host, whose answer holds a key or an error. */
+  async upload(/** @type {File} */ file) {
+    const reader = new FileReader();
+    await new Promise((done) => {
+      reader.onloadend = done;
+      reader.readAsDataURL(file);
+    });
+    const data = String(reader.result).split(",")[1];
+    const answer = await this.ask({ ask: "upload", name: file.name, data });
+    const src = `data:image/jpeg;base64,${answer.jpeg}`;
+    if (answer.key) this.known.set(answer.key, { file: file.name, class: "your own", src });
+    return answer;
   }
 
   /** @param {ImageId} id @returns {Picture} */
   of(id) {
-    return this.known.get(id) ?? { file: "…", class: "", src: "" };
+    const { classes, classIndex, files } = this.facts;
+    const named =
+      typeof id === "number" ? { file: files[id], class: classes[classIndex[id]] } : { file: "…", class: "" };
+    return { ...named, src: "", ...this.known.get(id) };
   }
 
-  /** @param {ImageId} id */
-  nameOf(id) {
-    return [baseName(this.of(id).file), this.of(id).class].filter(Boolean).join(", ");
+  nameOf(/** @type {ImageId} */ id) {
+    const { file, class: cls } = this.of(id);
+    return [baseName(file), cls].filter(Boolean).join(", ");
   }
 
-  /** @param {Element} img @param {ImageId} id */
-  show(img, id) {
+  show(/** @type {Element | null} */ img, /** @type {ImageId} */ id) {
+    if (!img) return;
     put(img, "src", this.of(id).src || null);
     put(img, "alt", this.nameOf(id));
   }

@@ -1,85 +1,71 @@
 // One answered query: the similarities of the archive to its picture and to its words, and the scores that follow.
 
+import { decoded } from "./dom.js";
 import { countBelow, mixed, SCALES } from "./scoring.js";
 
-/** @import { Answer, Ask, Method, Moments, Question } from "./types" */
+/** @import { Answer, Ask, Method, Moments } from "./types" */
+
+/** @type {Answer} */
+const EMPTY = { similarities: ["", ""], moments: [[], []], relevant: null, unknown: [], attribute: "", marks: {} };
+
+const doubles = (/** @type {string | Float64Array} */ values) =>
+  typeof values === "string" ? new Float64Array(decoded(values)) : values;
 
 export class Query {
+  scales = new Map(); // by their names, both sides
+  kernelScores = new Map();
+  ascending = /** @type {Float64Array[]} */ ([]); // each side, sorted
+  curves = new Map(); // by method, average precision in per cent at LAMBDAS
+
   // rows count the images that were sent, positions those of the archive
-  /** @param {Partial<Question>} question @param {Answer} answer @param {ArrayBuffer[]} buffers */
-  constructor(question, answer, [image, text, positions, percentiles]) {
+  /** @param {Record<string, any>} question @param {Answer} answer */
+  constructor(question = {}, answer = EMPTY) {
     this.question = question;
     this.answer = answer;
-    this.sides = [image, text].map((buffer) => (buffer.byteLength ? new Float64Array(buffer) : null));
-    this.positions = positions && new Int32Array(positions);
-    this.percentiles = percentiles && new Float32Array(percentiles);
-    this.relevant = new Set(answer.relevant ?? []);
+    this.sides = answer.similarities.map(doubles); // an absent one is empty
+    this.positions = answer.positions === undefined ? null : new Int32Array(decoded(answer.positions));
+    this.percentiles = answer.percentiles?.map(doubles);
+    this.relevant = new Set(answer.relevant);
     this.unknown = new Set(answer.unknown);
-    /** @type {Map<string, Float64Array[]>} */
-    this.scales = new Map();
-    /** @type {Map<string, Float64Array>} */
-    this.kernelScores = new Map();
-    /** @type {Float64Array[]} */
-    this.ascending = [];
+    this.isComposed = this.sides.every((s) => s.length);
+    this.rows = Math.max(...this.sides.map((s) => s.length));
   }
 
-  static empty() {
-    /** @type {Answer} */
-    const answer = { relevant: null, unknown: [], attribute: "", marks: {}, moments: [[], []] };
-    return new Query({}, answer, [new ArrayBuffer(0), new ArrayBuffer(0)]);
-  }
-
-  get isBlank() {
-    return !this.sides[0] && !this.sides[1];
-  }
-
-  get isComposed() {
-    return Boolean(this.sides[0] && this.sides[1]);
-  }
-
-  /** @param {number} row */
-  position(row) {
+  position(/** @type {number} */ row) {
     return this.positions ? this.positions[row] : row;
   }
 
-  /** @param {string} scale @param {number} side */
-  onScale(scale, side) {
-    const all = this.sides[side] ?? new Float64Array(0);
-    return SCALES[scale](/** @type {Moments} */ (this.answer.moments[side]), all);
+  onScale(/** @type {string} */ scale, /** @type {number} */ side) {
+    return SCALES[scale](/** @type {Moments} */ (this.answer.moments[side]), this.sides[side]);
   }
 
-  /** Both sides on a scale; an absent side is empty. @param {string} scale */
-  scaled(scale) {
-    let scaled = this.scales.get(scale);
-    if (!scaled) {
-      scaled = this.sides.map((s, side) => (s ? s.map(this.onScale(scale, side)) : new Float64Array(0)));
-      this.scales.set(scale, scaled);
-    }
+  /** Both sides on a scale. */
+  scaled(/** @type {string} */ scale) {
+    const scaled = this.scales.get(scale) ?? this.sides.map((s, side) => s.map(this.onScale(scale, side)));
+    this.scales.set(scale, scaled);
     return scaled;
   }
 
   // the side that alone decides the order (0 picture, 1 words), null where both do
-  /** @param {Method} method @param {number} lambda */
-  alone(method, lambda) {
-    if (!this.isComposed) return this.sides[0] ? 0 : 1;
+  alone(/** @type {Method} */ method, /** @type {number} */ lambda) {
+    if (!this.isComposed) return this.sides[0].length ? 0 : 1;
     return method.rule === "mix" && (lambda === 0 || lambda === 1) ? lambda : null;
   }
 
   // scores to rank every row by; from the kernel where the browser doesn't know the method, null where that refuses.
   // One side alone is ranked as it is: no scale changes its order, and some saturate
-  /** @param {Method} method @param {number} lambda @param {Ask} ask */
-  async scoresAt(method, lambda, ask) {
+  async scoresAt(/** @type {Method} */ method, /** @type {number} */ lambda, /** @type {Ask} */ ask) {
     const side = this.alone(method, lambda);
-    if (side !== null) return this.sides[side] ?? new Float64Array(0);
+    if (side !== null) return this.sides[side];
     if (method.rule && method.scale) {
       const [image, text] = this.scaled(method.scale);
       return mixed(method.rule, image, text, lambda);
     }
     const key = `${method.name} ${method.hasLambda ? lambda : ""}`;
     if (!this.kernelScores.has(key)) {
-      const [answer, buffers] = await ask({ ...this.question, ask: "scores", lam: lambda, method: method.name });
+      const answer = await ask({ ...this.question, ask: "scores", lam: lambda, method: method.name });
       if (answer.error) return null;
-      this.kernelScores.set(key, new Float64Array(buffers[0]));
+      this.kernelScores.set(key, new Float64Array(decoded(answer.scores)));
     }
     return this.kernelScores.get(key) ?? null;
   }
@@ -91,17 +77,16 @@ export class Query {
     return method.rule && method.scale && side !== null ? this.scaled(method.scale)[side][row] : scores[row];
   }
 
-  /** The share of the archive, in per cent, that is less similar to a side. @param {number} side @param {number} row */
-  percentile(side, row) {
-    if (this.percentiles && this.positions) return this.percentiles[side * this.positions.length + row];
-    const s = this.sides[side] ?? new Float64Array(0);
+  /** The share of the archive, in per cent, that is less similar to a side. */
+  percentile(/** @type {number} */ side, /** @type {number} */ row) {
+    if (this.percentiles) return this.percentiles[side][row];
+    const s = this.sides[side];
     this.ascending[side] ??= s.slice().sort();
     return (100 * countBelow(this.ascending[side], s[row])) / Math.max(s.length - 1, 1);
   }
 
   // what the benchmark says of a row: relevant, unknown (nobody labelled it) or other; "" where it doesn't hold this query
-  /** @param {number} row */
-  judgement(row) {
+  judgement(/** @type {number} */ row) {
     if (!this.answer.relevant) return "";
     if (this.relevant.has(this.position(row))) return "relevant";
     return this.unknown.has(this.position(row)) ? "unknown" : "other";

@@ -4,8 +4,7 @@
 /** @import { Moments, Scale, Rule } from "./types" */
 
 // 1 - Phi(z) for z >= 0: a series of positive terms; from z = 1.5 on, where that converges slowly, a continued fraction
-/** @param {number} z */
-function beyond(z) {
+function beyond(/** @type {number} */ z) {
   const density = Math.exp((-z * z) / 2) / Math.sqrt(2 * Math.PI);
   if (z < 1.5) {
     let term = z;
@@ -21,21 +20,23 @@ function beyond(z) {
   return density / fraction;
 }
 
-/** Phi(z) - 1: the order of the normal CDF, without its ties at the top. @param {number} z */
-const lowered = (z) => (z > 0 ? -beyond(z) : beyond(-z) - 1);
+/** Phi(z) - 1: the order of the normal CDF, without its ties at the top. */
+const lowered = (/** @type {number} */ z) => (z > 0 ? -beyond(z) : beyond(-z) - 1);
 
-// how many of ascending values are below x, or at most x
-/** @param {Float64Array} ascending @param {number} x @param {boolean} [equalToo] */
-export function countBelow(ascending, x, equalToo = false) {
+// how many of k = 0 ... n - 1, of which the first have a property and the others don't, have it
+function countFirst(/** @type {number} */ n, /** @type {(k: number) => boolean} */ hasIt) {
   let low = 0;
-  let high = ascending.length;
+  let high = n;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (ascending[middle] < x || (equalToo && ascending[middle] === x)) low = middle + 1;
+    if (hasIt(middle)) low = middle + 1;
     else high = middle;
   }
   return low;
 }
+
+/** How many of ascending values are below x. @param {Float64Array} ascending @param {number} x */
+export const countBelow = (ascending, x) => countFirst(ascending.length, (k) => ascending[k] < x);
 
 const FLAT = 1e-12; // similarities that spread less than this differ by rounding alone
 
@@ -60,7 +61,7 @@ export const SCALES = {
   // equal similarities share the better rank
   reciprocal_rank(_, all) {
     const ascending = all.slice().sort();
-    return (s) => 1 / (61 + all.length - countBelow(ascending, s, true));
+    return (s) => 1 / (61 + all.length - countFirst(all.length, (k) => ascending[k] <= s));
   },
 };
 
@@ -88,15 +89,12 @@ export function best(scores, top, allowed) {
   for (let row = 0; row < scores.length; row++) {
     if (allowed && !allowed(row)) continue;
     if (rows.length === top && !(scores[row] > scores[rows[top - 1]])) continue;
-    let low = 0;
-    let high = rows.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (scores[rows[middle]] >= scores[row]) low = middle + 1;
-      else high = middle;
-    }
-    rows.splice(low, 0, row);
-    if (rows.length > top) rows.pop();
+    rows.splice(
+      countFirst(rows.length, (k) => scores[rows[k]] >= scores[row]),
+      0,
+      row,
+    );
+    rows.length = Math.min(rows.length, top);
   }
   return rows;
 }
@@ -107,35 +105,28 @@ export function ranks(scores, relevant, excluded) {
   const order = [...relevant].sort((i, j) => scores[j] - scores[i] || i - j);
   const before = new Float64Array(order.length + 1); // at k, the rows that come after k relevant ones and before the next
   for (let row = 0; row < scores.length; row++) {
-    if (excluded.has(row)) continue;
-    let low = 0;
-    let high = order.length; // to the first relevant row that comes after this one
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      const other = scores[order[middle]];
-      if (other < scores[row] || (other === scores[row] && order[middle] > row)) high = middle;
-      else low = middle + 1;
-    }
-    before[low]++;
+    const isAhead = (/** @type {number} */ k) =>
+      scores[order[k]] > scores[row] || (scores[order[k]] === scores[row] && order[k] <= row);
+    if (!excluded.has(row)) before[countFirst(order.length, isAhead)]++;
   }
-  let rank = 1;
+  let rank = 0;
   return order.map((_, k) => {
     rank += before[k];
-    return rank;
+    return rank + 1;
   });
 }
 
-/** The mean of the precisions at each relevant row, in [0, 1]. @param {number[]} ascendingRanks */
-export function averagePrecision(ascendingRanks) {
+/** The mean of the precisions at each relevant row, in [0, 1]. */
+export function averagePrecision(/** @type {number[]} */ ascendingRanks) {
   const sum = ascendingRanks.reduce((total, rank, k) => total + (k + 1) / rank, 0);
   return ascendingRanks.length ? sum / ascendingRanks.length : 0;
 }
 
-/** Mean, unbiased std, least and greatest. @param {Float64Array} s @returns {Moments | []} */
+/** Mean, unbiased std, least and greatest; of an absent side none. @param {Float64Array} s @returns {Moments | []} */
 export function momentsOf(s) {
   if (!s.length) return [];
   const mean = s.reduce((sum, x) => sum + x, 0) / s.length;
   const squares = s.reduce((sum, x) => sum + (x - mean) ** 2, 0);
-  const extremes = /** @type {const} */ ([Math.min, Math.max]).map((pick) => s.reduce((a, b) => pick(a, b)));
-  return [mean, Math.sqrt(squares / Math.max(s.length - 1, 1)), extremes[0], extremes[1]];
+  const [least, greatest] = [Math.min, Math.max].map((pick) => s.reduce((a, b) => pick(a, b)));
+  return [mean, Math.sqrt(squares / Math.max(s.length - 1, 1)), least, greatest];
 }

@@ -1,39 +1,29 @@
 """Small JPEGs of an archive's images, made when first asked for and kept on disk."""
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from rscir_lib.archive import Archive
 from rscir_lib.archive.reading import jpeg
 from rscir_lib.storage.atomic import write_file
+from rscir_lib.storage.digests import sha256_of
 
 SIDE = 128  # pixels
 END = b"\xff\xd9"  # of a JPEG
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """The middle square of an image as a JPEG of `SIDE` x `SIDE` pixels."""
-    width, height = image.size
-    edge = min(width, height)
-    left, top = (width - edge) // 2, (height - edge) // 2
-    box = left, top, left + edge, top + edge
-    return jpeg(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR, box, reducing_gap=2))
-
-
-def _missing() -> bytes:
-    image = Image.new("RGB", (SIDE, SIDE), "grey")
-    ImageDraw.Draw(image).line([0, 0, SIDE, SIDE, SIDE, 0, 0, SIDE], "white", 3)
-    return thumbnail(image)
+    """The middle square of an RGB image as a JPEG of `SIDE` x `SIDE` pixels."""
+    return jpeg(ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 class Thumbnails:
-    """Thumbnails by archive position. Size and time of the file, and the rule by which it
-    is read, are in the name: a replaced image gets a new one."""
+    """Thumbnails by archive position. Size and time of the file, and the rule by which it is read, are in the name: a
+    replaced image gets a new one."""
 
     def __init__(self, archive: Archive, folder: str | Path) -> None:
         self.archive, self.folder = archive, Path(folder)
@@ -47,14 +37,16 @@ class Thumbnails:
         try:
             stat = self.archive.path(position).stat()
             name = f"{self.archive.files[position]} {stat.st_size} {stat.st_mtime_ns} {SIDE} {self.archive.rule}"
-            digest = hashlib.sha256(name.encode()).hexdigest()
+            digest = sha256_of(name)
             path = self.folder / digest[:2] / f"{digest[2:32]}.jpg"
             with suppress(OSError):  # there is none, or it can't be read
                 if (data := path.read_bytes()).endswith(END):  # a power cut may have left it short
                     return data
             data = thumbnail(self.archive.read(position))
         except (OSError, ValueError):
-            return _missing()
+            missing = Image.new("RGB", (SIDE, SIDE), "grey")
+            ImageDraw.Draw(missing).line([0, 0, SIDE, SIDE, SIDE, 0, 0, SIDE], "white", 3)
+            return jpeg(missing)
         with suppress(OSError):  # a folder that can't be written to: drawn again the next time
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, lambda file: file.write(data), durable=False)

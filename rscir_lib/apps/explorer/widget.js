@@ -4,31 +4,24 @@ import { mount } from "./view.js";
 
 /** @import { Ask, WidgetModel } from "./types" */
 
-/** @param {ArrayBuffer | DataView} buffer @returns {ArrayBuffer} */
-function plain(buffer) {
-  if (buffer instanceof ArrayBuffer) return buffer;
-  return /** @type {ArrayBuffer} */ (buffer.buffer).slice(buffer.byteOffset, buffer.byteOffset + buffer.byteLength);
-}
-
 /** @param {{ model: WidgetModel, el: HTMLElement }} host */
 async function render({ model, el }) {
   const waiting = new Map();
-  /** @param {any} message @param {DataView[]} buffers */
-  const hear = (message, buffers) => {
-    waiting.get(message.id)?.([message, buffers.map(plain)]);
-    waiting.delete(message.id);
+  /** @param {any} message */
+  const hear = ({ id, answer }) => {
+    waiting.get(id)?.(answer);
+    waiting.delete(id);
   };
-  let last = 0;
   /** @type {Ask} */
-  const ask = (question, buffers = []) =>
+  const ask = (question) =>
     new Promise((done) => {
-      const id = `${Math.random()} ${++last}`;
+      const id = Math.random();
       waiting.set(id, done);
-      model.send({ ...question, id }, undefined, buffers);
+      model.send({ id, question });
     });
   model.on("msg:custom", hear);
   const inLab = document.querySelector(".jp-LabShell, .jp-NotebookShell"); // whose address is not ours
-  const end = await mount(el, ask, { link: !inLab, start: model.get("start") });
+  const end = await mount(el, ask, !inLab, model.get("start"));
   return () => {
     model.off("msg:custom", hear);
     end();

@@ -1,18 +1,14 @@
 """The explorer as a cell of JupyterLab."""
 
-from pathlib import Path
-
 import anywidget
 import traitlets
 
-from rscir_lib.apps.explorer.modules import joined
+from rscir_lib.apps.explorer.page import HERE, joined
 from rscir_lib.apps.explorer.session import Explorer
-
-HERE = Path(__file__).parent
 
 
 class Widget(anywidget.AnyWidget):
-    """The component, asking the `Explorer` of this kernel by messages: its state holds no image and no similarity."""
+    """The page, asking the `Explorer` of this kernel by messages: its state holds no image and no similarity."""
 
     _esm = joined("widget.js")
     _css = HERE / "explorer.css"
@@ -20,12 +16,9 @@ class Widget(anywidget.AnyWidget):
 
     def __init__(self, explorer: Explorer, image: int = 0, words: str = "", lam: float = 0.5) -> None:
         """image: archive position of the first query's picture; words and lam in [0, 1]: the rest of it."""
-        super().__init__(start={"image": image, "words": words, "lambda": lam})
+        super().__init__(start={"images": [image], "text": words, "lambda": lam})
         self.explorer = explorer
         self.on_msg(self._answer)
 
-    def _answer(self, _: object, question: dict, buffers: list) -> None:
-        question = dict(question)
-        number = question.pop("id", None)
-        head, found = self.explorer.answer(question, buffers)
-        self.send(head | {"id": number}, found)
+    def _answer(self, _: object, message: dict, buffers: list) -> None:
+        self.send({"id": message["id"], "answer": self.explorer.answer(message["question"])})

@@ -7,7 +7,7 @@ they could not tell) and the one that was proposed ("" where none was).
 import csv
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,20 +18,27 @@ HEADER = ["image", "value", "proposed"]
 
 
 def read_rows(path: str | Path, header: list[str], kind: str) -> Iterator[tuple[int, list[str]]]:
-    """The lines below the header of a CSV file, each with its number; none where the file is not there yet.
+    """The lines below the header of a CSV file, each with its number; none where the file is empty or not there yet.
 
-    Raises ValueError naming file and line for another header, and for what is not CSV.
+    Raises ValueError naming file and line for another header, a line that doesn't fit it, and what is not CSV.
     """
     path = Path(path)
-    if not path.exists():
-        return
     try:
-        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")))) if path.exists() else []
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); restore it, or move it away") from None
-    if not lines or lines[0] != header:
-        raise ValueError(f"{path}, line 1: expected the header {','.join(header)}; these are no {kind}")
-    yield from enumerate(lines[1:], 2)
+    columns = ",".join(header)
+    if lines and lines[0] != header:
+        raise ValueError(f"{path}, line 1: expected the header {columns}; these are no {kind}")
+    for number, row in enumerate(lines[1:], 2):
+        if len(row) != len(header) or not row[0]:
+            raise ValueError(f"{path}, line {number}: expected {columns}, found {','.join(row)!r}; mend or remove it")
+        yield number, row
+
+
+def write_rows(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table whole, as `read_rows` reads it."""
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def read_journal(path: str | Path) -> pd.DataFrame:
@@ -41,8 +48,6 @@ def read_journal(path: str | Path) -> pd.DataFrame:
     """
     rows: dict[str, list[str]] = {}
     for number, row in read_rows(path, HEADER, "labels"):
-        if len(row) != len(HEADER) or not row[0]:
-            raise ValueError(f"{path}, line {number}: expected {','.join(HEADER)}, found {','.join(row)!r}; mend it")
         if row[0] in rows:
             raise ValueError(f"{path}, line {number}: {row[0]!r} is labelled twice; keep one of the lines")
         rows[row[0]] = row
@@ -52,11 +57,6 @@ def read_journal(path: str | Path) -> pd.DataFrame:
 def read_journals(folder: str | Path) -> dict[str, pd.DataFrame]:
     """The journals in a folder by the people's names, which are their files': `<person>.csv`."""
     return {path.stem: read_journal(path) for path in sorted(Path(folder).glob("*.csv"))}
-
-
-def write_journal(path: str | Path, labels: pd.DataFrame) -> None:
-    """Write a journal whole, columns as in `read_journal`."""
-    write_text(Path(path), labels[HEADER].to_csv(index=False, lineterminator="\n"))
 
 
 def changed_share(labels: pd.DataFrame) -> float:
@@ -70,11 +70,11 @@ def cohens_kappa(a: Sequence[str], b: Sequence[str]) -> float:
 
     NaN without images, and where both always say the same one value: chance alone would agree as well.
     """
-    a, b = pd.Series(list(a), dtype=object), pd.Series(list(b), dtype=object)
     if len(a) != len(b):
         raise ValueError(f"{len(a)} labels against {len(b)}: both people must have labelled the same images")
-    by_chance = (a.value_counts(normalize=True) * b.value_counts(normalize=True)).sum()  # NaN where one never says it
-    return float(((a == b).mean() - by_chance) / (1 - by_chance)) if len(a) and by_chance < 1 else float("nan")
+    one, other = pd.Series(list(a), dtype=object), pd.Series(list(b), dtype=object)
+    by_chance = (one.value_counts(normalize=True) * other.value_counts(normalize=True)).sum()  # of each value, both
+    return float(((one == other).mean() - by_chance) / (1 - by_chance)) if len(a) and by_chance < 1 else float("nan")
 
 
 def agreement(journals: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -99,9 +99,8 @@ def merge_journals(journals: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, 
         if len(counts) and 2 * counts.iloc[0] > counts.sum():
             labels.append((image, counts.index[0]))
         else:
-            left.append(
-                (image, ", ".join(f"{value} {count}" for value, count in counts.items()) or "nobody could tell")
-            )
+            each = ", ".join(f"{value} {count}" for value, count in counts.items())
+            left.append((image, each or "nobody could tell"))
     return pd.DataFrame(labels, columns=["image", "value"]), pd.DataFrame(left, columns=["image", "said"])
 
 
@@ -118,12 +117,11 @@ def write_patterncom(labels: pd.DataFrame, attribute: str, folder: str | Path) -
         raise ValueError(f"{bad.iloc[0]!r}: PatternCom's format has no comma in a file name; rename the image")
     path = Path(folder) / f"{attribute}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(f"{row.image},{attribute},{row.value}\n" for row in labels.itertuples()))
-    return path
+    return write_text(path, "".join(f"{row.image},{attribute},{row.value}\n" for row in labels.itertuples()))
 
 
-def check_words(words: Sequence[str], what: str) -> None:
+def check_words(words: Iterable[str], name: str) -> None:
     """Raises ValueError for a word that can't stand in PatternCom's files (blank, with comma, slash or line break)."""
     for word in words:
-        if not isinstance(word, str) or not word.strip() or word != word.strip() or set(word) & set(',/\\\n\r"'):
-            raise ValueError(f"{what} {word!r}: give a word without comma, quote, slash, line break or outer blanks")
+        if not isinstance(word, str) or not word or word != word.strip() or set(word) & set(',/\\\n\r"'):
+            raise ValueError(f"{name} {word!r}: give a word without comma, quote, slash, line break or outer blanks")

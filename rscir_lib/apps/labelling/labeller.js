@@ -3,69 +3,56 @@
 
 /** @typedef {{ image: string, picture: string, proposed: string, margin: number | null }} Item */
 
-/** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {Record<string, string>} [attributes] */
-function element(tag, attributes = {}, text = "") {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.textContent = text;
-  return node;
+const MARKUP = `<h3></h3>
+<div class="stage" tabindex="0" role="group" aria-label="image to label"><img alt=""><p class="caption"></p></div>
+<div class="choices" role="group" aria-label="values"></div>
+<p class="status" role="status" aria-live="polite"></p><p class="problem" role="alert"></p>`;
+
+function choice(/** @type {string} */ key, /** @type {string} */ text, /** @type {() => void} */ onclick) {
+  const button = document.createElement("button");
+  button.innerHTML = `<kbd></kbd> <span></span> <span class="count"></span>`;
+  const [keyNode, textNode, count] = button.children;
+  if (key) keyNode.textContent = key;
+  else keyNode.remove();
+  textNode.textContent = text;
+  return Object.assign(button, { type: "button", onclick, count });
 }
 
 /** @param {{ model: import("../explorer/types").WidgetModel, el: HTMLElement }} host */
 function render({ model, el }) {
   el.classList.add("rscir-labeller");
-  // JupyterLab leaves the keys to the widget
-  el.setAttribute("data-lm-suppress-shortcuts", "true");
+  el.dataset.lmSuppressShortcuts = "true"; // JupyterLab leaves the keys to the widget
+  el.innerHTML = MARKUP;
+  const part = (/** @type {string} */ selector) => /** @type {HTMLElement} */ (el.querySelector(selector));
+  const picture = /** @type {HTMLImageElement} */ (part("img"));
+  part("h3").textContent = model.get("title");
   /** @type {string[]} */
   const values = model.get("values");
+  const buttons = values.map((value, k) => choice(k < 9 ? `${k + 1}` : "", value, () => answer(value)));
+  const skip = choice("0", "can't tell", () => answer(""));
+  const undo = choice("U", "undo", takeBack);
+  for (const button of [skip, undo]) button.className = "quiet";
+  part(".choices").append(...buttons, skip, undo);
   const answered = new Set();
-
-  const heading = element("h3", {}, model.get("title"));
-  const stage = element("div", { class: "stage", tabindex: "0", role: "group", "aria-label": "image to label" });
-  const picture = element("img", { alt: "" });
-  const caption = element("p", { class: "caption" });
-  stage.append(picture, caption);
-  const choices = element("div", { class: "choices", role: "group", "aria-label": "values" });
-  const buttons = values.map((value, number) => {
-    const button = element("button", { type: "button" });
-    if (number < 9) button.append(element("kbd", {}, String(number + 1)), " ");
-    button.append(value, " ", element("span", { class: "count" }));
-    button.addEventListener("click", () => answer(value));
-    choices.append(button);
-    return button;
-  });
-  const skip = element("button", { type: "button", class: "quiet" });
-  skip.append(element("kbd", {}, "0"), " can't tell ", element("span", { class: "count" }));
-  skip.addEventListener("click", () => answer(""));
-  const undo = element("button", { type: "button", class: "quiet" });
-  undo.append(element("kbd", {}, "U"), " undo");
-  undo.addEventListener("click", takeBack);
-  choices.append(skip, undo);
-  const status = element("p", { class: "status", role: "status", "aria-live": "polite" });
-  const problem = element("p", { class: "problem", role: "alert" });
-  el.append(heading, stage, choices, status, problem);
 
   /** @returns {Item[]} */
   const queue = () => model.get("queue");
   const current = () => queue().find((item) => !answered.has(item.image));
 
-  /** @param {string} value */
-  function answer(value) {
+  function answer(/** @type {string} */ value) {
     const item = current();
     if (!item) return;
     answered.add(item.image);
-    model.send({ image: item.image, value }, undefined, []);
+    model.send({ image: item.image, value });
     draw();
-    stage.focus({ preventScroll: true });
+    part(".stage").focus({ preventScroll: true });
   }
 
   function takeBack() {
     answered.clear();
-    model.send({ undo: true }, undefined, []);
-    stage.focus({ preventScroll: true });
+    model.send({ undo: true });
+    part(".stage").focus({ preventScroll: true });
   }
-
-  const count = (/** @type {Element} */ button) => /** @type {Element} */ (button.lastElementChild);
 
   function draw() {
     const item = current();
@@ -73,41 +60,35 @@ function render({ model, el }) {
     const counts = model.get("counts");
     const done = Object.values(counts).reduce((sum, count) => sum + count, 0);
     picture.hidden = !item?.picture;
-    if (item?.picture && picture.getAttribute("src") !== item.picture) picture.src = item.picture;
+    if (item?.picture && picture.src !== item.picture) picture.src = item.picture;
     picture.alt = item ? `image to label: ${item.image}` : "";
-    let said = item?.image ?? (model.get("left") ? "one moment ..." : "Every image has an answer.");
-    if (item && !item.picture) said += ": this image can't be read; say can't tell";
-    if (item?.proposed) {
-      said += `; proposed: ${item.proposed}`;
-      if (item.margin !== null) said += `, ahead by ${item.margin.toFixed(3)}`;
-    }
-    caption.textContent = said;
-    buttons.forEach((button, number) => {
-      button.classList.toggle("proposed", item?.proposed === values[number]);
+    let caption = item?.image ?? (model.get("left") ? "one moment ..." : "Every image has an answer.");
+    if (item && !item.picture) caption += ": this image can't be read; say can't tell";
+    if (item?.proposed) caption += `; proposed: ${item.proposed}`;
+    if (item?.proposed && item.margin !== null) caption += `, ahead by ${item.margin.toFixed(3)}`;
+    part(".caption").textContent = caption;
+    for (const [k, button] of [...buttons, skip].entries()) {
+      button.classList.toggle("proposed", Boolean(item?.proposed) && item?.proposed === values[k]);
       button.disabled = !item;
-      count(button).textContent = String(counts[values[number]] || 0);
-    });
-    skip.disabled = !item;
-    count(skip).textContent = String(counts[""] || 0);
+      button.count.textContent = `${counts[values[k] ?? ""] || 0}`;
+    }
     undo.disabled = !done;
-    status.textContent = `${done} answered, ${model.get("left")} left; every answer is saved at once`;
-    problem.textContent = model.get("problem");
+    part(".status").textContent = `${done} answered, ${model.get("left")} left; every answer is saved at once`;
+    part(".problem").textContent = model.get("problem");
   }
 
-  /** @param {KeyboardEvent} event */
-  function key(event) {
+  el.onkeydown = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const onButton = event.target instanceof HTMLButtonElement;
-    const item = current();
+    const proposed = current()?.proposed;
     if (/^[1-9]$/.test(event.key) && Number(event.key) <= values.length) answer(values[Number(event.key) - 1]);
     else if (event.key === "0" || (event.key === " " && !onButton)) answer("");
-    else if (event.key === "Enter" && !onButton && item?.proposed) answer(item.proposed);
-    else if (event.key === "u" || event.key === "U" || event.key === "Backspace") takeBack();
+    else if (event.key === "Enter" && !onButton && proposed) answer(proposed);
+    else if (["u", "U", "Backspace"].includes(event.key)) takeBack();
     else return;
     event.preventDefault();
     event.stopPropagation();
-  }
-  el.addEventListener("keydown", key);
+  };
 
   function refresh() {
     // what the kernel no longer asks for is kept; what it refused is asked again
@@ -117,7 +98,6 @@ function render({ model, el }) {
   }
   for (const name of ["queue", "counts", "left", "problem"]) model.on(`change:${name}`, refresh);
   draw();
-  return () => el.removeEventListener("keydown", key);
 }
 
 export default { render };

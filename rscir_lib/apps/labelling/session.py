@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
+from PIL import ImageOps
 
-from rscir_lib.apps.labelling.journal import HEADER, check_words, read_journal, write_journal
+from rscir_lib.apps.labelling.journal import HEADER, check_words, read_journal, write_rows
 from rscir_lib.archive import Archive
 from rscir_lib.archive.reading import jpeg
 from rscir_lib.benchmarks.image_names import ImageNames
@@ -28,9 +29,8 @@ def propose(
     cosines = feats @ encode_texts(list(prompts.values())).T
     order = np.argsort(-cosines, axis=1, kind="stable")
     best, second = np.take_along_axis(cosines, order[:, :2], axis=1).T
-    table = pd.DataFrame(
-        {"position": np.arange(len(feats)), "proposed": np.array(list(prompts))[order[:, 0]], "margin": best - second}
-    )
+    proposed = np.array(list(prompts))[order[:, 0]]
+    table = pd.DataFrame({"position": np.arange(len(feats)), "proposed": proposed, "margin": best - second})
     return table.sort_values("margin", kind="stable", ignore_index=True)
 
 
@@ -44,9 +44,8 @@ def check_proposals(proposals: pd.DataFrame, labels: pd.DataFrame | None) -> pd.
     checked = proposals.merge(known[known["value"].isin(proposals["proposed"])], on="position")
     right, tenth = checked["proposed"] == checked["value"], -(-len(checked) // 10)
     parts = {"least sure tenth": right[:tenth], "all": right, "surest tenth": right[len(right) - tenth :]}
-    return pd.DataFrame({name: {"images": len(part), "right": part.mean()} for name, part in parts.items()}).T.astype(
-        {"images": int}
-    )
+    rows = [(len(part), part.mean()) for part in parts.values()]
+    return pd.DataFrame(rows, index=list(parts), columns=["images", "right"])
 
 
 class Session:
@@ -54,7 +53,8 @@ class Session:
 
     archive: N images. values: the choices. proposals: columns position, proposed, margin (`propose`), in the order in
     which images are shown; None for archive order without proposals. Opening the same file again goes on where it
-    ended; a cell that is run again takes the file over from the session that it made before.
+    ended; a cell that is run again takes the file over from the session that it made before. `labels` is what was said
+    so far, columns image, value, proposed, in the order of the answers.
 
     Raises ValueError for fewer than two values, one twice or unfit for PatternCom's files, a journal that names images
     or values that are not here, and a file that another process has open.
@@ -69,6 +69,14 @@ class Session:
         if len(values) < 2 or len(set(values)) < len(values):
             raise ValueError(f"values {list(values)}: give two or more, each once")
         self.archive, self.values, self.path = archive, list(values), Path(path).expanduser().resolve()
+        if proposals is None:
+            proposals = pd.DataFrame({"position": np.arange(len(archive)), "proposed": "", "margin": np.nan})
+        names = list(map(ImageNames(archive).name, archive.files))
+        self.proposals = proposals.set_index(pd.Index([names[i] for i in proposals["position"]]))
+        said = read_journal(self.path)
+        for column, allowed in (("image", names), ("value", [*values, ""])):
+            if (strange := said.loc[~said[column].isin(allowed), column]).size:
+                raise ValueError(f"{self.path}: {column} {strange.iloc[0]!r} is not of this archive and these values")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path in self._open:
             self._open[self.path].close()
@@ -80,19 +88,7 @@ class Session:
                 f"{self.path} is open in another notebook; shut that one's kernel down, or label as another PERSON"
             ) from None
         self._open[self.path] = self
-        if proposals is None:
-            proposals = pd.DataFrame({"position": np.arange(len(archive)), "proposed": "", "margin": np.nan})
-        names = ImageNames(archive)
-        self.proposals = proposals.assign(
-            image=[names.name(archive.files[i]) for i in proposals["position"]]
-        ).set_index("image")
-        said = read_journal(self.path)
-        known = {names.name(file) for file in archive.files}
-        for column, allowed in (("image", known), ("value", {*values, ""})):
-            if (strange := said.loc[~said[column].isin(allowed), column]).size:
-                self.close()
-                raise ValueError(f"{self.path}: {column} {strange.iloc[0]!r} is not of this archive and these values")
-        self._said = {row.image: (row.value, row.proposed) for row in said.itertuples(index=False)}
+        self.labels = read_journal(self.path)  # again: another may have written before it let go
 
     def close(self) -> None:
         """Let another session open the file; this one answers no more."""
@@ -101,14 +97,9 @@ class Session:
             del self._open[self.path]
 
     @property
-    def labels(self) -> pd.DataFrame:
-        """What was said so far, columns image, value, proposed, in the order of the answers."""
-        return _table(self._said)
-
-    @property
     def left(self) -> list[str]:
         """Images without an answer, the one to ask for first."""
-        return [image for image in self.proposals.index if image not in self._said]
+        return self.proposals.index[~self.proposals.index.isin(self.labels["image"])].tolist()
 
     def label(self, image: str, value: str) -> None:
         """One answer; "" for *can't tell*. Saved before this returns. Raises ValueError for what is not on offer."""
@@ -116,30 +107,24 @@ class Session:
             raise ValueError(f"value {value!r}: choose one of {', '.join(self.values)}")
         if image not in self.proposals.index:
             raise ValueError(f"image {image!r} is not among those to label")
-        others = {name: said for name, said in self._said.items() if name != image}
-        self._save(others | {image: (value, self.proposals.at[image, "proposed"])})
+        answer = pd.DataFrame([[image, value, self.proposals.at[image, "proposed"]]], columns=HEADER, dtype=str)
+        self._save(pd.concat([self.labels[self.labels["image"] != image], answer], ignore_index=True))
 
     def undo(self) -> str | None:
         """Take the last answer back, on disk too; returns its image, None when there is nothing to take back."""
-        if not self._said:
+        if self.labels.empty:
             return None
-        *others, (image, _) = self._said.items()
-        self._save(dict(others))
+        image = self.labels["image"].iloc[-1]
+        self._save(self.labels[:-1])
         return image
 
-    def _save(self, said: dict[str, tuple[str, str]]) -> None:
+    def _save(self, labels: pd.DataFrame) -> None:
         if self._open.get(self.path) is not self:
             raise ValueError(f"{self.path} is open in a newer widget; label there, or run this cell again")
-        write_journal(self.path, _table(said))  # first: what could not be written was not said
-        self._said = said
+        write_rows(self.path, labels)  # first: what could not be written was not said
+        self.labels = labels
 
     def picture(self, image: str, side: int = 384) -> str:
         """An image as a data URI, its longer side `side` pixels."""
-        picture = self.archive.read(int(self.proposals.at[image, "position"]))
-        scale = side / max(picture.size)
-        picture = picture.resize([max(1, round(scale * length)) for length in picture.size])
+        picture = ImageOps.contain(self.archive.read(int(self.proposals.at[image, "position"])), (side, side))
         return "data:image/jpeg;base64," + base64.b64encode(jpeg(picture)).decode()
-
-
-def _table(said: dict[str, tuple[str, str]]) -> pd.DataFrame:
-    return pd.DataFrame([(image, *row) for image, row in said.items()], columns=HEADER, dtype=str)

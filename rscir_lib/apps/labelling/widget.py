@@ -1,5 +1,6 @@
 """The labelling widget: a picture, a key a value; the browser shows, the session keeps."""
 
+from math import isnan
 from pathlib import Path
 
 import anywidget
@@ -46,15 +47,14 @@ class Labeller(anywidget.AnyWidget):
 
     def _show(self) -> None:
         left = self.session.left
-        self._pictures = {image: self._pictures.get(image) or self._picture(image) for image in left[:AHEAD]}
-        rows = self.session.proposals.loc[left[:AHEAD], ["proposed", "margin"]].astype({"margin": float})
-        queue = [
-            {"image": image, "picture": self._pictures[image], "proposed": row.proposed, "margin": row.margin}
-            for image, row in zip(left, rows.itertuples(), strict=False)
-        ]
+        ahead = self.session.proposals.loc[left[:AHEAD]]
+        self._pictures = {image: self._pictures.get(image) or self._picture(image) for image in ahead.index}
         with self.hold_sync():
             self.queue = [
-                item | {"margin": None if item["margin"] != item["margin"] else item["margin"]} for item in queue
+                {"image": image, "picture": picture, "proposed": proposed, "margin": None if isnan(margin) else margin}
+                for (image, picture), proposed, margin in zip(
+                    self._pictures.items(), ahead["proposed"], ahead["margin"], strict=True
+                )
             ]
             self.counts = self.session.labels["value"].value_counts().to_dict()
             self.left = len(left)
