@@ -88,8 +88,9 @@ def test_without_words_or_picture_there_is_no_such_side(explorer):
     assert (list(answer["moments"]), answer["similarities"]) == ([[], []], ["", ""])
 
 
-def one_question(image, text, words):
-    return Questions(image, text, (words,), np.zeros(1, int), np.zeros(1, int))
+def one_question(explorer, position, words):
+    feats, texts = explorer.feats[[position]], explorer.encoder.encode_texts([words])
+    return Questions(feats, texts, (words,), np.zeros(1, int), np.zeros(1, int), np.array([position]))
 
 
 def test_methods_offered_are_all_that_mix_and_a_strange_one_is_scored_here(explorer, monkeypatch):
@@ -102,14 +103,13 @@ def test_methods_offered_are_all_that_mix_and_a_strange_one_is_scored_here(explo
     assert session.browser_rule("odd") == (None, None)
     assert session.browser_rule("weicom") == ("upper_tail", "mix")
     answer = explorer.answer({"ask": "scores", "images": [2], "words": "red", "lam": 0.25, "method": "odd"})
-    feats = explorer.feats
-    question = one_question(feats[2:3], explorer.encoder.encode_texts(["red"]), "red")
+    question = one_question(explorer, 2, "red")
     expected = odd.fit(explorer.gallery, None)(question, 0.25)[0]
     assert doubles(answer["scores"]) == pytest.approx(expected)
 
 
 def test_a_method_that_reads_words_is_given_them(explorer):
-    question = one_question(explorer.feats[2:3], explorer.encoder.encode_texts(["red"]), "red")
+    question = one_question(explorer, 2, "red")
     expected = METHODS["freedom"].fit(explorer.gallery, explorer.encoder.encode_texts)(question, 0.5)[0]
     answer = explorer.answer({"ask": "scores", "images": [2], "words": "red", "lam": 0.5, "method": "freedom"})
     assert doubles(answer["scores"]) == pytest.approx(expected)
@@ -249,7 +249,7 @@ def test_candidates_of_a_large_archive_give_the_same_first_hits(explorer, monkey
     allowed = np.flatnonzero([not cls or other == cls for other in explorer.archive.classes])
     assert np.isin(positions, allowed).all()
     assert cls or len(positions) < len(explorer.archive) / 2
-    one = one_question(explorer.feats[9:10], explorer.encoder.encode_texts(["grass"]), "grass")
+    one = one_question(explorer, 9, "grass")
     others = ImageSets([np.setdiff1d(np.arange(len(explorer.archive)), allowed)], np.zeros(1, int))
     for lam in (0, 1e-9, 0.123, 1 / 3, 0.5, 0.987, 1):
         ((*found,),), _ = top_k(one, 3, explorer.gallery, Job(METHODS[method], lam), others)
