@@ -19,7 +19,8 @@ from urllib.parse import quote
 import open_clip
 import platformdirs
 import requests
-from huggingface_hub import constants, get_token, try_to_load_from_cache
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.utils import build_hf_headers
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from rscir_lib.encoders.base import one_of
@@ -70,6 +71,12 @@ class Published:
         on_hub = "/" in self.repository
         return f"{constants.ENDPOINT}/{self.repository}" if on_hub else "".join(self.addresses()[:1])
 
+    @property
+    def activation(self) -> str:
+        """GELU or QuickGELU, as it was trained."""
+        model = open_clip.get_model_config(self.model) if self.model else None
+        return "as its config says" if model is None else "QuickGELU" if model.get("quick_gelu") else "GELU"
+
     def addresses(self, kind: str = "model") -> list[str]:
         """Of its file, the best place first; none where its authors must be asked."""
         above = "datasets/" if kind == "dataset" else ""
@@ -92,10 +99,8 @@ def home() -> Path:
 
 def published_as(name: str, architecture: str | None = None) -> Published | None:
     """What a name of `PUBLISHED`, a repository "hf-hub:owner/name[@revision]", or a tag of open_clip's such as
-    "ViT-B-32/laion2b_s34b_b79k" stands for; None for any other name.
-
-    Raises ValueError for half a repository, and an architecture that the name doesn't come in.
-    """
+    "ViT-B-32/laion2b_s34b_b79k" stands for; None for any other name. Raises ValueError for half a repository and for
+    an architecture that the name doesn't come in."""
     if name in PUBLISHED:
         known = PUBLISHED[name]
         return known[one_of(known, architecture or next(iter(known)), f"architecture of {name}")]
@@ -192,15 +197,10 @@ def _fetch_file(one: Published, size: int | None, sha256: str | None, options: d
         packed.is_file() or download(packed, one.addresses(), size, sha256, **options)
         compare(came := _unpack(packed, one.place))
     else:
-        came = download(one.place, one.addresses(), size, sha256 or before, _signed(one), **options)
+        signed = build_hf_headers() if "/" in one.repository else {}  # as the person who has logged in there
+        came = download(one.place, one.addresses(), size, sha256 or before, signed, **options)
     with folder_lock(home()):
         write_json(home() / DIGESTS, _digests() | {key: came})
-
-
-def _signed(published: Published) -> dict[str, str]:
-    """Who asks, for a repository that isn't everybody's."""
-    token = get_token() if "/" in published.repository else None
-    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _unpack(packed: Path, target: Path) -> str:
@@ -219,7 +219,7 @@ def _listing(published: Published) -> tuple[dict[str, tuple[int | None, str | No
     """path -> (bytes, sha256 where the hub knows it) of a repository's files, and its licence."""
     address = f"{constants.ENDPOINT}/api/models/{published.repository}/revision/{quote(published.revision, safe='')}"
     try:
-        response = requests.get(address, {"blobs": "true"}, headers=_signed(published), timeout=30)
+        response = requests.get(address, {"blobs": "true"}, headers=build_hf_headers(), timeout=30)
     except requests.RequestException as error:
         raise NotFetched(
             f"{published.source} can't be reached ({type(error).__name__}). On a machine without network: fetch it on "

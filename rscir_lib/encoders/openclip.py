@@ -36,7 +36,6 @@ PARTS = {  # what each part of a config may hold
     "norm_kwargs": {"eps"},
     "tokenizer_kwargs": {"clean", "strip_sep_token"},  # the rest reaches the hub's client
 }
-CHOICES = {"interpolation": ("bicubic", "bilinear"), "resize_mode": ("shortest", "longest", "squash")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +45,12 @@ class OpenClipEncoder(TwoTowers):
     met: np.ndarray = field(repr=False)  # token -> whether its row holds anything; all True but for our own training
 
     def of_images(self, batch: torch.Tensor) -> torch.Tensor:
-        """Features of any length."""
         return self.model.encode_image(batch)
 
     def of_texts(self, texts: list[str]) -> torch.Tensor:
-        """Features of any length."""
         return self.model.encode_text(self.tokenizer(texts).to(self.device))
 
     def tokens(self, text: str) -> list[int]:
-        """Those of a text, without start and end."""
         if isinstance(self.tokenizer, HFTokenizer):
             clean = self.tokenizer.clean_fn(text)
             return self.tokenizer.tokenizer(clean, add_special_tokens=False, verbose=False).input_ids
@@ -106,19 +102,15 @@ def load_checkpoint(
     others: Mapping[str, str] | None = None,
     config: dict[str, Any] | None = None,
 ) -> OpenClipEncoder:
-    """One file of weights for a model that open_clip knows by name.
+    """One file of weights for a model that open_clip knows.
 
     Args:
-        name: What the encoder is called.
-        architecture: What its architecture is called.
-        device: Where it computes.
-        precision: Of its towers.
-        model_name: open_clip's name of the model, or "local-dir:" and a folder with its config.
-        weights: The file.
-        sha256: Of the file, where it is known.
+        name, architecture, device, precision: Of the encoder.
+        model_name: open_clip's name of the model, or "local-dir:" and a folder, whose config must then be given too.
+        weights, sha256: The file and its digest, where known.
         pixels: The mean and std that they are normalised by, where that isn't OpenAI's or the folder's.
-        others: open_clip's name of each further architecture that the file may be of.
-        config: That of the folder.
+        others: open_clip's name of each further architecture that the file may be of, for the message.
+        config: What the folder's file says of the model.
 
     Raises:
         ValueError: For a file that holds anything but tensors, fits another model, or has another sha256.
@@ -220,6 +212,7 @@ def read_openclip_config(path: Path) -> dict[str, Any]:
         numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
         if not numbers or len(values) != 3 or (key == "std" and min(values) <= 0):
             raise ValueError(f"{path}: preprocess_cfg.{key} is {values!r}; it is three numbers, std above 0")
-    for key, choices in CHOICES.items():
-        one_of(choices, preprocess.get(key, choices[0]), f"preprocess_cfg.{key} in {path}")
+    choices = {"interpolation": ("bicubic", "bilinear"), "resize_mode": ("shortest", "longest", "squash")}
+    for key, allowed in choices.items():
+        one_of(allowed, preprocess.get(key, allowed[0]), f"preprocess_cfg.{key} in {path}")
     return config

@@ -23,34 +23,32 @@ class StoredEncoder:
     precision, device = "float32", torch.device("cpu")
     preprocess = None  # nothing goes in
 
-    def __init__(self, name: str, architecture: str, phrases: list[str], texts: np.ndarray, sha256: str) -> None:
-        self.name, self.architecture, self.dim = name, architecture, texts.shape[1]
-        self._rows = dict(zip(phrases, texts.astype(np.float64), strict=True))
-        self._all = np.mean(list(self._rows.values()), axis=0)
-        self.provenance = {"encoder": name, "architecture": architecture, "weights_sha256": sha256}
+    def __init__(self, name: str, path: Path) -> None:
+        with np.load(path, allow_pickle=False) as table:
+            texts, phrases = table["texts"].astype(np.float64), table["phrases"].tolist()
+            self.name, self.architecture, self.dim = name, str(table["made_by"]), texts.shape[1]
+        self._rows = dict(zip(phrases, texts, strict=True))
+        self._all = texts.mean(axis=0)
+        facts = {"encoder": name, "architecture": self.architecture}
+        self.provenance = facts | {"weights_sha256": sha256_of_file(path)}
 
     def _inside(self, text: str) -> list[str]:
         """The stored phrases in a text, the longest first, none inside another."""
         kept: list[str] = []
-        for phrase in sorted(self._rows, key=len, reverse=True):
-            if (
-                phrase in text
-                and re.search(rf"\b{re.escape(phrase)}\b", text)
-                and not any(phrase in longer for longer in kept)
-            ):
+        for phrase in sorted((phrase for phrase in self._rows if phrase in text), key=len, reverse=True):
+            if re.search(rf"\b{re.escape(phrase)}\b", text) and not any(phrase in longer for longer in kept):
                 kept.append(phrase)
         return kept
 
     def _feature(self, text: str) -> np.ndarray:
         if text in self._rows:
             return self._rows[text]
-        rows = [row for phrase, row in self._rows.items() if phrase.startswith(text + " ")]
-        rows = rows or [self._rows[phrase] for phrase in self._inside(text)]
-        return np.mean(rows, axis=0) if rows else self._all
+        phrases = [phrase for phrase in self._rows if phrase.startswith(text + " ")] or self._inside(text)
+        return np.mean([self._rows[phrase] for phrase in phrases], axis=0) if phrases else self._all
 
     def encode_texts(self, texts: list[str]) -> np.ndarray:
         """(len(texts), dim) float32 of unit length, from the table."""
-        return normalised(torch.from_numpy(np.stack([self._feature(text) for text in texts])).double())
+        return normalised(torch.from_numpy(np.stack([self._feature(text) for text in texts])))
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a text that stand in none of the stored phrases in it."""
@@ -67,7 +65,4 @@ def load_stored(
 ) -> StoredEncoder:
     """That of a folder with `TABLE`. Raises ValueError for another precision or a damaged table."""
     one_of(["float32"], precision, f"precision of {name}")
-    path = folder / TABLE
-    with np.load(path, allow_pickle=False) as table:
-        texts, phrases, made_by = table["texts"], table["phrases"].tolist(), str(table["made_by"])
-    return StoredEncoder(name, made_by, phrases, texts, sha256_of_file(path))
+    return StoredEncoder(name, folder / TABLE)

@@ -32,11 +32,9 @@ class TransformersEncoder(TwoTowers):
     clean: Callable[[str], str] = field(repr=False)  # a text as training gave it to the tokenizer
 
     def of_images(self, batch: torch.Tensor) -> torch.Tensor:
-        """Features of any length."""
         return _features(self.model.get_image_features(pixel_values=batch))
 
     def of_texts(self, texts: list[str]) -> torch.Tensor:
-        """Features of any length."""
         cleaned = [self.clean(text) for text in texts]
         tokens = self.tokenizer(cleaned, padding="max_length", max_length=self.context, return_tensors="pt")
         # SigLIP was trained without a mask: padding is part of what it reads
@@ -44,7 +42,6 @@ class TransformersEncoder(TwoTowers):
         return _features(self.model.get_text_features(**{key: tokens[key].to(self.device) for key in keys}))
 
     def tokens(self, text: str) -> list[int]:
-        """Those of a text, without start and end."""
         return self.tokenizer(self.clean(text), add_special_tokens=False, verbose=False).input_ids
 
     def unknown_words(self, text: str) -> list[str]:
@@ -71,10 +68,8 @@ def load_folder(
 ) -> TransformersEncoder:
     """A folder with config.json, model.safetensors, preprocessor_config.json and tokenizer.json.
 
-    Raises:
-        ImportError: Where transformers is absent.
-        FileNotFoundError: For a missing file.
-        ValueError: For another kind of model, a config that `read_config` refuses, and weights that don't fit.
+    Raises ImportError where transformers is absent, FileNotFoundError for a missing file, ValueError for another kind
+    of model, a config that `read_config` refuses, and weights that don't fit.
     """
     if find_spec("transformers") is None:
         raise ImportError(f'{folder} needs transformers: pip install -e ".[transformers]"')

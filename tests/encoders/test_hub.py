@@ -11,6 +11,7 @@ import open_clip
 import pytest
 
 from loopback.world import COMMIT, World, digest
+from rscir_lib.apps.commands import cli
 from rscir_lib.encoders import hub
 from rscir_lib.encoders.hub import PUBLISHED, Published, fetch, files_of_a_model, find, home, published_as, recorded
 from rscir_lib.storage.downloads import NotFetched
@@ -211,3 +212,23 @@ def test_another_programs_leftovers_are_told(world):
     said = []
     fetch(one, said.append, **FAST)
     assert "0f.12345678.incomplete was left by a download of another program (1,234 bytes): yours to delete" in said[1]
+
+
+def test_the_list_says_all_of_every_name(world, capsys):
+    here = published_as("remoteclip", "RN50")
+    here.place.parent.mkdir(parents=True)
+    here.place.write_bytes(b"weights")
+    cli.list_encoders()
+    lines = capsys.readouterr().out.splitlines()
+    for name, each in PUBLISHED.items():
+        for architecture, one in each.items():
+            line = next(line for line in lines if line.split()[:2] == [name, architecture])
+            for fact in (one.licence, one.activation, one.source or "given by its authors"):
+                assert f" {fact} " in line
+            assert (f"{one.size / 1e6:,.0f} MB" if one.size else " ? ") in line
+            assert line.endswith(str(here.place) if one == here else "  not here")
+    assert {one.activation for each in PUBLISHED.values() for one in each.values()} == {
+        "GELU", "QuickGELU", "as its config says"
+    }  # fmt: skip
+    assert str(home()) in lines[-1]
+    assert not world.asked

@@ -236,6 +236,24 @@ def test_a_tokenizer_that_needs_sentencepiece(tmp_path):
         load_encoder(tmp_path, device="cpu")
 
 
+def test_a_tokenizer_of_sentencepieces_own(tmp_path):
+    """SigLIP's folders of 2024 have no tokenizer.json."""
+    sentencepiece = pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
+    hugging_face_folder(tmp_path, "siglip")
+    (tmp_path / "tokenizer.json").unlink()
+    ids = {"unk_id": 0, "pad_id": 1, "bos_id": 2, "eos_id": 3}
+    learned, texts = io.BytesIO(), iter(["a red roof", "green field", "blue sea"] * 50)
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=texts, model_writer=learned, vocab_size=11, model_type="char", **ids
+    )
+    (tmp_path / "spiece.model").write_bytes(learned.getvalue())
+    config = {"tokenizer_class": "SiglipTokenizer", "model_max_length": 8}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    red, capitals, sea = load_encoder(tmp_path, device="cpu").encode_texts(["a red", "A Red.", "a sea"])
+    np.testing.assert_array_equal(red, capitals)
+    assert np.abs(red - sea).max() > 0.01
+
+
 def test_a_folder_that_says_no_mean(tmp_path):
     open_clip_folder(tmp_path, CLIP)
     (tmp_path / CONFIG).write_text(json.dumps({"model_cfg": CLIP}))

@@ -137,14 +137,14 @@ def fetch_files(root: Path | None, only: str | None, architecture: str | None) -
 
 @command("encoders")
 def list_encoders() -> None:
-    """List the encoders that are published: where from, under which licence, how large, and whether they are here."""
+    """List the encoders that are published: size, licence, activation, where from, and where on this machine."""
     from rscir_lib.encoders import hub
 
     for name, architectures in hub.PUBLISHED.items():
         for architecture, one in architectures.items():
-            size = f"{one.size / 1e6:,.0f} MB" if one.size else ""
-            here = hub.find(one) or ""
-            print(f"{name:13} {architecture:13} {size:>9}  {one.licence:14} {one.source}  {here}")
+            size = f"{one.size / 1e6:,.0f} MB" if one.size else "?"
+            facts = f"{size:>9}  {one.licence:14} {one.activation:18} {one.source or 'given by its authors'}"
+            print(f"{name:13} {architecture:13} {facts}  {hub.find(one) or 'not here'}")
     print("and open_clip's tags such as ViT-B-32/laion2b_s34b_b79k, hf-hub:owner/name, a file, a folder.")
     print(f"`rscir fetch --only NAME` gets one to {hub.home()}; RSCIR_HOME moves that folder.")
 
