@@ -72,11 +72,11 @@ def _search(root: Path) -> tuple[list[str], list[str], str]:
     """Files, classes and a note of what lies in a folder."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no archive here, there is no such folder; an archive is a folder of images")
-    left: Counter[str] = Counter()
-    outside: list[str] = []
-    paths = _images(root / "images", root, left, outside)
-    base = root / "images" if paths else root
-    paths = paths or _images(root, root, left, outside)
+    base = root / "images"
+    paths, left, outside = _images(base, root)
+    if not paths:
+        base = root
+        paths, left, outside = _images(root, root)
     without = "; left out: " + ", ".join(f"{count} {kind}" for kind, count in sorted(left.items())) if left else ""
     if not paths:
         raise FileNotFoundError(
@@ -99,34 +99,36 @@ def _search(root: Path) -> tuple[list[str], list[str], str]:
     return files, classes, f"{len(paths)} images, {named_by}{unnamed}{links}{without}"
 
 
-def _images(folder: Path, root: Path, left: Counter[str], outside: list[str]) -> list[Path]:
-    """The images in a folder and below it, sorted; counts in `left` what else lies there, and adds to `outside` those
-    that lie outside the root, through links."""
+def _images(folder: Path, root: Path) -> tuple[list[Path], Counter[str], list[Path]]:
+    """The images in a folder and below it, sorted; how many of what else lies there; those that lie outside the root,
+    through links."""
     images: list[Path] = []
+    outside: list[Path] = []
+    left: Counter[str] = Counter()
     seen: set[str] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
-        visible = [] if real in seen else [name for name in folders if not name.startswith(".")]  # a link to above
-        left["hidden folders"] += 0 if real in seen else len(folders) - len(visible)
-        folders[:] = sorted(visible)
-        away = not Path(real).is_relative_to(root)
-        for name in files if real not in seen else ():
-            path = Path(here, name)
-            if name.startswith("."):
+        if real in seen:  # a link to above
+            folders.clear()
+            continue
+        seen.add(real)
+        visible = sorted(name for name in folders if not name.startswith("."))
+        left["hidden folders"] += len(folders) - len(visible)
+        folders[:] = visible
+        for path in (Path(here, name) for name in files):
+            if path.name.startswith("."):
                 left["hidden files"] += 1
             elif path.suffix.lower() not in IMAGE_SUFFIXES:
                 left[f"{path.suffix.lower()} files" if path.suffix else "files without suffix"] += 1
             elif not path.is_file():
                 left["pipes, devices or broken links"] += 1
-            elif not name.isprintable() or not here.isprintable():
+            elif not str(path).isprintable():
                 left["files with a control character in their path"] += 1
             else:
                 images.append(path)
-                if away or (path.is_symlink() and not path.resolve().is_relative_to(root)):
-                    outside.append(str(path))
-        seen.add(real)
-    left += Counter()  # drops what was never counted
-    return sorted(images)
+                if not (path.resolve() if path.is_symlink() else Path(real)).is_relative_to(root):
+                    outside.append(path)
+    return sorted(images), +left, outside
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
@@ -147,10 +149,9 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     if not lines:
         raise ValueError(f"{path}: the file is empty; fetch it again")
     for number, line in lines:
+        where = f"{path}, line {number}"
         if len(line) > LONGEST_LINE:
-            raise ValueError(
-                f"{path}, line {number}: {len(line)} characters, at most {LONGEST_LINE} make a row; mend it"
-            )
+            raise ValueError(f"{where}: {len(line)} characters, at most {LONGEST_LINE} make a row; mend it")
         if "\r" in line:
-            raise ValueError(f"{path}, line {number}: a carriage return inside {line[:80]!r}; end lines by line feeds")
+            raise ValueError(f"{where}: a carriage return inside {line[:80]!r}; end lines by line feeds")
     return lines

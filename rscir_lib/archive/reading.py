@@ -21,17 +21,9 @@ if TYPE_CHECKING:  # an optional package: it reads what isn't 8-bit RGB
 # No other decoder ever sees a file: some of them run programs (EPS) or fetch what a file names (VRT)
 _PILLOW = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
 _GDAL = {  # by their first bytes
-    b"II*\0": "GTiff",
-    b"MM\0*": "GTiff",
-    b"II+\0": "GTiff",
-    b"MM\0+": "GTiff",
-    b"\x89PNG": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"\0\0\0\x0cjP": "JP2OpenJPEG",
-    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
-    b"RIFF": "WEBP",
-    b"BM": "BMP",
-}
+    b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff", b"\x89PNG": "PNG", b"BM": "BMP",
+    b"\xff\xd8\xff": "JPEG", b"\0\0\0\x0cjP": "JP2OpenJPEG", b"\xff\x4f\xff\x51": "JP2OpenJPEG", b"RIFF": "WEBP",
+}  # fmt: skip
 CACHE = "128"  # MB of decoded blocks that GDAL keeps in a process; its own default is a share of the memory
 # Pixels a side: the stretch of a larger scene is that of 8 x 8 windows spread over it, as many pixels. Fewer would miss
 # what is rare, more take longer to read.
@@ -76,10 +68,8 @@ class Reading:
     def __str__(self) -> str:
         bands = " ".join(map(str, self.bands)) or "red green blue, else the first three, else the first"
         low, high = self.limits or self.percentiles
-        percentiles = (
-            f"percentiles {low:g} to {high:g} of each band, or the bits in use where these span a quarter of them,"
-        )
-        stretch = f"values {low:g} to {high:g}" if self.limits else f"{percentiles} over the file or scene"
+        bits = "of each band, or the bits in use where these span a quarter of them, over the file or scene"
+        stretch = f"values {low:g} to {high:g}" if self.limits else f"percentiles {low:g} to {high:g} {bits}"
         nodata = "" if self.nodata is None else f"; no data: {self.nodata:g}"
         turned = "" if self.bands or self.limits else ", turned by EXIF"
         return f"8-bit RGB{turned}; other depths: {stretch}; bands {bands}{nodata}"
@@ -156,7 +146,8 @@ def _read_plain(path: Path, rule: Reading) -> Image.Image | None:
             return None
         raise ValueError(f"a damaged {driver} header") from error
     with image:
-        _check_size(path, *image.size, rule)
+        if image.width * image.height > rule.most_pixels:
+            raise _too_large(path, f"{image.width} x {image.height} pixels", rule)
         deep = (
             image.mode == "F"
             or image.mode.startswith("I")
@@ -167,11 +158,6 @@ def _read_plain(path: Path, rule: Reading) -> Image.Image | None:
             return None
         ImageOps.exif_transpose(image, in_place=True)
         return image.convert("RGB")
-
-
-def _check_size(path: Path, width: int, height: int, rule: Reading) -> None:
-    if width * height > rule.most_pixels:
-        raise _too_large(path, f"{width} x {height} pixels", rule)
 
 
 def _too_large(path: Path, size: str, rule: Reading) -> _Refused:
@@ -209,12 +195,10 @@ def _driver(path: Path) -> str:
     """GDAL's name of the format of a file. Raises OSError for any other file."""
     with path.open("rb") as file:
         start = file.read(8)
-    if not start:
-        raise OSError("the file is empty")
-    for magic, driver in _GDAL.items():
-        if start.startswith(magic):
-            return driver
-    raise OSError("its content is not of an image format that is read here")
+    driver = next((driver for magic, driver in _GDAL.items() if start.startswith(magic)), None)
+    if driver is None:
+        raise OSError("its content is not of an image format that is read here" if start else "the file is empty")
+    return driver
 
 
 def geography(path: Path) -> tuple[Any, Any, tuple[int, int]] | None:
@@ -228,7 +212,8 @@ def _read_raster(path: Path, rule: Reading, window: Window | None) -> Image.Imag
     column, row, width, height = window or (0, 0, scene.width, scene.height)
     if column + width > scene.width or row + height > scene.height or not width * height:
         raise ValueError(f"window {window} lies outside its {scene.width} x {scene.height} pixels")
-    _check_size(path, width, height, rule)
+    if width * height > rule.most_pixels:
+        raise _too_large(path, f"{width} x {height} pixels", rule)
     kinds = [kind.name for kind in scene.colorinterp]
     where = ((row, row + height), (column, column + width))
     if kinds[0] == "palette" and not rule.bands:
@@ -276,23 +261,20 @@ def _limits(
     path: Path, state: tuple[int, int], bands: tuple[int, ...], rule: Reading
 ) -> tuple[tuple[float, float] | None, ...]:
     """Of each band the values that become 0 and 255; None for a band of 8 bits, which stays as it is."""
-    scene, highest = open_raster(path), 0.0
-    limits: list[tuple[float, float]] = []
-    whole = scene.width * scene.height <= _SAMPLE**2
-    side = _SAMPLE // 8
-    windows = [((0, scene.height), (0, scene.width))] if whole else []
-    if not whole:
-        rows, columns = (np.linspace(0, max(0, n - side), 8).astype(int) for n in scene.shape)
-        windows = [((r, min(r + side, scene.height)), (c, min(c + side, scene.width))) for r in rows for c in columns]
+    scene = open_raster(path)
     dtype = np.dtype(scene.dtypes[bands[0] - 1])
     if rule.limits or dtype == np.uint8:
         return (rule.limits,) * len(bands)
     if dtype.kind not in "uif":
         raise _Refused(f"{path}: values of type {dtype} are no brightness; convert the file first")
+    number, side = (1, _SAMPLE**2) if scene.width * scene.height <= _SAMPLE**2 else (8, _SAMPLE // 8)
+    rows, columns = (np.linspace(0, max(0, n - side), number).astype(int) for n in scene.shape)
+    windows = [((r, min(r + side, scene.height)), (c, min(c + side, scene.width))) for r in rows for c in columns]
+    limits: list[tuple[float, float]] = []
+    highest = 0.0
     for band in bands:
-        sample = np.concatenate(
-            [values[valid] for values, valid in (band_values(scene, band, w, rule) for w in windows)]
-        )
+        sampled = (band_values(scene, band, window, rule) for window in windows)
+        sample = np.concatenate([values[valid] for values, valid in sampled])
         if not sample.size:
             raise _Refused(f"{path}: band {band} holds no data where it was sampled; give Reading(limits=...)")
         highest = max(highest, float(sample.max()))

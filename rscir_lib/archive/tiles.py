@@ -35,26 +35,25 @@ def read_scenes(
             f"tile {tile}, overlap {overlap}, max_nodata {max_nodata}: wanted are tile >= 1, 0 <= overlap < tile, "
             "0 <= max_nodata <= 1"
         )
-    whole = _scenes(scenes, listing, rule)
-    files, classes, shares, unopened = [], [], [], 0
-    for position, file in enumerate(tqdm(whole.files, f"tiles of {whole.name}", unit="scene")):
+    whole, unopened = _scenes(scenes, listing, rule), 0
+    tiles: list[tuple[str, str, float]] = []  # file, class, share of pixels without data
+    for i, file in enumerate(tqdm(whole.files, f"tiles of {whole.name}", unit="scene")):
         try:
             listed = split_window(file)[1]  # a listing may name windows: they stay
-            windows = [(None, 0.0)] if listed else list(_windows(whole.path(position), tile, overlap, whole.rule))
+            windows = [(None, 0.0)] if listed else list(_windows(whole.path(i), tile, overlap, whole.rule))
         except OSError:  # no format of GDAL's, or absent: reading it will say so
             windows, unopened = [(None, 0.0)], unopened + 1
         for window, share in windows:
-            files.append(file if window is None else f"{file}#{','.join(map(str, window))}")
-            classes.append(whole.classes[position])
-            shares.append(share)
-    kept = [i for i, share in enumerate(shares) if share <= max_nodata]
+            tiles.append((f"{file}#{','.join(map(str, window))}" if window else file, whole.classes[i], share))
+    kept = [one for one in tiles if one[2] <= max_nodata]
     note = f"{len(kept)} windows of at most {tile} x {tile} pixels, overlap {overlap}, from {whole.note}"
     note += f"; {unopened} files that rasterio can't open, taken whole" if unopened else ""
-    if left := len(files) - len(kept):
+    if left := len(tiles) - len(kept):
         note += f"; left out: {left} windows with more than {max_nodata:.0%} of pixels without data"
     if not kept:
         raise ValueError(f"{whole.root}: no window holds enough data ({note}); raise max_nodata")
-    return Archive(whole.root, tuple(files), tuple(classes), whole.rule, note, tuple(shares)).subset(kept)
+    files, classes, shares = zip(*kept, strict=True)
+    return Archive(whole.root, files, classes, whole.rule, note, shares)
 
 
 def _scenes(scenes: str | Path | Iterable[str | Path], listing: str | Path | None, rule: Reading | None) -> Archive:
