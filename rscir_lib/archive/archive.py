@@ -4,7 +4,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,9 @@ class Archive:
 
     Attributes:
         root: The dataset's folder.
-        files: N posix paths relative to it and inside it, each once; or `scene.tif#column,row,width,height` for a
-            window of a scene.
+        files: N posix paths relative to it and inside it, each once; `scene.tif#column,row,width,height` for a window.
         classes: N class names without underscores, "" where none is known.
-        rule: How an image is read.
-        note: What was read, and what was left out.
+        rule, note: How an image is read; what was read, and what was left out.
         nodata: N shares in [0, 1] of pixels without data, or () where nobody looked.
 
     Raises:
@@ -104,10 +102,9 @@ class Archive:
 
     def subset(self, positions: Iterable[int]) -> "Archive":
         """The archive of these images alone, in the order given."""
-        positions = list(positions)
-        files, classes = (tuple(values[i] for i in positions) for values in (self.files, self.classes))
-        nodata = tuple(self.nodata[i] for i in positions) if self.nodata else ()
-        return Archive(self.root, files, classes, self.rule, self.note, nodata)
+        kept, nodata = list(positions), self.nodata
+        files, classes = (tuple(values[i] for i in kept) for values in (self.files, self.classes))
+        return replace(self, files=files, classes=classes, nodata=tuple(nodata[i] for i in kept) if nodata else ())
 
 
 def split_window(file: str) -> tuple[str, Window | None]:

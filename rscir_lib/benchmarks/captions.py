@@ -11,20 +11,15 @@ from rscir_lib.storage.atomic import read_json
 def read_captions(
     path: str | Path, archive: Archive, listing: str | Path | None = None, report: ValidationReport | None = None
 ) -> list[list[str]]:
-    """Captions of each image of an archive.
+    """Captions of each image of an archive by its position; an empty list for one that the file doesn't name.
 
     Args:
         path: JSON, image (its name or path, with or without suffix) -> list of captions, as UCM-captions has it.
-        archive: The images.
-        listing: What restricts the archive, where something does.
+        archive, listing: The images, and what restricts them, where something does.
         report: Gets the number of names that the archive doesn't hold, with the first of them.
 
-    Returns:
-        The captions of each image by its position; an empty list for one that the file doesn't name.
-
     Raises:
-        ValueError: The file is malformed, names no image of the archive, one name means several images, or a caption
-            is blank.
+        ValueError: The file is malformed, names no image of the archive or an ambiguous one, or a caption is blank.
     """
     captions_by_name = read_json(Path(path), expected="JSON, image name -> list of captions")
     names = ImageNames(archive, listing, suffixless=True)

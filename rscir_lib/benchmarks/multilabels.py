@@ -33,10 +33,8 @@ def read_multilabels(root: str | Path, listing: str | Path | None = None) -> Ben
         rows.append(label_rows(names, "existence", group, values))
         texts.append(("existence", group, word))
     if not rows:
-        raise ValueError(
-            f"{archive.root / FILE}: no label is there in {MIN_LABELLED} images of a class and missing in as many, so "
-            "there is nothing to ask; label more images"
-        )
+        nothing = f"no label is there in {MIN_LABELLED} images of a class and missing in as many"
+        raise ValueError(f"{archive.root / FILE}: {nothing}, so there is nothing to ask; label more images")
     return benchmark_of_labels(archive, "multi-label", pd.concat(rows, ignore_index=True), report, texts)
 
 
@@ -44,8 +42,7 @@ def varying(archive: Archive, table: pd.DataFrame) -> Iterator[tuple[str, str, p
     """The labels that at least `MIN_LABELLED` images of a class have, and as many lack.
 
     Yields:
-        The name of the group, the label, and the value of each image of the class: the label, or "no" before it. The
-        index of the values is the archive position.
+        The name of the group, the label, and by archive position each image's value: the label, or "no" before it.
     """
     words, classes = [str(word) for word in table.columns], np.array(archive.classes)
     for cls in dict.fromkeys(archive.classes):
@@ -78,10 +75,8 @@ def read_table(archive: Archive, listing: str | Path | None, report: ValidationR
         name, *values = (field.strip() for field in text.split("\t"))
         where = f"{path}, line {number}"
         if len(values) != len(words):
-            raise ValueError(
-                f"{where}: expected an image and {len(words)} values 0 or 1 between tabs, found {text!r}; "
-                "correct the row as the header has it"
-            )
+            expected = f"expected an image and {len(words)} values 0 or 1 between tabs, as the header has them"
+            raise ValueError(f"{where}: {expected}, found {text!r}; correct the row")
         if wrong := [value for value in values if value not in ("0", "1")]:
             raise ValueError(f"{where}: value {wrong[0]!r} of {name!r}; expected 0 or 1 (it is complete: no blanks)")
         file = names.find(name, where)
@@ -92,10 +87,8 @@ def read_table(archive: Archive, listing: str | Path | None, report: ValidationR
             report.add(path.name, number, name, f"listed again as in line {first}; counted once")
     missing = [file for file in archive.files if file not in rows]
     if missing:
-        raise ValueError(
-            f"{path}: no row for image {missing[0]!r} ({len(missing)} images of the archive have none); add "
-            "them, or restrict the archive by a listing"
-        )
+        count = f"({len(missing)} images of the archive have none); add them, or restrict the archive by a listing"
+        raise ValueError(f"{path}: no row for image {missing[0]!r} {count}")
     outside = sum(names.position(file) < 0 for file in rows)
     if outside:
         report.add(path.name, None, str(outside), "labelled images outside the listing are left out")
@@ -104,10 +97,8 @@ def read_table(archive: Archive, listing: str | Path | None, report: ValidationR
 
 def _words(where: str, header: str) -> list[str]:
     if "\t" not in header:
-        separator = "commas" if "," in header else "no tab"
-        raise ValueError(
-            f"{where}: expected a header of labels between tabs, found {separator}: {header[:60]!r}; save as TSV"
-        )
+        given = f"{'commas' if ',' in header else 'no tab'}: {header[:60]!r}"
+        raise ValueError(f"{where}: expected a header of labels between tabs, found {given}; save as TSV")
     words = [word.replace("-", " ").replace("_", " ").strip() for word in header.split("\t")[1:]]
     for column, word in enumerate(words, 2):
         if not any(map(str.isalnum, word)):

@@ -140,9 +140,7 @@ def _triplet(where: str, line: int | None, row: dict[str, Any]) -> Triplet:
 def _field(where: str, row: dict[str, Any], names: tuple[str, ...]) -> Any:
     there = [name for name in names if name in row]
     if len(there) != 1:
-        raise ValueError(
-            f"{where}: expected one of the fields {', '.join(names)}; found {', '.join(there) or list(row)}"
-        )
+        raise ValueError(f"{where}: expected one of the fields {', '.join(names)}; found {', '.join(there or row)}")
     return row[there[0]]
 
 

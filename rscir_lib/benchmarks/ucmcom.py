@@ -20,12 +20,9 @@ from rscir_lib.benchmarks.multilabels import MIN_LABELLED, read_table, varying
 
 # the classes whose captions count a thing, and the words for it
 COUNTED = {
-    "airplane": "airplane",
-    "baseballdiamond": "baseball diamond",
-    "sparseresidential": "house|villa",
-    "storagetanks": "storage tank",
-    "tenniscourt": "tennis court",
-}
+    "airplane": "airplane", "baseballdiamond": "baseball diamond", "sparseresidential": "house|villa",
+    "storagetanks": "storage tank", "tenniscourt": "tennis court",
+}  # fmt: skip
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 # So many of an image's five captions must give its number, and none another. One alone may be a slip; with more, fewer
 # images have a number.

@@ -43,15 +43,14 @@ def extract_features(
     archive: Archive, encoder: "Encoder", folder: str | Path, batch_size: int | None = None, workers: int | None = None,
     overwrite: bool = False, dtype: str = "float32", strict: bool = False, scheduler: str | None = None,
 ) -> Path:  # fmt: skip
-    """Encode every image of the archive into the feature store `folder`, and return the folder.
+    """Encode every image of the archive into the feature store `folder`, made if need be, and return the folder.
 
     Features belong to files: what the store holds of them stays as it is, and only images that are new, or whose
     content changed, are encoded; those that left the archive leave the store. An interrupted extraction goes on where
     it was. An image that can't be read is left out, reported and kept in `Features.unreadable`.
 
     Args:
-        archive, encoder: The images, and what makes their features.
-        folder: Where they lie; made if need be.
+        archive, encoder, folder: The images, what makes their features, and where these lie.
         batch_size: Images encoded at a time; None for 16 on a CPU, 128 elsewhere. On a GPU, a batch that its memory
             can't hold is halved.
         workers: Processes, which decode images and, on a CPU, encode them too; None for one a core, 1 for this alone.
@@ -132,10 +131,8 @@ class _Extraction:
                 if i is not None and stamp.fits(archive.path(i)):
                     self.row[i] = number
         if self.shards and not self.done.size:
-            raise ValueError(
-                f"{folder} holds the features of another archive: none of its images, such as "
-                f"{self.shards[0].ids['files'][0]}, is in {archive.root} unchanged. {store.AGAIN}"
-            )
+            none = f"none of its images, such as {self.shards[0].ids['files'][0]}, is in {archive.root} unchanged"
+            raise ValueError(f"{folder} holds the features of another archive: {none}. {store.AGAIN}")
 
     @property
     def done(self) -> np.ndarray:
@@ -219,11 +216,8 @@ def _explained(folder: Path, kept: str) -> Iterator[None]:
     except BlockingIOError:  # another process is there, and the message says so
         raise
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{folder}: {error.strerror or error}; {kept}. Make room there, or make it writable, and call again: the "
-            "extraction goes on from what is kept",
-        ) from error
+        advice = "Make room there, or make it writable, and call again: the extraction goes on from what is kept"
+        raise OSError(error.errno, f"{folder}: {error.strerror or error}; {kept}. {advice}") from error
 
 
 @dataclass(frozen=True)

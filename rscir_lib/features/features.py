@@ -130,11 +130,10 @@ class Features:
         return rows
 
     def named(self, positions: Sequence[int] | np.ndarray) -> list[tuple[str, str, GeoJson | None]]:
-        """File, class and footprint of the rows at these positions; the names of other shards are not read.
+        """File, class and footprint (GeoJSON in longitude and latitude, or None) of the rows at these positions.
 
-        Those of a large store are read and verified each time, a quarter of a second a shard. A footprint is where the
-        image lies, GeoJSON in longitude and latitude; None unless the features came with it. Raises IndexError for a
-        position outside.
+        The names of other shards are not read; those of a large store are verified each time, a quarter of a second a
+        shard. Raises IndexError for a position outside.
         """
         names: dict[int, tuple[str, str, GeoJson | None]] = {}
         for shard, wanted, at in self._by_shard(positions):
@@ -184,9 +183,8 @@ class Features:
 
     def readable(self, archive: Archive) -> Archive:
         """The archive less the images that couldn't be read when the features were made."""
-        if self.unreadable.keys().isdisjoint(archive.files):
-            return archive
-        return archive.subset(i for i, file in enumerate(archive.files) if file not in self.unreadable)
+        kept = [i for i, file in enumerate(archive.files) if file not in self.unreadable]
+        return archive if len(kept) == len(archive) else archive.subset(kept)
 
     def lie_as(self, archive: Archive) -> bool:
         """Whether row i is image i of the archive, to the last one."""
@@ -213,11 +211,9 @@ class Features:
                 f"{unread[0]} ({self.unreadable[unread[0]]}). Go on without them: features.readable(archive), and "
                 "benchmark.without(features.unreadable); or replace the files and extract again"
             )
+        own = [file.replace("\\", "/") for file in self.files]
         for depth in (min(file.count("/") for file in archive.files) + 1, 1):
-            wanted, held = (
-                ["/".join(file.replace("\\", "/").split("/")[-depth:]) for file in files]
-                for files in (archive.files, self.files)
-            )
+            wanted, held = (["/".join(file.split("/")[-depth:]) for file in files] for files in (archive.files, own))
             row_of = {end: row for row, end in enumerate(held)}
             if not row_of.keys().isdisjoint(wanted):
                 break
@@ -244,14 +240,12 @@ def read_features(path: str | Path, archive: Archive | None = None, encoder: "En
     Args:
         path: The folder, or the pickle.
         archive: The images they should be of; the store may hold further ones.
-        encoder: What should have made them. Its precision may differ, for rows of any precision can be compared with
-            texts of any other.
+        encoder: What should have made them, in any precision: rows are compared with texts of any other.
 
     Raises:
         FileNotFoundError: For an absent or unfinished store.
-        ValueError: For another encoder, showing both; for a store that lacks an image of the archive, holds one that
-            was replaced since, or was made by another reading rule; for a damaged file; for a pickle of anything but
-            arrays, lists and strings.
+        ValueError: For another encoder or reading rule, showing both; for a store that lacks an image of the archive or
+            holds one that was replaced since; for a damaged file, and a pickle of anything but arrays, lists, strings.
     """
     path = Path(path).expanduser()
     if path.suffix == ".pkl":

@@ -35,16 +35,10 @@ BATCH_ROWS = 8192  # rows that are read at a time, of which shards are put toget
 
 
 def write_geoparquet(features: Features, path: str | Path, archive: Archive | None = None) -> Path:
-    """Write features, a row group a shard; memory holds one shard at a time.
+    """Write features, a row group a shard, and return the path; memory holds one shard at a time.
 
-    Args:
-        features: Of images with or without a place.
-        path: The file.
-        archive: Whose files tell places and dates; without it the footprints that came with the features are written.
-
-    Raises:
-        ImportError: Without what the extra `scenes` installs.
-        ValueError: For another archive.
+    archive: whose files tell places and dates; without it the footprints that came with the features are written.
+    Raises ImportError without what the extra `scenes` installs, ValueError for another archive.
     """
     import pyarrow.parquet as pq
 
@@ -72,14 +66,12 @@ def _schema(features: Features) -> "pa.Schema":
     dtype = next(features.shards()).feats.dtype
     # The kinds of geometry are unknown: tiles are polygons, but what was imported may be points
     geo = GEO | {"columns": {"geometry": {"encoding": "WKB", "geometry_types": []}}}
-    texts = dict.fromkeys(("id", "class"), pa.string())
-    columns = texts | {
-        "datetime": pa.timestamp("s"),
-        "source": pa.string(),
-        "geometry": pa.binary(),
-        "embedding": pa.list_(pa.from_numpy_dtype(dtype), features.dim),
-        **{name: pa.string() if name == "contents" else pa.int64() for name in STAMPS},
-    }
+    embedding = pa.list_(pa.from_numpy_dtype(dtype), features.dim)
+    columns = {
+        "id": pa.string(), "class": pa.string(), "datetime": pa.timestamp("s"), "source": pa.string(),
+        "geometry": pa.binary(), "embedding": embedding, "sizes": pa.int64(), "mtimes_ns": pa.int64(),
+        "contents": pa.string(),
+    }  # fmt: skip
     facts = {"geo": json.dumps(geo), "emb:dimensions": str(features.dim), "emb:quantization": dtype.name}
     fields = [pa.field(name, kind, nullable=name not in ("id", "embedding")) for name, kind in columns.items()]
     return pa.schema(fields, facts | {PROVENANCE: json.dumps(features.provenance)})

@@ -8,7 +8,6 @@ the file here.
 
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,22 +70,12 @@ def _encode(text: str, encoding: str) -> bytes:
     return bytes(_exactly(str, text), "latin1")
 
 
-@dataclass(frozen=True)
-class _Call:
-    """What a pickle gets for a name."""
-
-    function: Callable[..., Any]
-
-
-NAMES = {
-    "numpy ndarray": _Call(_Array),
-    "numpy dtype": _Call(_Dtype),
-    "_codecs encode": _Call(_encode),  # how protocols 0 to 2 write bytes
-}
+# What a pickle gets for a name; nothing else that it can hold is callable. Protocols 0 to 2 write bytes by _codecs
+NAMES: dict[str, Callable[..., Any]] = {"numpy ndarray": _Array, "numpy dtype": _Dtype, "_codecs encode": _encode}
 for _core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
-    NAMES[f"{_core}.multiarray _reconstruct"] = _Call(_Array)
-    NAMES[f"{_core}.multiarray scalar"] = _Call(lambda dtype, data: _from_buffer(data, dtype))
-    NAMES[f"{_core}.numeric _frombuffer"] = _Call(_from_buffer)
+    NAMES[f"{_core}.multiarray _reconstruct"] = _Array
+    NAMES[f"{_core}.multiarray scalar"] = lambda dtype, data: _from_buffer(data, dtype)
+    NAMES[f"{_core}.numeric _frombuffer"] = _from_buffer
 
 
 def _dict(values: list[Any]) -> dict[str, Any]:
@@ -143,7 +132,7 @@ def _load(data: bytes) -> Any:
                 stack.append(NAMES[named])
             case "REDUCE":
                 arguments = _exactly(tuple, stack.pop())
-                stack.append(made := _exactly(_Call, stack.pop()).function(*arguments))
+                stack.append(made := stack.pop()(*arguments))
                 left -= len(made) if isinstance(made, bytes) else getattr(made, "nbytes", 0)
                 if left < 0:
                     raise _Refused("it unpacks to many times its size")

@@ -142,10 +142,8 @@ class Shard:
 
 def damaged(path: Path, reason: str) -> ValueError:
     """The error for a file that isn't what was written."""
-    return ValueError(
-        f"{path} is damaged ({reason}); run extract_features (notebook 02), or what else made it, again: it makes "
-        "afresh what is damaged"
-    )
+    again = "run extract_features (notebook 02), or what else made it, again: it makes afresh what is damaged"
+    return ValueError(f"{path} is damaged ({reason}); {again}")
 
 
 @contextmanager
@@ -224,8 +222,7 @@ def _read_ids(path: Path) -> Ids:
 def standing_shards(folder: Path) -> tuple[list[Shard], list[str]]:
     """All whole shards in a folder, declared or not, oldest first; and what is wrong with the others."""
     shards, problems = [], []
-    paths = [path for path in folder.glob("*.json") if re.fullmatch("[0-9a-f]{16}", path.stem)]
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns):
+    for path in sorted(folder.glob("[0-9a-f]" * 16 + ".json"), key=lambda path: path.stat().st_mtime_ns):
         try:
             ids = _read_ids(path)
             shard = Shard(folder, path.stem, len(ids["files"]), ids["sha256"] | {"json": sha256_of_file(path)})
@@ -258,13 +255,12 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], tuple[Shard, ...]]:
     with _expected(folder / MANIFEST):
         manifest: dict[str, Any] = read_json(folder / MANIFEST)
         shards = tuple(Shard(folder, str(s["name"]), s["rows"], dict(s["sha256"])) for s in manifest["shards"])
-        if not manifest["rows"] == sum(shard.rows for shard in shards) > 0:
+        named = all(
+            re.fullmatch("[0-9a-f]{16}", s.name) and {*s.sha256} == {"npy", "json", "moments.npy"} for s in shards
+        )
+        facts = isinstance(manifest["provenance"], dict) and isinstance(manifest["unreadable"], dict)
+        if not (named and facts and manifest["rows"] == sum(shard.rows for shard in shards) > 0):
             raise ValueError("its shards don't add up")
-        if wrong := [key for key in ("provenance", "unreadable") if not isinstance(manifest[key], dict)]:
-            raise ValueError(f"{wrong[0]} is no object")
-        for shard in shards:
-            if not re.fullmatch("[0-9a-f]{16}", shard.name) or {*shard.sha256} != {"npy", "json", "moments.npy"}:
-                raise ValueError(f"{shard.name!r} is no shard")
     if sum(shard.feats.nbytes for shard in shards) <= VERIFIED_BYTES:
         for shard in shards:
             shard.verify()
@@ -282,24 +278,16 @@ def clean(folder: Path, kept: Collection[str] = ()) -> None:
 
 def leftovers(folder: Path, kept: Collection[str]) -> list[Path]:
     """Files of shards other than those `kept`, and those that a kill left half written."""
-    return [
-        path
-        for path in folder.iterdir()
-        if ((shard := re.fullmatch(r"([0-9a-f]{16})\.(json|npy|moments\.npy)", path.name)) and shard[1] not in kept)
-        or (path.name.startswith(".") and path.name.endswith(UNFINISHED))
-    ]
+    shard = re.compile(r"([0-9a-f]{16})\.(json|npy|moments\.npy)")
+    others = [path for path in folder.iterdir() if (name := shard.fullmatch(path.name)) and name[1] not in kept]
+    return others + list(folder.glob(f".*{UNFINISHED}"))
 
 
 def check_provenance(
     stored: Mapping[str, str], expected: Mapping[str, str], folder: Path, ignored: Collection[str] = RECORDED
 ) -> None:
     """Raise ValueError, showing both, where rows were made by something else than is expected."""
-    different = [
-        f"  {key}: stored {stored.get(key)}, asked for {value}"
-        for key, value in expected.items()
-        if key not in ignored and stored.get(key) != value
-    ]
+    different = {key: value for key, value in expected.items() if key not in ignored and stored.get(key) != value}
     if different:
-        raise ValueError(
-            f"{folder} holds the features of another archive or encoder:\n" + "\n".join(different) + f"\n{AGAIN}"
-        )
+        lines = [f"  {key}: stored {stored.get(key)}, asked for {value}" for key, value in different.items()]
+        raise ValueError("\n".join([f"{folder} holds the features of another archive or encoder:", *lines, AGAIN]))

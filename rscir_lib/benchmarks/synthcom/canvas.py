@@ -12,13 +12,9 @@ SIZE = 256  # pixels a side
 Color = tuple[int, ...]  # RGB, or RGB and opacity, 0 to 255
 
 COLORS = {
-    "white": (224, 224, 219),
-    "grey": (134, 137, 140),
-    "red": (150, 66, 52),
-    "blue": (58, 92, 150),
-    "green": (62, 112, 80),
-    "brown": (112, 84, 62),
-}
+    "white": (224, 224, 219), "grey": (134, 137, 140), "red": (150, 66, 52),
+    "blue": (58, 92, 150), "green": (62, 112, 80), "brown": (112, 84, 62),
+}  # fmt: skip
 ROOFS = [COLORS[name] for name in ("red", "grey", "white", "brown")] + [(128, 112, 98), (92, 92, 96)]
 ASPHALT, PAVED, LINE, FOLIAGE = (98, 98, 99), (164, 161, 154), (222, 220, 208), (62, 80, 46)
 MATERIALS = {  # the two tones of a surface, and the tile that mixes them

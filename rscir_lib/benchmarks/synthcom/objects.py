@@ -1,5 +1,7 @@
 """Painters of scenes about things: their number, colour, shape, or how densely they stand."""
 
+from itertools import product
+
 import numpy as np
 
 from rscir_lib.benchmarks.synthcom.canvas import ASPHALT, COLORS, LINE, PAVED, turned
@@ -137,13 +139,12 @@ def sparseresidential(c: Scenery, v: Values) -> None:
     c.road(path(bend, c.rng.uniform(0, 6)), 12, kerb=(150, 140, 116), dashed=False)
     gap = 42 * SPACING[v["density"]] / 1.2
     c.trees(30, 15)
-    for x in np.arange(-150, 151, gap):
-        for y in np.arange(-150, 151, gap):
-            px, py = (x, y) + c.rng.uniform(-0.2, 0.2, 2) * gap
-            c.house(px, py, *c.rng.uniform(24, 32, 2), c.rng.uniform(0, np.pi))
-            if c.rng.random() < 0.2:
-                c.oval(px + 22, py, 6, 4, (96, 164, 180))
-            c.tree(px - 22, py + 8, c.rng.uniform(6, 10))
+    for middle in product(np.arange(-150, 151, gap), repeat=2):
+        x, y = middle + c.rng.uniform(-0.2, 0.2, 2) * gap
+        c.house(x, y, *c.rng.uniform(24, 32, 2), c.rng.uniform(0, np.pi))
+        if c.rng.random() < 0.2:
+            c.oval(x + 22, y, 6, 4, (96, 164, 180))
+        c.tree(x - 22, y + 8, c.rng.uniform(6, 10))
 
 
 @scene("christmas tree farm", "grass meadow soil", density="dense moderate sparse")

@@ -1,5 +1,7 @@
 """Painters of scenes about places: roads, bridges, harbours, parking, water and land."""
 
+from itertools import product
+
 import numpy as np
 
 from rscir_lib.benchmarks.synthcom.canvas import ASPHALT, COLORS, LINE, PAVED, turned
@@ -29,10 +31,9 @@ def closedroad(c: Scenery, v: Values) -> None:
 
 @scene("intersection", shape="cross round")
 def intersection(c: Scenery, v: Values) -> None:
-    for x in (-100, 100):
-        for y in (-100, 100):
-            c.house(*c.rng.normal((x, y), 7), *c.rng.uniform(40, 70, 2), 0)
-            c.tree(x * 0.55, y * 0.6, c.rng.uniform(6, 10))
+    for x, y in product((-100, 100), repeat=2):
+        c.house(*c.rng.normal((x, y), 7), *c.rng.uniform(40, 70, 2), 0)
+        c.tree(x * 0.55, y * 0.6, c.rng.uniform(6, 10))
     for reach in ([(-200, 0), (200, 0)], [(0, -200), (0, 200)]):
         c.road(reach, 32)
     if v["shape"] == "round":
@@ -41,9 +42,8 @@ def intersection(c: Scenery, v: Values) -> None:
         c.tree(4, -3, 9)
     else:
         c.rect(0, 0, 32, 32, c.tone(ASPHALT, 3))
-        for turn in range(4):
-            for stripe in range(-12, 13, 6):
-                c.rect(*np.array([24, stripe]) @ turned(turn * np.pi / 2), 9, 3, LINE, turn * np.pi / 2)
+        for turn, stripe in product(range(4), range(-12, 13, 6)):
+            c.rect(*np.array([24, stripe]) @ turned(turn * np.pi / 2), 9, 3, LINE, turn * np.pi / 2)
     for x in c.rng.uniform(70, 140, 3):
         c.car(c.pick([-x, x]), c.pick([-8, 8]))
         c.car(c.pick([-8, 8]), c.pick([-x, x]), np.pi / 2)
@@ -52,9 +52,7 @@ def intersection(c: Scenery, v: Values) -> None:
 def under(c: Scenery, context: str) -> None:
     """What a bridge or an overpass crosses, along the y axis."""
     if context == "water":
-        band = path(10, c.rng.uniform(0, 6))[:, ::-1]
-        width = c.rng.uniform(55, 85)
-        c.band(band, (width, 0), "water")
+        c.band(path(10, c.rng.uniform(0, 6))[:, ::-1], (c.rng.uniform(55, 85), 0), "water")
     elif context == "road":
         for x in (-20, 20):
             c.road([(x, -200), (x, 200)], 30)
@@ -76,7 +74,7 @@ def under(c: Scenery, context: str) -> None:
 def span(c: Scenery, v: Values, width: float, lanes: int) -> None:
     """A deck along the x axis over what it crosses, with its shadow and cars."""
     under(c, v["context"])
-    c.poly(np.array([(-105, -width / 2), (105, -width / 2), (105, width / 2), (-105, width / 2)]), PAVED, 20)
+    c.rect(0, 0, 210, width, PAVED, height=20)
     c.strip(0, width + 6, c.tone((186, 184, 178), 5))
     c.strip(0, width, c.tone((118, 117, 116), 6))
     for y in np.linspace(-width / 2, width / 2, lanes + 1)[1:-1]:
@@ -90,9 +88,8 @@ def span(c: Scenery, v: Values, width: float, lanes: int) -> None:
 @scene("bridge", "meadow soil grass", context="water sand grass")
 def bridge(c: Scenery, v: Values) -> None:
     span(c, v, 26, 2)
-    for y in (-26, 26):
-        for x in (-60, 0, 60):
-            c.rect(x, y * 0.72, 8, 8, c.tone((172, 168, 160)), 0, 6)
+    for y, x in product((-26, 26), (-60, 0, 60)):
+        c.rect(x, y * 0.72, 8, 8, c.tone((172, 168, 160)), 0, 6)
     c.trees(8, 120)
 
 
@@ -112,11 +109,11 @@ def freeway(c: Scenery, v: Values) -> None:
         c.strip(y, 54, c.tone((116, 115, 114), 6))
         for lane in (-9, 9):
             c.dashes(y + lane, 11, 24)
-        if v["existence"] != "empty":
-            for x in np.arange(-120, 121, 46 if v["existence"] == "cars" else 66):
-                if c.rng.random() < 0.75:
-                    px, py = x + c.rng.uniform(-12, 12), y + c.pick([-18, 0, 18])
-                    c.vehicle(v["existence"], px, py, 0 if y < 0 else np.pi, 1.4)
+        step, vehicle = (46, c.car) if v["existence"] == "cars" else (66, c.truck)
+        for x in np.arange(-120, 121, step) if v["existence"] != "empty" else ():
+            if c.rng.random() < 0.75:
+                px, py = x + c.rng.uniform(-12, 12), y + c.pick([-18, 0, 18])
+                vehicle(px, py, 0 if y < 0 else np.pi, 1.4)
     c.trees(8, 105)
 
 
@@ -160,9 +157,8 @@ def harbor(c: Scenery, v: Values) -> None:
                 c.rect(x + side * 15, y, 24, 2.5, c.tone((170, 160, 146)))
                 if v["existence"] == "boats" and c.rng.random() < 0.8:
                     c.boat(x + side * 20, y + 12, np.pi * (side < 0) + c.rng.normal(0, 0.05), 0.95)
-    for x in np.linspace(-120, 120, 12) if v["existence"] == "cars" else ():
-        for row in (-61, -43):
-            c.car(x, row, np.pi / 2, 1.05)
+    for x, row in product(np.linspace(-120, 120, 12), (-61, -43)) if v["existence"] == "cars" else ():
+        c.car(x, row, np.pi / 2, 1.05)
 
 
 @scene("ferry terminal", existence="boats cars empty")
@@ -181,10 +177,9 @@ def ferryterminal(c: Scenery, v: Values) -> None:
             c.rect(x, 56, 22, 62, c.tone(c.pick([(196, 198, 200), (120, 140, 164), (176, 168, 150)])), 0, 5)
             c.rect(x, 40, 10, 12, c.tone(c.pick(list(COLORS.values()))), 0, 5)
     elif v["existence"] == "cars":
-        for y in (-54, -42, -30):
-            for x in np.arange(-8, 105, 20):
-                if c.rng.random() < 0.9:
-                    c.car(x, y, 0, 0.95)
+        for y, x in product((-54, -42, -30), np.arange(-8, 105, 20)):
+            if c.rng.random() < 0.9:
+                c.car(x, y, 0, 0.95)
 
 
 def stalls(c: Scenery, existence: str, rows: tuple[int, ...], pitch: float, size: float, reach: float) -> None:
@@ -194,11 +189,10 @@ def stalls(c: Scenery, existence: str, rows: tuple[int, ...], pitch: float, size
         for x in np.arange(-reach, reach + 1, pitch):
             c.line([(x, y - 11 * size), (x, y + 11 * size)], 1.3, LINE)
     if existence != "empty":
-        step = pitch if existence == "cars" else 1.15 * pitch
-        for y in rows if existence == "cars" else rows[::2]:
-            for x in np.arange(-reach + step / 2, reach, step):
-                if c.rng.random() < 0.78:
-                    c.vehicle(existence, x, y + c.rng.normal(0, 1), c.pick([1, -1]) * np.pi / 2, size)
+        rows, step, vehicle = (rows, pitch, c.car) if existence == "cars" else (rows[::2], 1.15 * pitch, c.truck)
+        for y, x in product(rows, np.arange(-reach + step / 2, reach, step)):
+            if c.rng.random() < 0.78:
+                vehicle(x, y + c.rng.normal(0, 1), c.pick([1, -1]) * np.pi / 2, size)
 
 
 @scene("parking space", existence="cars empty trucks")

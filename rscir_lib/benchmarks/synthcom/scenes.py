@@ -23,15 +23,9 @@ HELD_OUT = frozenset({
 })  # fmt: skip
 CLASS_WORDS = {name: kind.words for name, kind in CLASSES.items()}
 TEMPLATES = (
-    "{}",
-    "an aerial image of {}",
-    "a satellite photo of {}",
-    "an overhead view of {}",
-    "{} seen from above",
-    "a remote sensing image showing {}",
-    "there is {} in this aerial photo",
-)
-PLACES = {"trees": "surrounded by trees"}
+    "{}", "an aerial image of {}", "a satellite photo of {}", "an overhead view of {}", "{} seen from above",
+    "a remote sensing image showing {}", "there is {} in this aerial photo",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,8 @@ def phrase(name: str, values: dict[str, str]) -> str:
     words = [*adjectives, *(["empty"] if presence == "empty" else []), noun]
     words.insert(0, count or ("an" if words[0][0] in "aeiou" else "a"))
     if context:
-        words.append(f"over {context}" if name in ("bridge", "overpass") else PLACES.get(context, f"on {context}"))
+        preposition = "over" if name in ("bridge", "overpass") else "surrounded by" if context == "trees" else "on"
+        words.append(f"{preposition} {context}")
     if presence not in (None, "empty"):
         words.append(f"with {presence}")
     return " ".join(words)

@@ -1,7 +1,7 @@
 """Things seen from above, and the classes of the scenes that they make. Lengths are in pixels of a 256-pixel scene."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -82,10 +82,6 @@ class Scenery(Canvas):
         color = self.tone(self.pick([(226, 226, 222), (204, 200, 190), (120, 140, 160)]))
         self.rect(x, y, 32 * size, 10 * size, color, angle, 8 * size)
 
-    def vehicle(self, kind: str, x: float, y: float, angle: float, size: float) -> None:
-        """One of the "cars" or "trucks" of an existence label."""
-        {"cars": self.car, "trucks": self.truck}[kind](x, y, angle, size)
-
     def boat(self, x: float, y: float, angle: float = 0, size: float = 1) -> None:
         hull = np.array([[-14, -5], [6, -5], [17, 0], [6, 5], [-14, 5]]) * size
         self.poly(hull @ turned(angle) + (x, y), self.tone((232, 232, 228), 6), 2 * size)
@@ -159,8 +155,7 @@ Values = dict[str, str]  # attribute -> value
 Painter = Callable[[Scenery, Values], None]
 
 
-@dataclass(frozen=True)
-class SceneClass:
+class SceneClass(NamedTuple):
     """A painter, the class in words, the grounds it can stand on, and the values that each attribute varies in."""
 
     paint: Painter
