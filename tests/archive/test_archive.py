@@ -440,7 +440,7 @@ def test_without_rasterio_plain_images_are_read_and_others_say_what_is_needed(mi
 
 
 def test_features_of_a_mixed_folder(mixed, tmp_path):
-    with pytest.warns(UserWarning, match="8 of 35 images of mixed ü0 can't be read and are left out"):
+    with pytest.warns(UserWarning, match=r"8 of 35 images of mixed ü\d can't be read and are left out"):
         folder = extract_features(mixed, load_encoder("demo", device="cpu"), tmp_path / "store", workers=2)
     features = read_features(folder)
     bad = {"truncated.jpg", "truncated.tif", "text.jpg", "catalogue.tif", "empty.png", "scene.png", "complex.tif"}
