@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -42,8 +43,8 @@ def shortcut_audit(
     paired(image, mixed), paired(text, mixed)
     by_image, by_text, by_mix = (part["AP"] >= solved for part in (image, text, mixed))
     names, attribute = ["either alone", "text alone", "image alone", "needs both", "unsolved"], mixed["attribute"]
-    label = np.select([by_image & by_text, by_text, by_image, by_mix], names[:4], names[4])
-    label = pd.Series(label, mixed.index, name="label")
+    labels = np.select([by_image & by_text, by_text, by_image, by_mix], names[:4], names[4])
+    label = pd.Series(labels, mixed.index, name="label")
     shares = pd.crosstab(attribute, label, normalize="index").reindex(columns=names, fill_value=0.0)
     by_image, by_text, by_mix = (100 * part["AP"].groupby(attribute).mean() for part in (image, text, mixed))
     shares["gain"] = by_mix - np.maximum(by_image, by_text)
@@ -61,8 +62,8 @@ def failure_kinds(benchmark: Benchmark, lists: np.ndarray) -> pd.DataFrame:
     queries, labels = benchmark.queries.reset_index(drop=True), benchmark.labels
     classes = np.array(benchmark.archive.classes, dtype=object)
     table = pd.DataFrame(0.0, queries["attribute"].unique(), list(KINDS))
-    alike = queries.groupby(["attribute", "group", "text", "target"]).groups
-    for (attribute, group, text, target), rows in alike.items():
+    for key, rows in queries.groupby(["attribute", "group", "text", "target"]).groups.items():
+        attribute, group, text, target = cast(tuple[str, str, str, int], key)
         labelled = labels[labels["attribute"] == attribute]
         own = labelled.loc[labelled["group"] == group, "position"]
         kind = np.full(len(classes), "other", dtype=object)
@@ -113,7 +114,7 @@ def precision_ceiling(benchmark: Benchmark, cutoffs: Sequence[int] = (5, 10, 15,
     return _with_avg(best.groupby(benchmark.queries["attribute"], sort=False).mean())
 
 
-def wordings(benchmark: Benchmark, synonyms: Mapping[str, str] | None = None) -> dict[str, Benchmark]:
+def wordings(benchmark: Benchmark, synonyms: Mapping[str, str]) -> dict[str, Benchmark]:
     """The same queries in other words, by the name of the wording: `WORDINGS`, and "synonym".
 
     `synonyms` maps values to other words for them; "synonym" is left out where no query asks for any of these values.
@@ -123,6 +124,6 @@ def wordings(benchmark: Benchmark, synonyms: Mapping[str, str] | None = None) ->
         name: [form.format(value=text, cls=cls) for text, cls in zip(queries["text"], queries["group"], strict=True)]
         for name, form in WORDINGS.items()
     }
-    if set(synonyms or {}) & set(queries["text"]):
+    if set(synonyms) & set(queries["text"]):
         texts["synonym"] = queries["text"].replace(dict(synonyms)).tolist()
     return {name: replace(benchmark, queries=queries.assign(text=words)) for name, words in texts.items()}

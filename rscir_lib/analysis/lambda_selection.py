@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from rscir_lib.analysis.significance import bootstrap_mean, rows_of
+from rscir_lib.analysis.significance import best_lambda, bootstrap_mean, rows_of
 from rscir_lib.benchmarks.base import Benchmark
 from rscir_lib.evaluation import summarize
 
@@ -42,7 +42,7 @@ def choose_lambda(rows: pd.DataFrame, method: str, folds: pd.Series) -> tuple[pd
     chosen, parts = {}, []
     for name in fold.unique():
         inside = (fold == name).to_numpy()
-        chosen[name] = summarize(rows[~inside]).loc[method]["Avg"].idxmax()
+        chosen[name] = best_lambda(rows[~inside], method)
         parts.append(rows[inside & np.isclose(rows["lambda"], chosen[name], equal_nan=True)])
     return pd.concat(parts).loc[rows.index.unique()], pd.Series(chosen, name="lambda").rename_axis("fold")
 
@@ -62,11 +62,10 @@ def summarize_chosen(chosen: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def one_lambda(rows: pd.DataFrame, lam: float) -> dict[str, pd.DataFrame]:
     """One row per query for each method, by name; where a method has several lambdas, those of the nearest to `lam`."""
-    parts = {}
-    for name, part in rows.groupby("method", sort=False):
+    parts = {str(name): part for name, part in rows.groupby("method", sort=False)}
+    for name, part in parts.items():
         if part.index.duplicated().any():
-            part = rows_of(part, name, part["lambda"].iloc[(part["lambda"] - lam).abs().argmin()])
-        parts[name] = part
+            parts[name] = rows_of(part, name, part["lambda"].iloc[(part["lambda"] - lam).abs().argmin()])
     return parts
 
 
@@ -101,7 +100,7 @@ def lambda_choices(
     """
     own = rows[rows["method"] == method]
     ceiling = own.sort_values("AP", kind="stable").groupby(level=0).tail(1).loc[own.index.unique()]
-    best = summarize(own).loc[method]["Avg"].idxmax()
+    best = best_lambda(own, method)
     near = own["lambda"].iloc[(own["lambda"] - without_labels).abs().argmin()]
     ways = {
         "each query's best (ceiling)": (ceiling, "any"),

@@ -5,6 +5,7 @@ All functions take rows of `evaluate`. Differences are in points of mAP, mAP in 
 
 import itertools
 from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -93,9 +94,14 @@ def intervals(rows: pd.DataFrame, samples: int = 1000, seed: int = 0) -> pd.Data
     return pd.concat([end[table.columns].set_axis(table.index) for end in ends], keys=["low", "high"])
 
 
+def best_lambda(rows: pd.DataFrame, method: str) -> float:
+    """The lambda with the method's best Avg in `rows`; NaN for a method without one."""
+    return cast(float, summarize(rows).loc[method]["Avg"].idxmax())
+
+
 def against_average(rows: pd.DataFrame, method: str = "weicom") -> pd.DataFrame:
     """A method at its best `lambda` in `rows` minus Text & Image, in points of Avg: a row per part of `OVER`."""
-    lam = summarize(rows).loc[method]["Avg"].idxmax()
+    lam = best_lambda(rows, method)
     a, b = rows_of(rows, method, lam), rows_of(rows, "average")
     differences = {over: bootstrap_difference(a, b, over) for over in OVER}
     return pd.DataFrame(differences).T.assign(**{"lambda": lam}).rename_axis("resampled")
@@ -118,7 +124,7 @@ def randomisation_test(a: pd.DataFrame, b: pd.DataFrame, samples: int = 10_000, 
     return (1 + as_far) / (samples + 1)
 
 
-def holm(p_values: Mapping[str, float]) -> pd.Series:
+def holm(p_values: Mapping[Any, float]) -> pd.Series:
     """p-values corrected for their number (Holm 1979): the chance that any below 0.05 is a false alarm is 5 %."""
     p = pd.Series(p_values, dtype=float).sort_values()
     return (p * np.arange(len(p), 0, -1)).cummax().clip(upper=1).reindex(list(p_values))
@@ -161,19 +167,20 @@ def methods_table(means: pd.DataFrame, sure: pd.DataFrame, costs: pd.DataFrame) 
         costs: `ms a query`.
     """
 
-    def in_words(value: float, low: float, high: float, form: str) -> str:
+    def in_words(row: pd.Series, names: list[str], form: str) -> str:
+        value, low, high = row[names]
         interval = "no interval" if np.isnan(low) else f"{low:{form}} to {high:{form}}"
         return f"{value:{form}} ({interval})"
 
     (against,) = sure.index[sure["difference"].isna()]
     lines = {}
-    for name, row in means.sort_values("Avg", ascending=False).iterrows():
-        values = sure.loc[name]
-        difference = in_words(*values[["difference", "low of difference", "high of difference"]], form="+.1f")
+    for name in means.sort_values("Avg", ascending=False).index:
+        row, values = means.loc[name], sure.loc[name]
+        difference = in_words(values, ["difference", "low of difference", "high of difference"], "+.1f")
         lines[name] = {
             "lambda": row["lambda"],
             **{attribute: f"{mean:.1f}" for attribute, mean in row.drop(["lambda", "Avg"]).items()},
-            "Avg (95 % interval)": in_words(*values[["Avg", "low", "high"]], form=".1f"),
+            "Avg (95 % interval)": in_words(values, ["Avg", "low", "high"], ".1f"),
             f"less {against}": "" if name == against else difference + " *" * int(values["p"] < 0.05),
             "ms a query": f"{costs.loc[name, 'ms a query']:.2f}",
         }
