@@ -23,8 +23,8 @@ def rows_of(rows: pd.DataFrame, method: str, lam: float | None = None) -> pd.Dat
     if lam is not None:
         part = part[np.isclose(part["lambda"], lam)]
     if part.empty or part.index.duplicated().any():
-        there = ", ".join(f"{m} {x:g}" for m, x in rows[["method", "lambda"]].drop_duplicates().to_numpy())
-        raise ValueError(f"method {method!r}, lambda {lam}: expected one row a query; there are {there}")
+        known = ", ".join(f"{m} {x:g}" for m, x in rows[["method", "lambda"]].drop_duplicates().to_numpy())
+        raise ValueError(f"method {method!r}, lambda {lam}: expected one row a query; there are {known}")
     return part
 
 

@@ -150,9 +150,9 @@ def finished_runs(folder: str | Path) -> pd.DataFrame:
     runs = {}
     for note in sorted(Path(folder).glob("*/run.json")):
         tables = [note.parent / "tables" / f"{name}.csv" for name in ROWS]
-        if (noted := read_note(note)) and (there := [table for table in tables if table.is_file()]):
+        if (noted := read_note(note)) and (saved := [table for table in tables if table.is_file()]):
             own = {key: noted.get(key, "") for key in ("architecture", "protocol", "precision")}
-            runs[note.parent.name] = {**own, "listing": "part" if noted.get("listing") else "", "rows": there[0]}
+            runs[note.parent.name] = {**own, "listing": "part" if noted.get("listing") else "", "rows": saved[0]}
     columns = ["architecture", "protocol", "precision", "listing", "rows"]
     return pd.DataFrame(runs.values(), list(runs), columns).rename_axis("run")
 

@@ -12,7 +12,17 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from rscir_lib.apps.commands import training
-from rscir_lib.apps.commands.training import Cones, adapt, demo, read_captions, spell, split, train, zero_shot_accuracy
+from rscir_lib.apps.commands.training import (
+    Cones,
+    Recipe,
+    adapt,
+    demo,
+    read_captions,
+    spell,
+    split,
+    train,
+    zero_shot_accuracy,
+)
 from rscir_lib.archive import read_archive
 from rscir_lib.benchmarks.patterncom import read_patterncom
 from rscir_lib.benchmarks.synthcom import HELD_OUT, draw_synthcom, training_scene
@@ -39,7 +49,7 @@ def colours(tmp_path):
 
 @pytest.mark.slow
 def test_demo_recipe_leaves_an_encoder(tmp_path):
-    losses = demo(tmp_path / "out", scenes=24, steps=3, cones=Cones(steps=2))
+    losses = demo(tmp_path / "out", 24, Recipe(3, cones=Cones(steps=2)))
     assert len(losses) == 5
     assert np.isfinite(losses).all()
     encoder = load_encoder(tmp_path / "out", device="cpu")
@@ -54,7 +64,7 @@ def test_demo_recipe_leaves_an_encoder(tmp_path):
 @pytest.mark.slow
 def test_same_seed_same_weights(tmp_path):
     for folder in ("a", "b"):
-        demo(tmp_path / folder, scenes=8, steps=1, cones=Cones(steps=1))
+        demo(tmp_path / folder, 8, Recipe(1, cones=Cones(steps=1)))
     digests = {hashlib.sha256((tmp_path / folder / WEIGHTS).read_bytes()).digest() for folder in ("a", "b")}
     assert len(digests) == 1
 
@@ -62,7 +72,7 @@ def test_same_seed_same_weights(tmp_path):
 @pytest.mark.slow
 def test_words_never_seen_carry_nothing(tmp_path):
     images = np.zeros((2, 80, 80, 3), np.uint8)
-    train(images, [["red"], ["green"]], tmp_path, steps=1, batch_size=2)
+    train(images, [["red"], ["green"]], tmp_path, Recipe(1, batch_size=2))
     encoder = load_encoder(tmp_path, device="cpu")
     np.testing.assert_array_equal(encoder.encode_texts(["giraffe"]), encoder.encode_texts(["elephant"]))
     assert not np.array_equal(encoder.encode_texts(["red"]), encoder.encode_texts(["green"]))
@@ -87,7 +97,7 @@ def pairs(monkeypatch):
     torch.set_num_threads(threads)
 
 
-def killed_at(step, monkeypatch, *arguments, **options):
+def killed_at(step, monkeypatch, *arguments):
     """Train, and stop as if killed in that step."""
     real, calls = training.augment, iter(range(step))
 
@@ -99,22 +109,17 @@ def killed_at(step, monkeypatch, *arguments, **options):
     with monkeypatch.context() as patch:
         patch.setattr(training, "augment", augment)
         with pytest.raises(Killed):
-            train(*arguments, **options)
+            train(*arguments)
 
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_bits(pairs, tmp_path, monkeypatch):
-    options = {"steps": 12, "batch_size": 8, "cones": Cones(steps=6)}
-    whole = train(*pairs, tmp_path / "whole", **options)
-    for step in (
-        1,
-        4,
-        5,
-        5,
-    ):  # before the first checkpoint; then in sessions that save some, the last in the second stage
-        killed_at(step, monkeypatch, *pairs, tmp_path / "killed", **options)
+    recipe = Recipe(12, batch_size=8, cones=Cones(steps=6))
+    whole = train(*pairs, tmp_path / "whole", recipe)
+    for step in (1, 4, 5, 5):  # before the first checkpoint; then between some, the last in the second stage
+        killed_at(step, monkeypatch, *pairs, tmp_path / "killed", recipe)
     assert (tmp_path / "killed" / training.CHECKPOINT).exists()
-    pd.testing.assert_series_equal(train(*pairs, tmp_path / "killed", **options), whole)
+    pd.testing.assert_series_equal(train(*pairs, tmp_path / "killed", recipe), whole)
     assert digest(tmp_path / "killed") == digest(tmp_path / "whole")
     assert sorted(path.name for path in (tmp_path / "killed").glob("[!.]*")) == [
         "README.md",
@@ -126,18 +131,18 @@ def test_a_killed_training_goes_on_to_the_same_bits(pairs, tmp_path, monkeypatch
 
 @pytest.mark.slow
 def test_a_checkpoint_of_something_else_is_named(pairs, tmp_path, monkeypatch):
-    killed_at(3, monkeypatch, *pairs, tmp_path, steps=10, batch_size=8)
+    killed_at(3, monkeypatch, *pairs, tmp_path, Recipe(10, batch_size=8))
     with pytest.raises(ValueError, match=r"training.pt: can't go on from here .*other images, captions or settings"):
-        train(*pairs, tmp_path, steps=11, batch_size=8)
+        train(*pairs, tmp_path, Recipe(11, batch_size=8))
     path = tmp_path / training.CHECKPOINT
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"training.pt: can't go on from here .*delete it"):
-        train(*pairs, tmp_path, steps=10, batch_size=8)
+        train(*pairs, tmp_path, Recipe(10, batch_size=8))
 
 
 def test_two_do_not_train_in_one_folder(pairs, tmp_path):
     with FileLock(tmp_path / ".lock"), pytest.raises(BlockingIOError, match="another command is at work here"):
-        train(*pairs, tmp_path, steps=1)
+        train(*pairs, tmp_path, Recipe(1))
 
 
 def spreads(images, texts):
@@ -159,9 +164,9 @@ def gap_and_ratio(shapes):
 
 @pytest.mark.slow
 def test_second_stage_sets_the_modalities_apart(pairs, tmp_path):
-    train(*pairs, tmp_path / "plain", steps=3)
+    train(*pairs, tmp_path / "plain", Recipe(3))
     weights = digest(tmp_path / "plain")
-    losses = train(*pairs, tmp_path / "apart", steps=0, cones=Cones(steps=2), start=tmp_path / "plain")
+    losses = train(*pairs, tmp_path / "apart", Recipe(0, cones=Cones(steps=2), start=tmp_path / "plain"))
     assert len(losses) == 2
     assert digest(tmp_path / "plain") == weights
     assert weights in (tmp_path / "apart" / "README.md").read_text()
@@ -181,10 +186,10 @@ def test_second_stage_sets_the_modalities_apart(pairs, tmp_path):
 def test_a_start_is_followed_by_a_second_stage_and_fits(pairs, tmp_path):
     for options in ({"steps": 0}, {"steps": 0, "start": tmp_path}, {"steps": 1, "start": tmp_path, "cones": Cones()}):
         with pytest.raises(ValueError, match="a first stage has steps or a start"):
-            train(*pairs, tmp_path / "out", **options)
+            Recipe(**options)
     save_file({"logit_scale": torch.zeros(())}, tmp_path / WEIGHTS)
     with pytest.raises(ValueError, match="another architecture"):
-        train(*pairs, tmp_path / "out", steps=0, cones=Cones(steps=1), start=tmp_path)
+        train(*pairs, tmp_path / "out", Recipe(0, cones=Cones(steps=1), start=tmp_path))
 
 
 @pytest.mark.slow
@@ -214,9 +219,9 @@ def test_adapt_without_classes(colours, tmp_path):
 
 def test_images_and_captions_must_pair_up(tmp_path):
     with pytest.raises(ValueError, match="2 images for 1 caption lists"):
-        train(np.zeros((2, 80, 80, 3), np.uint8), [["red"]], tmp_path, steps=1)
+        train(np.zeros((2, 80, 80, 3), np.uint8), [["red"]], tmp_path, Recipe(1))
     with pytest.raises(ValueError, match="each image needs a caption"):
-        train(np.zeros((2, 80, 80, 3), np.uint8), [["red"], []], tmp_path, steps=1)
+        train(np.zeros((2, 80, 80, 3), np.uint8), [["red"], []], tmp_path, Recipe(1))
 
 
 @pytest.mark.slow

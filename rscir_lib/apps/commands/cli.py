@@ -239,18 +239,18 @@ def import_geoparquet(file: Path, store: Path, embedding: str, id: str) -> None:
 
 @command(
     "train demo",
-    argument("--out", type=path, help="folder; without it the bundled encoder's"),
+    argument("--out", type=path, default=DATA / "demo_encoder", help="folder; without it the bundled encoder's"),
     argument("--scenes", type=int, default=16_000, help="synthetic scenes to train on"),
     argument("--steps", type=int, default=1_200, help="of the first stage"),
     argument("--cone-steps", type=int, help="of the second stage; 0 for none"),
     argument("--start", type=path, help="an encoder that stands for the first stage"),
 )
-def train_demo(out: Path | None, scenes: int, steps: int, cone_steps: int | None, start: Path | None) -> None:
+def train_demo(out: Path, scenes: int, steps: int, cone_steps: int | None, start: Path | None) -> None:
     """Train the bundled encoder, on synthetic scenes."""
-    from rscir_lib.apps.commands.training import DEMO_FOLDER, Cones, demo
+    from rscir_lib.apps.commands.training import Cones, Recipe, demo
 
     cones = None if cone_steps == 0 else Cones(cone_steps or Cones().steps)
-    demo(out or DEMO_FOLDER, scenes, 0 if start else steps, cones=cones, start=start)
+    demo(out, scenes, Recipe(0 if start else steps, cones=cones, start=start))
 
 
 @command(

@@ -32,7 +32,7 @@ from rscir_lib.archive import Archive, read_archive, write_listing
 from rscir_lib.benchmarks.base import ValidationReport
 from rscir_lib.benchmarks.captions import read_captions
 from rscir_lib.benchmarks.synthcom import HELD_OUT, training_scene
-from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
+from rscir_lib.encoders import CONFIG, WEIGHTS, load_encoder
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.methods.base import EncodeTexts
 from rscir_lib.storage.atomic import remove_unfinished, write_file, write_json, write_text
@@ -43,7 +43,9 @@ from rscir_lib.storage.parallel import parallel_map
 CHECKPOINT = "training.pt"  # stands in a folder whose training is unfinished
 SIZE = 64  # pixels the encoder sees
 POOL_SIZE = 80  # pixels kept per training image: room to zoom
-MODEL = {  # open_clip's ResNet form and text transformer; 11 MB in float16, 4.7 of them the token embedding
+MODEL: dict[
+    str, Any
+] = {  # open_clip's ResNet form and text transformer; 11 MB in float16, 4.7 of them the token embedding
     "embed_dim": 128,
     "vision_cfg": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 24, "patch_size": None},
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 48, "heads": 2, "layers": 2},
@@ -67,18 +69,31 @@ class Cones:
     temperature: float = 0.01
 
 
-def train(
-    images: np.ndarray,
-    captions: Sequence[list[str]],
-    folder: Path,
-    steps: int,
-    batch_size: int = 256,
-    learning_rate: float = 2e-3,
-    seed: int = 0,
-    card: str = "",
-    cones: Cones | None = None,
-    start: Path | None = None,
-) -> pd.Series:
+@dataclass(frozen=True)
+class Recipe:
+    """A plain contrastive first stage, and a second one where there are `cones`. Raises ValueError for no first stage.
+
+    Attributes:
+        steps, learning_rate: Of the first stage.
+        batch_size: Pairs a step.
+        seed: Of everything random.
+        cones: The second stage.
+        start: Folder of an encoder of this architecture that replaces the first stage, whose `steps` are then 0.
+    """
+
+    steps: int
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    seed: int = 0
+    cones: Cones | None = None
+    start: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.start is None) != (self.steps > 0) or (self.start and not self.cones):
+            raise ValueError(f"{self}: a first stage has steps or a start, which cones follow")
+
+
+def train(images: np.ndarray, captions: Sequence[list[str]], folder: Path, recipe: Recipe, card: str = "") -> pd.Series:
     """Train on pairs, write weights, config, loss curve and model card to `folder`, and return the loss of each step.
 
     Args:
@@ -86,38 +101,31 @@ def train(
         captions: N lists of texts; a step draws one for each image.
         folder: Where the encoder goes. It is rewritten ten times on the way: an interrupted run leaves a usable one,
             and the next call with the same arguments goes on from there.
-        steps, learning_rate: Of the first stage.
-        batch_size: Pairs a step.
-        seed: Of everything random.
+        recipe: The stages of training.
         card: What the data are and what the encoder can't do, for the model card.
-        cones: A second stage; None for plain contrastive training alone.
-        start: Folder of an encoder of this architecture that replaces the first stage: `steps` is then 0.
 
     Raises:
-        ValueError: Where images and captions don't pair up, there is no step to take, `start` is of another
-            architecture, the loss diverges, or an unfinished training of something else lies in the folder.
+        ValueError: Where images and captions don't pair up, the recipe's start is of another architecture, the loss
+            diverges, or an unfinished training of something else lies in the folder.
         BlockingIOError: While another process trains there.
     """
     if not 0 < len(images) == len(captions) or not all(captions):
         raise ValueError(f"{len(images)} images for {len(captions)} caption lists; each image needs a caption")
-    if (start is None) != (steps > 0) or (start and not cones):
-        raise ValueError(f"{steps} steps, start {start}, cones {cones}: a first stage has steps or a start, then cones")
-    second = asdict(cones) if cones else {}
+    second = asdict(recipe.cones) if recipe.cones else {}
     config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
     with folder_lock(folder, seconds=0):
         remove_unfinished(folder)
-        torch.manual_seed(seed)
+        torch.manual_seed(recipe.seed)
         pairs = _Pairs(images, captions, "cuda" if torch.cuda.is_available() else "cpu")
-        started_from = sha256_of_file(start / WEIGHTS) if start else ""
-        settings = [config, captions, steps, batch_size, learning_rate, seed, pairs.device, second, started_from]
-        task = sha256_of(json.dumps(settings), images)
+        start = sha256_of_file(recipe.start / WEIGHTS) if recipe.start else ""
+        task = sha256_of(json.dumps([config, captions, pairs.device, asdict(recipe) | {"start": start}]), images)
         write_json(folder / CONFIG, config, indent=2)
-        losses, seconds = _train(pairs, task, folder, steps, batch_size, learning_rate, cones, start)
+        losses, seconds = _train(pairs, task, folder, recipe)
         facts = {
             "pairs": f"{len(images)} images, {len(pairs.rows)} captions ({len(pairs.tokens)} distinct)",
-            "steps": f"weights of sha256 {started_from}" if start else f"{steps}, learning rate {learning_rate}",
+            "steps": f"weights of sha256 {start}" if start else f"{recipe.steps}, learning rate {recipe.learning_rate}",
             **({"second stage": ", ".join(f"{name} {value}" for name, value in second.items())} if second else {}),
-            "optimiser": f"AdamW, {batch_size} pairs a step, cosine, seed {seed}",
+            "optimiser": f"AdamW, {recipe.batch_size} pairs a step, cosine, seed {recipe.seed}",
             "time": f"{seconds / 60:.1f} min on {pairs.device}, {torch.get_num_threads()} threads",
             "versions": ", ".join(f"{package} {version(package)}" for package in ("torch", "open_clip_torch")),
             "sha256": sha256_of_file(folder / WEIGHTS),
@@ -145,24 +153,16 @@ class _Pairs:
         return augment(pixels), self.tokens[picked].to(self.device)
 
 
-def _train(
-    pairs: _Pairs,
-    task: str,
-    folder: Path,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    cones: Cones | None,
-    start: Path | None,
-) -> tuple[pd.Series, float]:
+def _train(pairs: _Pairs, task: str, folder: Path, recipe: Recipe) -> tuple[pd.Series, float]:
     """The loss of each step, and the seconds that they took; the weights lie in the folder."""
+    steps, batch_size, cones = recipe.steps, recipe.batch_size, recipe.cones
     model = open_clip.CLIP(**MODEL).to(pairs.device, memory_format=torch.channels_last)
-    if start:
+    if recipe.start:
         try:
-            model.load_state_dict(load_file(start / WEIGHTS))
+            model.load_state_dict(load_file(recipe.start / WEIGHTS))
         except RuntimeError as error:
-            raise ValueError(f"{start / WEIGHTS} is of another architecture: {error}") from error
-    parts = {"model": model, **_optimizer(model, steps or cones.steps, learning_rate)}
+            raise ValueError(f"{recipe.start / WEIGHTS} is of another architecture: {error}") from error
+    parts = {"model": model, **_optimizer(model, steps or cones.steps, recipe.learning_rate)}
     order, losses, started = torch.empty(0, dtype=torch.long), [], time.monotonic()
     if past := _read_checkpoint(folder / CHECKPOINT, task, parts, pairs.device):
         order, losses, started = past["order"], past["losses"], started - past["seconds"]
@@ -319,14 +319,8 @@ Combinations of attribute, class and value that it has never seen:
 {held_out}"""
 
 
-def demo(
-    folder: Path = DEMO_FOLDER,
-    scenes: int = 16_000,
-    steps: int = 1_200,
-    cones: Cones | None = Cones(),
-    start: Path | None = None,
-) -> pd.Series:
-    """Train the demo encoder on `scenes` synthetic scenes, in `train`'s two stages; returns the loss of each step."""
+def demo(folder: Path, scenes: int, recipe: Recipe) -> pd.Series:
+    """Train the demo encoder on `scenes` synthetic scenes; returns the loss of each step."""
 
     def draw(number: int) -> tuple[np.ndarray, list[str]]:
         picture, texts = training_scene(0, number, 128)
@@ -336,7 +330,7 @@ def demo(
     pictures, captions = zip(*drawn, strict=True)
     held_out = "\n".join(f"* {attribute}: {name}, {value}" for attribute, name, value in sorted(HELD_OUT))
     card = DEMO_CARD.format(held_out=held_out)
-    return train(np.stack(pictures), captions, folder, steps, card=card, cones=cones, start=start)
+    return train(np.stack(pictures), captions, folder, recipe, card)
 
 
 def spell(name: str, vocabulary: set[str]) -> str:
@@ -399,7 +393,7 @@ def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int
             f"# Encoder adapted to {archive.name}\n\nA small CLIP trained from scratch on {len(used)} images and their "
         )
         card += "captions. It knows the words of these captions and nothing else."
-        train(pixels, texts, folder, steps=max(epochs, epochs * len(used) // 256), seed=seed, card=card)
+        train(pixels, texts, folder, Recipe(max(epochs, epochs * len(used) // 256), seed=seed), card)
 
         encoder, rest = load_encoder(folder), archive.subset(i for i in held_out if archive.classes[i])
         classes = sorted(set(archive.classes) - {""})

@@ -46,11 +46,12 @@ def declared_parameters(notebook: Path) -> dict[str, object]:
 
 def select_notebooks(names: list[str]) -> list[Path]:
     """Notebooks by name or its beginning ("04"), in their order; all where `names` is empty."""
-    there = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    notebooks = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
     for name in names:
-        if not any(path.stem.startswith(Path(name).stem) for path in there):
-            raise ValueError(f"no notebook {name!r}; there are {', '.join(path.stem for path in there)}")
-    return [path for path in there if not names or any(path.stem.startswith(Path(n).stem) for n in names)]
+        if not any(path.stem.startswith(Path(name).stem) for path in notebooks):
+            raise ValueError(f"no notebook {name!r}; there are {', '.join(path.stem for path in notebooks)}")
+    beginnings = tuple(Path(name).stem for name in names) or ("",)
+    return [path for path in notebooks if path.stem.startswith(beginnings)]
 
 
 def resolve_parameters(notebooks: list[Path], given: dict[str, object]) -> dict[Path, dict[str, object]]:
@@ -155,8 +156,8 @@ def _stands(stamp: Path, notebook: Path, parameters: dict[str, object], run: Pat
     except ValueError as error:
         print(f"      {error}; {notebook.stem} runs again", file=sys.stderr)
         return False
-    there = {name: (run / name).stat().st_size for name in old["results"] if (run / name).is_file()}
-    return bool(there) and there == old["results"] and old.get("fingerprint") == fingerprint(notebook, parameters, run)
+    sizes = {name: (run / name).stat().st_size for name in old["results"] if (run / name).is_file()}
+    return bool(sizes) and sizes == old["results"] and old.get("fingerprint") == fingerprint(notebook, parameters, run)
 
 
 def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, force: bool = False) -> str:

@@ -70,8 +70,8 @@ def copy_pages(folder: Path) -> None:
 
 def hand_out(copy: nbformat.NotebookNode, path: Path) -> None:
     """Write a student's copy, unless somebody has worked in the one that is there."""
-    there = nbformat.read(path, as_version=4).cells if path.exists() else copy.cells
-    if [cell.source for cell in there] == [cell.source for cell in copy.cells]:
+    existing = nbformat.read(path, as_version=4).cells if path.exists() else copy.cells
+    if [cell.source for cell in existing] == [cell.source for cell in copy.cells]:
         nbformat.write(copy, path)
     else:
         print(f"kept, since somebody has changed its cells: {path}; delete it to have it written anew")

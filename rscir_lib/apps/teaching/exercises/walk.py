@@ -226,7 +226,7 @@ def exercise_06_1(c: ExerciseContext) -> Truth:
 
 def exercise_06_2(c: ExerciseContext) -> Truth:
     ap = 100 * c.rows(["weicom"], (c["LAMBDA"],)).set_index("attribute")["AP"]
-    mean, median = (getattr(ap.groupby(level=0), of)() for of in ("mean", "median"))
+    mean, median = ap.groupby(level=0).mean(), ap.groupby(level=0).median()
     return Truth(mean - median, "points", {"that is the mean alone": mean, "that is the median alone": median})
 
 
