@@ -1,6 +1,6 @@
 // What stands beside the scatter: the first hits at five lambdas, average precision against lambda, and the hits on a map.
 
-import { make, put, say, slots } from "./dom.js";
+import { make, put, rowAt, say, slots } from "./dom.js";
 import { averagePrecision, ranks } from "./scoring.js";
 import { LAMBDAS } from "./state.js";
 
@@ -8,19 +8,20 @@ import { LAMBDAS } from "./state.js";
 /** @typedef {[number, number]} Point */
 
 const STRIP = [0, 0.5, 0.75, 0.95, 1];
+const AXES = `<path d="M34 12H310M34 81H310M34 150H310" class="grid"/>
+  <g text-anchor="end"><text x="28" y="16">100</text><text x="28" y="85">50</text><text x="28" y="154">0</text></g>
+  <g text-anchor="middle"><text x="34" y="168">0</text><text x="172" y="168">0.5</text><text x="310" y="168">1</text></g>`;
 
 /** A column of hits a lambda; a click goes there. */
 export async function drawStrip(/** @type {View} */ view, /** @type {() => boolean} */ isStale) {
-  const { pictures, query, state, ui } = view;
-  if (!query.isComposed || !view.method.hasLambda) return ui.strip.replaceChildren();
+  const { method, pictures, query, state, ui } = view;
+  if (!query.isComposed || !method.hasLambda) return ui.strip.replaceChildren();
   const columns = [];
   for (const lambda of STRIP) {
-    const scores = await view.scoresAt(lambda);
-    if (!scores || isStale()) return;
-    columns.push({ lambda, positions: view.bestOf(scores, 5).map((row) => query.position(row)) });
+    const hits = await view.hitsAt(lambda, 5);
+    if (!hits || isStale()) return;
+    columns.push({ lambda, positions: hits.rows.map((row) => query.position(row)) });
   }
-  await pictures.fetch(columns.flatMap(({ positions }) => positions));
-  if (isStale()) return;
   const create = (/** @type {number} */ k) => {
     const button = make("button", { type: "button" }, make("span"), make("span", { class: "faces" }));
     button.onclick = () => view.change({ lambda: STRIP[k] });
@@ -42,12 +43,12 @@ export async function drawStrip(/** @type {View} */ view, /** @type {() => boole
 export async function drawCurve(/** @type {View} */ view, /** @type {() => boolean} */ isStale) {
   const { facts, method, query, state, ui } = view;
   const { relevant } = query.answer;
-  const isMixed = query.isComposed && method.hasLambda && method.rule;
-  ui.curveFigure.hidden = !(facts.whole && isMixed && relevant?.length);
-  if (ui.curveFigure.hidden || !relevant) return;
+  const isDrawn = facts.whole && query.isComposed && method.hasLambda && method.rule && relevant?.length;
+  ui.curveFigure.hidden = !isDrawn;
+  if (!isDrawn) return;
   const precision = async (/** @type {number} */ lambda) => {
-    const scores = (await view.scoresAt(lambda)) ?? new Float64Array(0);
-    return 100 * averagePrecision(ranks(scores, relevant, query.unknown));
+    const scores = await query.scoresAt(method, lambda, view.ask);
+    return 100 * averagePrecision(ranks(scores ?? new Float64Array(0), relevant, query.unknown));
   };
   const values = /** @type {number[]} */ (query.curves.get(method.name) ?? []);
   for (const lambda of LAMBDAS.slice(values.length)) {
@@ -59,15 +60,10 @@ export async function drawCurve(/** @type {View} */ view, /** @type {() => boole
   const now = await precision(state.lambda);
   const x = (/** @type {number} */ lambda) => 34 + lambda * 276;
   const y = (/** @type {number} */ ap) => 150 - (ap / 100) * 138;
-  const label = (/** @type {number} */ h, /** @type {number} */ v, /** @type {number} */ text, anchor = "middle") =>
-    `<text x="${h}" y="${v}" text-anchor="${anchor}">${text}</text>`;
-  const level = (/** @type {number} */ ap) =>
-    `<line x1="34" x2="310" y1="${y(ap)}" y2="${y(ap)}" class="grid"/>${label(28, y(ap) + 4, ap, "end")}`;
   const points = values.map((ap, k) => `${x(LAMBDAS[k])},${y(ap)}`).join(" ");
   const here = x(state.lambda);
-  ui.curve.innerHTML = `${[0, 50, 100].map(level).join("")}${[0, 0.5, 1].map((l) => label(x(l), 168, l)).join("")}
-    <polyline points="${points}" class="curve"/><line x1="${here}" x2="${here}" y1="12" y2="150" class="now"/>
-    <circle cx="${here}" cy="${y(now)}" r="5" class="now"/>`; // numbers alone
+  ui.curve.innerHTML = `${AXES}<polyline points="${points}" class="curve"/>
+    <path d="M${here} 12V150" class="now"/><circle cx="${here}" cy="${y(now)}" r="5" class="now"/>`; // numbers alone
   const top = values.indexOf(Math.max(...values));
   const highest = `best ${values[top].toFixed(1)} at ${LAMBDAS[top].toFixed(2)}`;
   const text = `AP of this query against lambda: ${now.toFixed(1)} at ${state.lambda.toFixed(2)}, ${highest}`;
@@ -110,12 +106,6 @@ export function drawMap(/** @type {View} */ view) {
   });
   ui.map.innerHTML = tiles.join("") + places.join(""); // numbers, and pictures in base64
   put(ui.map, "aria-label", `map of ${placed.length} hits`);
-  const rowAt = (/** @type {Event} */ { target }) => {
-    const row = target instanceof Element && target.getAttribute("data-row");
-    return row ? Number(row) : null;
-  };
-  ui.map.onmousemove = (event) => view.highlight(rowAt(event));
-  ui.map.onmouseleave = () => view.highlight(null);
   ui.map.onclick = (event) => {
     const row = rowAt(event);
     if (row !== null) view.choose(event, query.position(row));

@@ -8,10 +8,11 @@ export function make(tag, /** @type {Record<string, string | number>} */ attribu
   return node;
 }
 
-/** The descendants that have a data-part, by it. @param {Element} root @returns {any} */
-export function partsOf(root) {
-  const nodes = /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll("[data-part]"));
-  return Object.fromEntries([...nodes].map((node) => [node.dataset.part, node]));
+/** The descendants that have a data-part, by it. @returns {any} */
+export function partsOf(/** @type {Element} */ root) {
+  return Object.fromEntries(
+    [...root.querySelectorAll("[data-part]")].map((node) => [node.getAttribute("data-part"), node]),
+  );
 }
 
 // only what changed is written, so that a screen reader and the browser do no more than they must
@@ -53,3 +54,9 @@ export function decoded(/** @type {string} */ base64) {
 
 export const number = (/** @type {number} */ x) => x.toLocaleString("en");
 export const baseName = (/** @type {string} */ file) => file.split("/").pop() ?? file;
+
+/** The row that the target of an event shows, or lies in; null where there is none. */
+export function rowAt(/** @type {Event} */ { target }) {
+  const node = target instanceof Element ? target.closest("[data-row]") : null;
+  return node ? Number(node.getAttribute("data-row")) : null;
+}

@@ -4,15 +4,19 @@ import { baseName, make, save } from "./dom.js";
 
 /** @import { View } from "./view.js" */
 
-/** @param {View} view */
-function heading({ method, pictures, state }) {
+const SIDES = ["cosine_picture", "cosine_words", "percentile_picture", "percentile_words"];
+const COLUMNS = ["rank", "file", "class", "score", ...SIDES, "judged", "mark"];
+const ACROSS = 5; // pictures
+const SIDE = 150; // of each with its margin, in pixels; below it stands its name
+const STYLE = `body { font: 15px sans-serif; margin: 2em; color-scheme: light dark } ol { display: flex; flex-wrap: wrap; gap: 1em }
+li { width: 190px; list-style: none } img { width: 180px } .name { display: block; overflow-wrap: anywhere }
+th { text-align: left; font-weight: normal } .relevant img { outline: 4px solid #1a7f37 }`;
+
+function heading(/** @type {View} */ { method, pictures, state }) {
   const images = state.images.map((id) => pictures.nameOf(id)).join(" + ") || "no picture";
   const lambda = method.hasLambda ? `, lambda ${state.lambda.toFixed(2)}` : "";
   return `${images}${state.text ? ` + ${state.text}` : ""}, ${state.method}${lambda}`;
 }
-
-const SIDES = ["cosine_picture", "cosine_words", "percentile_picture", "percentile_words"];
-const COLUMNS = ["rank", "file", "class", "score", ...SIDES, "judged", "mark"];
 
 function saveTable(/** @type {string} */ name, /** @type {(string | number)[][]} */ rows) {
   const cell = (/** @type {string} */ text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
@@ -39,38 +43,29 @@ export async function saveMarks(/** @type {View} */ view) {
 
 export function savePng(/** @type {View} */ view) {
   const { facts, pictures, query, shown } = view;
-  const across = 5;
-  const side = 150;
-  const height = 60 + Math.ceil(shown.rows.length / across) * (side + 24);
-  const canvas = make("canvas", { width: across * side + 20, height });
+  const width = ACROSS * SIDE + 20;
+  const canvas = make("canvas", { width, height: 60 + Math.ceil(shown.rows.length / ACROSS) * (SIDE + 24) });
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-  /** @param {string} text @param {number} left @param {number} bottom @param {number} width */
-  const write = (text, left, bottom, width) => {
-    context.fillStyle = "black";
-    context.fillText(text, left, bottom, width);
-  };
   context.fillStyle = "white";
-  context.fillRect(0, 0, canvas.width, height);
+  context.fillRect(0, 0, width, canvas.height);
+  context.fillStyle = "black";
   context.font = "bold 15px sans-serif";
-  write(heading(view), 14, 24, canvas.width - 28);
+  context.fillText(heading(view), 14, 24, width - 28);
   context.font = "13px sans-serif";
-  write(facts.title, 14, 44, canvas.width - 28);
+  context.fillText(facts.title, 14, 44, width - 28);
+  context.strokeStyle = "#1a7f37";
+  context.lineWidth = 8;
   for (const [k, row] of shown.rows.entries()) {
-    const left = 10 + (k % across) * side;
-    const top = 58 + Math.floor(k / across) * (side + 24);
+    const left = 14 + (k % ACROSS) * SIDE;
+    const top = 62 + Math.floor(k / ACROSS) * (SIDE + 24);
     const { file, img } = pictures.of(query.position(row));
     const isRelevant = query.judgement(row) === "relevant";
-    context.fillStyle = isRelevant ? "#1a7f37" : "white";
-    context.fillRect(left, top, side - 6, side - 6);
-    if (img) context.drawImage(img, left + 4, top + 4, side - 14, side - 14);
-    write(`${k + 1} ${isRelevant ? "✓ " : ""}${baseName(file)}`, left + 4, top + side + 8, side - 14);
+    if (isRelevant) context.strokeRect(left, top, SIDE - 14, SIDE - 14);
+    if (img) context.drawImage(img, left, top, SIDE - 14, SIDE - 14);
+    context.fillText(`${k + 1} ${isRelevant ? "✓ " : ""}${baseName(file)}`, left, top + SIDE + 4, SIDE - 14);
   }
   canvas.toBlob((blob) => blob && save("hits.png", "image/png", blob));
 }
-
-const STYLE = `body { font: 15px sans-serif; margin: 2em; color-scheme: light dark } ol { display: flex; flex-wrap: wrap; gap: 1em }
-li { width: 190px; list-style: none } img { width: 180px } .name { display: block; overflow-wrap: anywhere }
-th { text-align: left; font-weight: normal } .relevant img { outline: 4px solid #1a7f37 }`;
 
 /** The hits as they are on the screen, without what can be clicked. */
 export function saveHtml(/** @type {View} */ view) {

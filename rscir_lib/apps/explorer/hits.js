@@ -24,11 +24,7 @@ function hit(/** @type {View} */ view, /** @type {number} */ k) {
   const li = make("li");
   li.innerHTML = HIT;
   const { open, join, ...parts } = partsOf(li);
-  const row = () => view.shown.rows[k];
-  const position = () => view.query.position(row());
-  li.onmouseenter = () => view.highlight(row());
-  li.onmouseleave = () => view.highlight(null);
-  li.addEventListener("focusin", () => view.highlight(row()));
+  const position = () => view.query.position(view.shown.rows[k]);
   open.onclick = (/** @type {MouseEvent} */ event) => view.choose(event, position());
   join.onclick = () => view.join(position());
   for (const verdict of VERDICTS) parts[verdict].onclick = () => mark(view, position(), verdict);
@@ -69,11 +65,11 @@ export function drawHits(/** @type {View} */ view) {
   const create = (/** @type {number} */ k) => hit(view, k);
   slots(ui.hits, shown.rows, create, (li, row, k) => drawHit(view, li, row, k));
   const { relevant, attribute } = query.answer;
-  const cls = facts.classes.indexOf(state.cls);
-  const n = state.cls ? facts.classIndex.filter((other) => other === cls).length : facts.files.length;
+  const n = facts.classIndex.filter((cls) => !state.cls || facts.classes[cls] === state.cls).length;
   const judgements = shown.rows.map((row) => query.judgement(row));
-  const right = judgements.filter((judgement) => judgement === "relevant").length;
-  const counted = `${number(shown.rows.length)} of ${number(n)} images${relevant ? `, ${right} relevant` : ""}`;
+  const countRelevant = (/** @type {string[]} */ some) => some.filter((judgement) => judgement === "relevant").length;
+  const right = relevant ? `, ${countRelevant(judgements)} relevant` : "";
+  const counted = `${number(shown.rows.length)} of ${number(n)} images${right}`;
   say(ui.count, !query.rows ? "Choose a picture, type words, or both." : counted);
   if (!relevant) {
     const unlabelled = facts.attributes.length && query.rows;
@@ -88,9 +84,9 @@ export function drawHits(/** @type {View} */ view) {
     parts.push(`AP ${(100 * precision).toFixed(1)}`);
   }
   const labelled = judgements.filter((judgement) => judgement !== "unknown");
-  for (const k of state.cls || state.min !== null ? [] : [5, 10, 20].filter((k) => k <= labelled.length)) {
-    const share = labelled.slice(0, k).filter((judgement) => judgement === "relevant").length / k;
-    parts.push(`P@${k} ${(100 * share).toFixed(0)}`);
+  for (const k of [5, 10, 20]) {
+    const isWhole = !state.cls && state.min === null && k <= labelled.length;
+    if (isWhole) parts.push(`P@${k} ${((100 * countRelevant(labelled.slice(0, k))) / k).toFixed(0)}`);
   }
   say(ui.metrics, parts.join(" · "));
 }

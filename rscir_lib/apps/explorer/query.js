@@ -1,7 +1,7 @@
 // One answered query: the similarities of the archive to its picture and to its words, and the scores that follow.
 
 import { decoded } from "./dom.js";
-import { countBelow, mixed, SCALES } from "./scoring.js";
+import { countFirst, RULES, SCALES } from "./scoring.js";
 
 /** @import { Answer, Ask, Method, Moments } from "./types" */
 
@@ -41,6 +41,7 @@ export class Query {
 
   /** Both sides on a scale. */
   scaled(/** @type {string} */ scale) {
+    /** @type {Float64Array[]} */
     const scaled = this.scales.get(scale) ?? this.sides.map((s, side) => s.map(this.onScale(scale, side)));
     this.scales.set(scale, scaled);
     return scaled;
@@ -58,14 +59,14 @@ export class Query {
     const side = this.alone(method, lambda);
     if (side !== null) return this.sides[side];
     if (method.rule && method.scale) {
+      const rule = RULES[method.rule];
       const [image, text] = this.scaled(method.scale);
-      return mixed(method.rule, image, text, lambda);
+      return image.map((s, row) => rule(s, text[row], lambda));
     }
     const key = `${method.name} ${method.hasLambda ? lambda : ""}`;
     if (!this.kernelScores.has(key)) {
-      const answer = await ask({ ...this.question, ask: "scores", lam: lambda, method: method.name });
-      if (answer.error) return null;
-      this.kernelScores.set(key, new Float64Array(decoded(answer.scores)));
+      const { scores } = await ask({ ...this.question, ask: "scores", lam: lambda, method: method.name });
+      if (scores) this.kernelScores.set(key, doubles(scores));
     }
     return this.kernelScores.get(key) ?? null;
   }
@@ -82,7 +83,8 @@ export class Query {
     if (this.percentiles) return this.percentiles[side][row];
     const s = this.sides[side];
     this.ascending[side] ??= s.slice().sort();
-    return (100 * countBelow(this.ascending[side], s[row])) / Math.max(s.length - 1, 1);
+    const below = countFirst(s.length, (k) => this.ascending[side][k] < s[row]);
+    return (100 * below) / Math.max(s.length - 1, 1);
   }
 
   // what the benchmark says of a row: relevant, unknown (nobody labelled it) or other; "" where it doesn't hold this query

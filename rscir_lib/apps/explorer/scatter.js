@@ -1,7 +1,7 @@
 // The archive between picture (across) and words (up), in standard deviations, with the line on which scores equal the last hit's.
 
 import { number, put, say } from "./dom.js";
-import { RULES } from "./scoring.js";
+import { countFirst, RULES } from "./scoring.js";
 
 /** @import { Moments } from "./types" */
 /** @import { Query } from "./query.js" */
@@ -9,9 +9,10 @@ import { RULES } from "./scoring.js";
 
 const WIDTH = 640;
 const HEIGHT = 480;
+const [DOT, RELEVANT, NUMBERS] = ["#929eab66", "#2f9e4f", "#7d8792"]; // seen on a light and on a dark ground
 const PAD = 34; // pixels left and below, for the numbers
 const STEPS = 120; // points of the line
-const HALVINGS = 14; // of the range in which a point of it lies: to a part of a pixel
+const FINE = 2 ** 14; // places at which each of them may lie: to a part of a pixel
 
 /** Where everything lies, for one query. */
 function axesOf(/** @type {Query} */ query) {
@@ -31,25 +32,22 @@ function axesOf(/** @type {Query} */ query) {
 
 export class Scatter {
   axes = /** @type {ReturnType<typeof axesOf> | null} */ (null);
-  look = ""; // light or dark, when the cloud was drawn
 
   constructor(/** @type {View} */ view) {
     this.view = view;
     const { scatter } = view.ui;
     scatter.onmousemove = (event) => this.point(event);
     scatter.onclick = (event) => this.point(event, true);
-    scatter.onmouseleave = () => view.highlight(null);
   }
 
   draw() {
     const { query, shown, state, ui } = this.view;
     ui.plot.hidden = !query.isComposed;
-    ui.unplotted.hidden = query.isComposed;
+    say(ui.pointed, query.isComposed ? "" : "A picture and words together draw the archive here.");
     if (!query.isComposed) return;
-    const look = getComputedStyle(ui.root).color;
     const axes = this.axes?.query === query ? this.axes : axesOf(query);
-    if (axes !== this.axes || look !== this.look) this.drawCloud(axes);
-    Object.assign(this, { axes, look });
+    if (axes !== this.axes) this.drawCloud(axes);
+    this.axes = axes;
     const { at, range, x, y } = axes;
     const line = this.line(range).map(([h, v]) => `${x(h)},${y(v)}`);
     const circles = shown.rows.map((row) => {
@@ -64,21 +62,16 @@ export class Scatter {
   drawCloud(/** @type {ReturnType<typeof axesOf>} */ { query, range, x, y, at }) {
     const { scatter } = this.view.ui;
     const context = /** @type {CanvasRenderingContext2D} */ (scatter.getContext("2d"));
-    const style = getComputedStyle(scatter);
-    const useColor = (/** @type {string} */ name) => {
-      scatter.style.color = `var(${name})`;
-      context.fillStyle = style.color;
-    };
     const dot = (/** @type {number} */ row, /** @type {number} */ size) => {
       const [h, v] = at(row);
       context.fillRect(h - size / 2, v - size / 2, size, size);
     };
     context.clearRect(0, 0, WIDTH, HEIGHT);
-    useColor("--dot");
+    context.fillStyle = DOT;
     for (let row = 0; row < query.rows; row++) dot(row, query.rows > 5000 ? 2 : 4);
-    useColor("--right");
+    context.fillStyle = RELEVANT;
     if (!query.positions) for (const row of query.relevant) dot(row, 6);
-    useColor("--soft");
+    context.fillStyle = NUMBERS;
     context.font = "15px sans-serif";
     context.textAlign = "center";
     for (let v = Math.ceil(range[0][0]); v <= range[0][1]; v++) context.fillText(String(v), x(v), HEIGHT - 14);
@@ -99,22 +92,19 @@ export class Scatter {
     });
     const solved = rule === "mix" && state.lambda < 0.5 ? 0 : 1; // the axis on which scores rise most
     const [from, to] = range[1 - solved];
+    const [low, high] = range[solved];
     const points = [];
     for (let k = 0; k <= STEPS; k++) {
       const fixed = from + (k / STEPS) * (to - from);
-      const at = (/** @type {number} */ v) => (solved ? [fixed, v] : [v, fixed]);
-      const isHigher = (/** @type {number} */ v) => {
-        const [h, up] = at(v);
-        return RULES[rule](image(h), text(up), state.lambda) >= wanted;
+      const point = (/** @type {number} */ n) => {
+        const v = low + (n / FINE) * (high - low);
+        return solved ? [fixed, v] : [v, fixed];
       };
-      let [low, high] = range[solved];
-      if (isHigher(low) || !isHigher(high)) continue;
-      for (let halving = 0; halving < HALVINGS; halving++) {
-        const middle = (low + high) / 2;
-        if (isHigher(middle)) high = middle;
-        else low = middle;
-      }
-      points.push(at(high));
+      const n = countFirst(FINE, (n) => {
+        const [h, v] = point(n);
+        return RULES[rule](image(h), text(v), state.lambda) < wanted;
+      });
+      if (n > 0 && n < FINE) points.push(point(n));
     }
     return points;
   }

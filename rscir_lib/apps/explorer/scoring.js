@@ -24,7 +24,7 @@ function beyond(/** @type {number} */ z) {
 const lowered = (/** @type {number} */ z) => (z > 0 ? -beyond(z) : beyond(-z) - 1);
 
 // how many of k = 0 ... n - 1, of which the first have a property and the others don't, have it
-function countFirst(/** @type {number} */ n, /** @type {(k: number) => boolean} */ hasIt) {
+export function countFirst(/** @type {number} */ n, /** @type {(k: number) => boolean} */ hasIt) {
   let low = 0;
   let high = n;
   while (low < high) {
@@ -34,9 +34,6 @@ function countFirst(/** @type {number} */ n, /** @type {(k: number) => boolean} 
   }
   return low;
 }
-
-/** How many of ascending values are below x. @param {Float64Array} ascending @param {number} x */
-export const countBelow = (ascending, x) => countFirst(ascending.length, (k) => ascending[k] < x);
 
 const FLAT = 1e-12; // similarities that spread less than this differ by rounding alone
 
@@ -74,12 +71,6 @@ export const RULES = {
   multiply: (image, text) => image * text,
   minimum: (image, text) => Math.min(image, text),
 };
-
-/** @param {string} rule @param {Float64Array} image @param {Float64Array} text @param {number} lambda */
-export function mixed(rule, image, text, lambda) {
-  const score = RULES[rule];
-  return image.map((s, row) => score(s, text[row], lambda));
-}
 
 // rows of the `top` highest scores, best first, ties in archive order
 /** @param {Float64Array} scores @param {number} top @param {((row: number) => boolean) | null} [allowed] */

@@ -22,7 +22,7 @@ from rscir_lib.apps.explorer.page import page_files
 from rscir_lib.apps.explorer.session import Explorer
 
 LARGEST = 96 * 2**20  # bytes of a question, an uploaded picture of 64 MB in base64 included
-TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+TYPES = {"": "text/html", "explorer.css": "text/css", "explorer.js": "text/javascript"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' blob: data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -33,6 +33,9 @@ HEADERS = {
 
 
 class _Handler(tornado.web.RequestHandler):
+    def initialize(self, explorer: Explorer, files: dict[str, str], pool: ThreadPoolExecutor) -> None:
+        self.explorer, self.files, self.pool = explorer, files, pool
+
     def prepare(self) -> None:
         # another site's page in the same browser must not ask: not by a name that it points here, not by a form
         host, origin = self.request.host, self.request.headers.get("Origin", "")
@@ -44,26 +47,18 @@ class _Handler(tornado.web.RequestHandler):
             self.set_header(name, value)
         self.clear_header("Server")
 
+    def get(self, name: str) -> None:
+        if name not in TYPES:
+            raise tornado.web.HTTPError(404)
+        self.set_header("Content-Type", f"{TYPES[name]}; charset=utf-8")
+        self.finish(self.files[name or "index.html"])
 
-class _File(_Handler):
-    def initialize(self, kind: str, text: str) -> None:
-        self.kind, self.text = kind, text
-
-    def get(self) -> None:
-        self.set_header("Content-Type", f"{self.kind}; charset=utf-8")
-        self.finish(self.text)
-
-
-class _Ask(_Handler):
-    def initialize(self, explorer: Explorer, pool: ThreadPoolExecutor) -> None:
-        self.explorer, self.pool = explorer, pool
-
-    async def post(self) -> None:
+    async def post(self, name: str) -> None:
         try:
             question = json.loads(self.request.body)
-        except ValueError as error:
-            raise tornado.web.HTTPError(400) from error
-        if not isinstance(question, dict):
+        except ValueError:
+            question = None
+        if name != "ask" or not isinstance(question, dict):
             raise tornado.web.HTTPError(400)
         # off the loop, so that one visitor's long question does not hold up the others
         self.finish(await asyncio.get_running_loop().run_in_executor(self.pool, self.explorer.answer, question))
@@ -71,13 +66,8 @@ class _Ask(_Handler):
 
 def listen(explorer: Explorer, port: int) -> tuple[tornado.httpserver.HTTPServer, int]:
     """A server on loopback, in the event loop that runs, and its port; 0 takes a free one."""
-    files = page_files(explorer.title, "http.js")
-    routes: list = [
-        ("/" + name.removeprefix("index.html"), _File, {"kind": TYPES[name.rsplit(".", 1)[-1]], "text": text})
-        for name, text in files.items()
-    ]
-    routes.append(("/ask", _Ask, {"explorer": explorer, "pool": ThreadPoolExecutor(4)}))
-    application = tornado.web.Application(routes, log_function=lambda handler: None)
+    given = {"explorer": explorer, "files": page_files(explorer.title, "http.js"), "pool": ThreadPoolExecutor(4)}
+    application = tornado.web.Application([("/(.*)", _Handler, given)], log_function=lambda handler: None)
     server = tornado.httpserver.HTTPServer(application, max_buffer_size=LARGEST)
     sockets = tornado.netutil.bind_sockets(port, "127.0.0.1")
     server.add_sockets(sockets)

@@ -180,9 +180,7 @@ class Explorer:
             answer |= {"positions": base64_of(positions.astype(np.int32)), "percentiles": [*map(base64_of, below)]}
         return answer | {"similarities": [*map(base64_of, sides)]}
 
-    def scores(
-        self, images: list[ImageId], lam: float, method: str, words: str = "", without: str = "", cls: str = ""
-    ) -> Answer:
+    def scores(self, images: list[ImageId], lam: float, method: str, words: str = "", without: str = "") -> Answer:
         """Scores (N,) float64 by a method that the browser doesn't know."""
         image, text = self._image(images), self._text(words, without)
         if image is None or text is None or method not in METHODS:
@@ -195,11 +193,9 @@ class Explorer:
         return {"scores": base64_of(np.asarray(scores, np.float64))}
 
     def _image(self, images: list[ImageId]) -> np.ndarray | None:
-        if not images:
-            return None
+        if len(images) < 2:
+            return self._feature(images[0]) if images else None
         features = np.stack([self._feature(image) for image in images])
-        if len(features) == 1:
-            return features[0]
         return _unit(features.mean(axis=0, dtype=np.float64), "these pictures cancel each other out: take one away")
 
     def _feature(self, image: ImageId) -> np.ndarray:
@@ -212,16 +208,11 @@ class Explorer:
 
     def _text(self, words: str, without: str) -> np.ndarray | None:
         """Feature of the words; what to leave out is projected away (a - (a.b) b: Widdows, ACL 2003)."""
-        texts = [text for text in (words, without) if text.strip()]
-        if not texts:
-            return None
-        first, *rest = self.encoder.encode_texts(texts).astype(np.float64)
-        if not without.strip():
-            return first
-        if not rest:
-            return -first
+        wanted, out = (self.encoder.encode_texts([t])[0].astype(float) if t.strip() else None for t in (words, without))
+        if wanted is None or out is None:
+            return wanted if out is None else -out
         problem = f"{words.strip()!r} without {without.strip()!r} leaves nothing to search for: change one"
-        return _unit(first - (first @ rest[0]) * rest[0], problem)
+        return _unit(wanted - (wanted @ out) * out, problem)
 
     def _similarities(self, query: np.ndarray | None) -> tuple[np.ndarray, list[float]]:
         """Similarities (N,) of the archive to a query, and their moments: mean, std, least and greatest."""
@@ -234,14 +225,12 @@ class Explorer:
         self, sides: tuple[np.ndarray, ...], moments: tuple[list[float], ...], scale: Scale, cls: str
     ) -> np.ndarray:
         """Positions, ascending, of all images of a class that can be among the first `HITS` at some lambda."""
-        wanted = self.class_names.index(cls) if cls else self.class_index
-        allowed = np.flatnonzero(self.class_index == wanted)
-        given = [
-            (s[allowed], torch.tensor(of[:2], dtype=torch.float64)) for s, of in zip(sides, moments, strict=True) if of
-        ]
-        kept = [np.arange(0), *(best_first(s, HITS) for s, _ in given)]  # alone, and at lambda 0 and 1
-        if len(given) == 2:
-            kept.append(skyband(*(scale(torch.from_numpy(s), tuple(of)).numpy() for s, of in given), HITS))
+        allowed = np.flatnonzero(self.class_index == (self.class_names.index(cls) if cls else self.class_index))
+        kept = [np.arange(0), *(best_first(s[allowed], HITS) for s in sides if s.size)]  # alone, at lambda 0 and 1
+        if all(moments):
+            spread = [tuple(torch.tensor(side[:2], dtype=torch.float64)) for side in moments]
+            scaled = (scale(torch.from_numpy(s), of).numpy()[allowed] for s, of in zip(sides, spread, strict=True))
+            kept.append(skyband(*scaled, HITS))
         return allowed[np.unique(np.concatenate(kept))]
 
     # what people and benchmarks said
@@ -251,12 +240,11 @@ class Explorer:
         facts: Answer = {"relevant": None, "unknown": [], "attribute": "", "marks": {}}
         if len(images) != 1 or isinstance(images[0], str):
             return facts
-        marks = marks_table(self.marks)
-        marks = marks[(marks["image"] == self.archive.files[images[0]]) & (marks["text"] == text)]
-        said = zip(marks["answer"], marks["verdict"], strict=True)
-        facts["marks"] = {self.position[file]: verdict for file, verdict in said if file in self.position}
-        asked = self.queries[(self.queries["position"] == images[0]) & (self.queries["text"] == text)]
-        for query in asked[:1].itertuples():  # the first, where two attributes ask the same
+        for image, asked, answer, verdict in marks_table(self.marks).itertuples(index=False):
+            if (image, asked) == (self.archive.files[images[0]], text) and answer in self.position:
+                facts["marks"][self.position[answer]] = verdict
+        same = self.queries[(self.queries["position"] == images[0]) & (self.queries["text"] == text)]
+        for query in same[:1].itertuples():  # the first, where two attributes ask the same
             relevant = self.benchmark.targets[query.target].tolist()
             facts |= {"relevant": relevant, "attribute": query.attribute, "unknown": self.left_out(query)}
         return facts

@@ -50,7 +50,7 @@ export type PageData = {
 /** The nodes of the page that change, by their data-part in layout.js. */
 export type Parts = Record<
   "root" | "title" | "pictures" | "note" | "error" | "pageText" | "thumbs" | "suggestions" | "lambda" | "count" | "metrics" |
-  "hits" | "plot" | "unplotted" | "pointed" | "strip" | "curveFigure" | "curveText" | "mapFigure" | "uploadLabel" | "noUpload" | "benchmark", HTMLElement
+  "hits" | "plot" | "pointed" | "strip" | "curveFigure" | "curveText" | "mapFigure" | "uploadLabel" | "noUpload" | "benchmark", HTMLElement
 > & Record<
   "back" | "forward" | "clear" | "pageBefore" | "nextPage" | "random" | "best" | "worst" | "any" | "link" | "csv" | "png" |
   "html" | "marks", HTMLButtonElement

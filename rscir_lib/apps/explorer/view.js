@@ -3,7 +3,7 @@
 
 import { Browser } from "./browse.js";
 import { drawCurve, drawMap, drawStrip } from "./charts.js";
-import { make, number, pictureButton, put, say, slots } from "./dom.js";
+import { make, number, pictureButton, put, rowAt, say, slots } from "./dom.js";
 import { saveCsv, saveHtml, saveMarks, savePng } from "./export.js";
 import { drawHits } from "./hits.js";
 import { layout } from "./layout.js";
@@ -61,7 +61,9 @@ export class View {
     ui.forward.onclick = () => this.travel(this.future, this.past);
     ui.clear.onclick = () => this.go({ images: [], text: "" });
     ui.words.oninput = () => {
-      this.suggest();
+      const typed = ui.words.value.toLowerCase();
+      const some = this.facts.words.filter((word) => word.startsWith(typed)).slice(0, 30);
+      ui.suggestions.replaceChildren(...some.map((value) => make("option", { value })));
       this.later("words", 80, () => this.readWords());
     };
     ui.words.onchange = () => this.readWords();
@@ -70,9 +72,7 @@ export class View {
     ui.top.onchange = () => this.change({ top: wantedHits(ui.top.value) });
     ui.cls.onchange = () => this.change({ cls: ui.cls.value });
     ui.min.onchange = () => this.change({ min: ui.min.value === "" ? null : Number(ui.min.value) });
-    ui.best.onclick = () => this.pick("best");
-    ui.worst.onclick = () => this.pick("worst");
-    ui.any.onclick = () => this.pick("random");
+    for (const which of /** @type {const} */ (["best", "worst", "any"])) ui[which].onclick = () => this.pick(which);
     ui.upload.onchange = async () => {
       await this.addFiles([...(ui.upload.files ?? [])]);
       ui.upload.value = "";
@@ -82,9 +82,11 @@ export class View {
       event.preventDefault();
       if (this.facts.hasKernel) this.addFiles([...(event.dataTransfer?.files ?? [])]);
     };
-    ui.root.addEventListener("focusin", ({ target }) => {
+    ui.root.onmouseover = (event) => this.highlight(rowAt(event));
+    ui.root.addEventListener("focusin", (event) => {
+      this.highlight(rowAt(event));
       // or JupyterLab takes the keys of what has the focus
-      if (target instanceof HTMLElement) target.dataset.lmSuppressShortcuts = "true";
+      if (event.target instanceof HTMLElement) event.target.dataset.lmSuppressShortcuts = "true";
     });
     ui.link.onclick = () => this.copyLink();
     ui.csv.onclick = () => saveCsv(this);
@@ -104,8 +106,7 @@ export class View {
 
   /** @returns {Method} */
   get method() {
-    const [first, ...others] = this.facts.methods;
-    return others.find((method) => method.name === this.state.method) ?? first;
+    return this.facts.methods.find(({ name }) => name === this.state.method) ?? this.facts.methods[0];
   }
 
   // the archive's picture that marks belong to; null where there is none, or more than one
@@ -151,12 +152,6 @@ export class View {
     return event.shiftKey || event.ctrlKey || event.metaKey ? this.join(id) : this.go({ images: [id] });
   }
 
-  suggest() {
-    const text = this.ui.words.value.toLowerCase();
-    const some = this.facts.words.filter((word) => word.startsWith(text)).slice(0, 30);
-    this.ui.suggestions.replaceChildren(...some.map((value) => make("option", { value })));
-  }
-
   async readWords() {
     this.stop("words");
     this.read = this.ui.words.value.trim();
@@ -164,17 +159,17 @@ export class View {
   }
 
   /** A query of the benchmark. */
-  async pick(/** @type {"best" | "worst" | "random"} */ which) {
+  async pick(/** @type {"best" | "worst" | "any"} */ which) {
     this.rated ??= (await this.ask({ ask: "rated" })).queries;
     const attribute = this.ui.attribute.value;
-    let queries = (this.rated ?? []).filter((query) => !attribute || query[2] === attribute);
-    if (which !== "random") queries = queries.filter((query) => query[3] !== null);
-    const sign = which === "best" ? -1 : 1;
-    if (which !== "random") queries.sort((a, b) => sign * (Number(a[3]) - Number(b[3])));
+    const queries = (this.rated ?? []).filter((query) => !attribute || query[2] === attribute);
+    const rated = queries.filter((query) => query[3] !== null).sort((a, b) => Number(b[3]) - Number(a[3])); // best first
     const key = `${which} ${attribute}`;
-    const nth = which === "random" ? Math.floor(Math.random() * queries.length) : (this.picked.get(key) ?? 0);
+    const nth = this.picked.get(key) ?? 0;
     this.picked.set(key, nth + 1);
-    const query = queries[nth % queries.length];
+    let query = queries[Math.floor(Math.random() * queries.length)];
+    if (which === "best") query = rated[nth % rated.length];
+    if (which === "worst") query = rated[rated.length - 1 - (nth % rated.length)];
     if (query) await this.go({ images: [query[0]], text: query[1] });
   }
 
@@ -206,8 +201,14 @@ export class View {
     if (turn === this.asked) this.later("prefetch", 30, () => this.prefetch());
   }
 
-  scoresAt(/** @type {number} */ lambda) {
-    return this.query.scoresAt(this.method, lambda, this.ask);
+  // the first hits at a lambda, their pictures fetched; null where the kernel refuses to score
+  async hitsAt(/** @type {number} */ lambda, top = this.state.top) {
+    const { query } = this;
+    const scores = await query.scoresAt(this.method, lambda, this.ask);
+    if (!scores) return null;
+    const rows = this.bestOf(scores, top);
+    await this.pictures.fetch(rows.map((row) => query.position(row)));
+    return { rows, scores };
   }
 
   // the score that a person reads: Phi, where Phi - 1 is what ranks
@@ -245,9 +246,8 @@ export class View {
     ui.slider.disabled = !this.method.hasLambda;
     ui.back.disabled = !this.past.length;
     ui.forward.disabled = !this.future.length;
-    const remove = (/** @type {number} */ k) =>
-      this.go({ images: this.state.images.filter((_, other) => other !== k) });
-    const create = (/** @type {number} */ k) => pictureButton(() => remove(k));
+    const create = (/** @type {number} */ k) =>
+      pictureButton(() => this.go({ images: this.state.images.toSpliced(k, 1) }));
     slots(ui.pictures, state.images, create, (node, id) => {
       pictures.show(node.firstElementChild, id);
       put(node, "title", `${pictures.nameOf(id)}: take it away`);
@@ -259,12 +259,10 @@ export class View {
     this.controls();
     if (this.isWaiting) return; // the answer that is under way will be drawn as things then are
     const turn = ++this.drawing;
-    const scores = this.query.rows ? await this.scoresAt(this.state.lambda) : null;
+    const hits = this.query.rows ? await this.hitsAt(this.state.lambda) : NOTHING;
     if (turn !== this.drawing) return;
-    this.shown = scores ? { rows: this.bestOf(scores, this.state.top), scores } : NOTHING;
-    await this.pictures.fetch(this.shown.rows.map((row) => this.query.position(row)));
-    if (turn !== this.drawing) return;
-    this.scatter.draw(); // before the hits, or to ask for its colours would have the page laid out twice
+    this.shown = hits ?? NOTHING;
+    this.scatter.draw();
     drawHits(this);
     this.drawNotes();
     requestAnimationFrame(() => {
@@ -275,21 +273,15 @@ export class View {
       const waited = performance.now() - this.acted;
       this.ui.root.dispatchEvent(new CustomEvent("drawn", { detail: waited, bubbles: true }));
     });
-    this.later("extras", 60, () => this.drawExtras());
+    this.later("extras", 60, () => this.drawExtras()); // they may come a little later
   }
 
   drawNotes() {
     const { facts, method, query, shown, state } = this;
+    const { scale } = method;
     const notes = [];
-    if (
-      query.isComposed &&
-      method.rule &&
-      method.scale &&
-      state.lambda > 0 &&
-      shown.rows.length &&
-      state.min === null
-    ) {
-      const ofPicture = this.bestOf(query.scaled(method.scale)[0], state.top);
+    if (scale && query.isComposed && state.lambda > 0 && shown.rows.length && state.min === null) {
+      const ofPicture = this.bestOf(query.scaled(scale)[0], state.top);
       const isSame = ofPicture.join() === shown.rows.join();
       if (isSame) notes.push("The words change nothing here: the picture alone has the same hits.");
     }
@@ -302,7 +294,6 @@ export class View {
     say(this.ui.note, notes.join(" "));
   }
 
-  // what may come a little later
   async drawExtras() {
     const turn = this.drawing;
     const isStale = () => turn !== this.drawing;
@@ -317,9 +308,7 @@ export class View {
     if (!this.method.hasLambda || !this.method.rule || !this.query.isComposed) return;
     const { lambda } = this.state;
     for (const near of [...LAMBDAS].sort((a, b) => Math.abs(a - lambda) - Math.abs(b - lambda))) {
-      const scores = await this.scoresAt(near);
-      if (!scores || turn !== this.drawing) return;
-      await this.pictures.fetch(this.bestOf(scores, this.state.top).map((row) => this.query.position(row)));
+      if (!(await this.hitsAt(near)) || turn !== this.drawing) return;
     }
   }
 
@@ -342,12 +331,8 @@ export class View {
 
   async copyLink() {
     const without = this.state.images.some((image) => typeof image === "string") ? ", without your own picture" : "";
-    try {
-      await navigator.clipboard.writeText(location.href);
-      say(this.ui.note, `The link is on the clipboard${without}.`);
-    } catch {
-      say(this.ui.note, `The link${without}: ${location.href}`);
-    }
+    const copied = navigator.clipboard?.writeText(location.href).then(() => `The link is on the clipboard${without}.`);
+    say(this.ui.note, (await copied?.catch(() => "")) || `The link${without}: ${location.href}`);
   }
 }
 
@@ -361,7 +346,7 @@ export async function mount(el, host, link = true, start = undefined) {
   if (link) addEventListener("hashchange", follow);
   if (link && location.hash.length > 1) await follow();
   else {
-    Object.assign(view.state, start ?? facts.start);
+    view.state = { ...START, ...(start ?? facts.start) };
     await view.renew();
   }
   view.browser.list(); // the rest may come when the hits are there

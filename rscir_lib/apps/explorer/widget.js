@@ -5,27 +5,21 @@ import { mount } from "./view.js";
 /** @import { Ask, WidgetModel } from "./types" */
 
 /** @param {{ model: WidgetModel, el: HTMLElement }} host */
-async function render({ model, el }) {
-  const waiting = new Map();
-  /** @param {any} message */
-  const hear = ({ id, answer }) => {
-    waiting.get(id)?.(answer);
-    waiting.delete(id);
-  };
+function render({ model, el }) {
   /** @type {Ask} */
   const ask = (question) =>
     new Promise((done) => {
       const id = Math.random();
-      waiting.set(id, done);
+      const hear = (/** @type {any} */ message) => {
+        if (message.id !== id) return;
+        model.off("msg:custom", hear);
+        done(message.answer);
+      };
+      model.on("msg:custom", hear);
       model.send({ id, question });
     });
-  model.on("msg:custom", hear);
   const inLab = document.querySelector(".jp-LabShell, .jp-NotebookShell"); // whose address is not ours
-  const end = await mount(el, ask, !inLab, model.get("start"));
-  return () => {
-    model.off("msg:custom", hear);
-    end();
-  };
+  return mount(el, ask, !inLab, model.get("start"));
 }
 
 export default { render };
