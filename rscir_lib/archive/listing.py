@@ -108,7 +108,7 @@ def _images(folder: Path, root: Path) -> tuple[list[Path], Counter[str], list[Pa
     seen: set[str] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
-        if real in seen:  # a link to above
+        if real in seen:  # reached before, through a link
             folders.clear()
             continue
         seen.add(real)

@@ -97,7 +97,7 @@ def read_rule(root: Path) -> Reading:
 
 
 class _Refused(ValueError):
-    """Readable, perhaps, but not so: the message says what to do instead of replacing the file."""
+    """The file may be whole, but can't be read this way; the message says what to do about it."""
 
 
 def jpeg(image: Image.Image, quality: int = 85) -> bytes:

@@ -45,7 +45,7 @@ def read_scenes(
             windows, unopened = [(None, 0.0)], unopened + 1
         for window, share in windows:
             tiles.append((f"{file}#{','.join(map(str, window))}" if window else file, whole.classes[i], share))
-    kept = [one for one in tiles if one[2] <= max_nodata]
+    kept = [row for row in tiles if row[2] <= max_nodata]
     note = f"{len(kept)} windows of at most {tile} x {tile} pixels, overlap {overlap}, from {whole.note}"
     note += f"; {unopened} files that rasterio can't open, taken whole" if unopened else ""
     if left := len(tiles) - len(kept):

@@ -20,7 +20,7 @@ WARNING_COLUMNS = ["file", "line", "value", "problem"]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Composed queries over an archive of N images. An object that exists is consistent: all of this is checked.
+    """Composed queries over an archive of N images. That they agree with each other is checked when it is made.
 
     Attributes:
         archive: The N images that are ranked.
@@ -69,8 +69,8 @@ class Benchmark:
         for column, end in (("unknown", len(self.unknowns)), ("query", outside)):
             if column in self.queries:
                 _check_range("queries", self.queries, column, -1, end)
-        homeless = (self.queries["position"] < 0) == (self._optional("query") < 0)
-        _refuse("queries", self.queries, "position", homeless, "either an archive position, or -1 and a `query`")
+        misplaced = (self.queries["position"] < 0) == (self._optional("query") < 0)
+        _refuse("queries", self.queries, "position", misplaced, "either an archive position, or -1 and a `query`")
         for column in ("attribute", "text"):
             blank = [not (isinstance(value, str) and value.strip()) for value in self.queries[column]]
             _refuse("queries", self.queries, column, blank, "a word")
@@ -240,7 +240,7 @@ def _without(archive: Archive, gone: set[str]) -> tuple[Archive, np.ndarray]:
 
 
 class ValidationReport:
-    """Collects what a reader tolerates, and how."""
+    """Collects what a reader found amiss and could still use, and what it did about it."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, int | None, str, str]] = []

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from rscir_lib.archive import read_archive
+from rscir_lib.archive import Archive, read_archive, write_listing
 from rscir_lib.benchmarks.base import LABEL_COLUMNS, QUERY_COLUMNS, Benchmark, ValidationReport
 from rscir_lib.benchmarks.image_names import ImageNames
 from rscir_lib.encoders.stored import TABLE
@@ -98,9 +98,8 @@ def draw_whucom(root: Path, task: str, tables: dict[str, Path], judge: Path | No
             best = there[np.argsort(-np.round(likeness[there] @ mean, 9), kind="stable")[: len(there) // SHARE]]
             labels += [(files[i], a, b) for i in best]
     root.mkdir(parents=True, exist_ok=True)
-    index = {cls: i for i, cls in enumerate(dict.fromkeys(kinds))}
-    lines = (f"{file} {index[cls]} {cls.replace(' ', '')}\n" for file, cls in zip(names, kinds, strict=True))
-    write_text(root / "patternnet.csv", "".join(lines))
+    plain = tuple(cls.replace(" ", "") for cls in kinds)
+    write_listing(Archive(root, tuple(names), plain), root / "patternnet.csv")
     write_text(root / "labels.csv", pd.DataFrame(labels).to_csv(index=False, header=["image", "group", "value"]))
     for name, table in tables.items():
         rows, *_ = _read(table)
@@ -138,7 +137,7 @@ def read_whucom(root: str | Path, listing: str | Path | None = None) -> Benchmar
     labels = read.assign(attribute=attribute, position=[names.position(file) for file in read["image"]])
     labels = labels[labels["position"] >= 0].assign(image=[names.name(f) for f in labels["image"]])[LABEL_COLUMNS]
     alone = labels["value"] == "alone"
-    targets = {key: np.sort(of["position"].to_numpy()) for key, of in labels[~alone].groupby(["group", "value"])}
+    targets = {key: np.sort(rows["position"].to_numpy()) for key, rows in labels[~alone].groupby(["group", "value"])}
     number = {key: i for i, key in enumerate(targets)}
     queries = [
         (attribute, group, image, "alone", text, position, number[group, text], 0)

@@ -29,7 +29,7 @@ from rscir_lib.storage.parallel import MOST_WORKERS, each
 if TYPE_CHECKING:
     from rscir_lib.encoders import Encoder
 
-SENT = 512  # images in a task of a scheduler: fewer cost it more messages, more are lost with a worker that dies
+TASK_IMAGES = 512  # in a task of a scheduler: fewer cost more messages, more are lost with a worker that dies
 SAVE_SECONDS = 5.0  # work that a killed extraction loses at most, plus one batch; less writes more small files
 # Seconds to wait for another extraction: the workers of a killed process need up to 5 to notice, and hold its lock
 LOCK_SECONDS = 6.0
@@ -58,7 +58,7 @@ def extract_features(
         dtype: "float32", or "float16" for half the size and three digits.
         strict: Stop at an image that can't be read.
         scheduler: "local" or an address, for Dask (`parallel.each`): its workers, which see the same files, encode
-            `SENT` images at a time, each on the encoder's device, and this process writes the store.
+            `TASK_IMAGES` images at a time, each on the encoder's device, and this process writes the store.
 
     Raises:
         ValueError: For a store of another encoder, or archive: none of its images is in this one unchanged.
@@ -77,9 +77,9 @@ def extract_features(
     provenance = encoder.provenance | archive.reading | named
     if not overwrite and _is_complete(folder, archive, provenance):
         return folder
-    with ExitStack() as held:
+    with ExitStack() as lock:
         with _explained(folder, "nothing was changed"):
-            held.enter_context(folder_lock(folder, LOCK_SECONDS))
+            lock.enter_context(folder_lock(folder, LOCK_SECONDS))
         if overwrite:
             store.clean(folder)
         work = _Extraction(archive, folder, provenance)
@@ -100,14 +100,15 @@ def _is_complete(folder: Path, archive: Archive, provenance: dict[str, str]) -> 
         features = open_store(folder)
         held = features.files, features.classes
     except (FileNotFoundError, ValueError):
-        return False  # what is whole of it is kept
+        return False  # the shards that are whole will be used
     store.check_provenance(features.provenance, provenance, folder)
-    unfinished = store.leftovers(folder, {shard.name for shard in store.read_manifest(folder)[1]})
-    return held == (archive.files, archive.classes) and not unfinished and not replaced(features, archive)
+    declared = {shard.name for shard in features.shards() if isinstance(shard, store.Shard)}
+    unchanged = held == (archive.files, archive.classes) and not replaced(features, archive)
+    return unchanged and not store.leftovers(folder, declared)
 
 
 class _Extraction:
-    """The state of an extraction: whole shards in the folder, the image of each of their rows, rows not saved yet.
+    """An extraction under way: the whole shards in the folder, which row is of which image, and rows not saved yet.
 
     Attributes:
         row: (N,) the row of each image of the archive, counted through all shards, -1 for none.
@@ -256,10 +257,10 @@ def _encoded_batches(
     device = torch.device(encoder.device).type
     if device == "cpu" or scheduler:  # each process decodes and encodes: none waits for another
         size = batch_size or (16 if device == "cpu" else 128)
-        sent = max(size, SENT // size * size) if scheduler else size
-        pieces = [range(start, min(start + sent, len(images))) for start in range(0, len(images), sent)]
-        for piece in each(partial(_encoded_items, images, encoder, size), pieces, scheduler, workers):
-            yield from piece
+        step = max(size, TASK_IMAGES // size * size) if scheduler else size
+        tasks = [range(len(images))[start : start + step] for start in range(0, len(images), step)]
+        for batches in each(partial(_encoded_items, images, encoder, size), tasks, scheduler, workers):
+            yield from batches
         return
     if workers is None:
         workers = min(MOST_WORKERS, os.cpu_count() or 1) if len(images) > WORKERS_FROM else 1

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # reading features needs no encoder
 # Bytes of float32 features that may be held at once: 1.4 million rows of 768. More rows are gone through shard by
 # shard; a greater value is faster, until the memory of a small machine is full.
 HELD_BYTES = 2**32
-# Rows of a store share these, but an encoder of any precision may encode the texts that are compared with them
+# All rows of a store agree in these, but a reader need not: texts of any precision are compared with them
 ROWS_ONLY = frozenset({"precision", "dtype"})
 NOTHING: Mapping[str, str] = MappingProxyType({})
 

@@ -24,7 +24,7 @@ CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 
 class _Refused(Exception):
-    """What a pickle asks for and doesn't get."""
+    """The pickle asks for something that a file of features has no need of."""
 
 
 def _exactly(kind: type, value: Any) -> Any:

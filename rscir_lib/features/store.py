@@ -30,7 +30,7 @@ from rscir_lib.storage.atomic import UNFINISHED, read_json, write_json, write_np
 from rscir_lib.storage.digests import sha256_of, sha256_of_file
 
 MANIFEST = "manifest.json"
-# Recorded, but no reason to refuse a row: the archive may have moved or grown, or a package been updated
+# Rows that differ in these go together: the archive may have moved or grown, or a package been updated
 RECORDED = frozenset(
     "archive archive_fingerprint python torch torchvision open_clip_torch transformers pillow numpy".split()
 )
@@ -50,7 +50,7 @@ Ids = dict[str, Any]  # what each row is of, column by column: files, classes, S
 
 
 class Stamp(NamedTuple):
-    """What an image file was when its features were made. sha256 decides; size and mtime_ns are the quick look."""
+    """What an image file was when its features were made. Its sha256 decides; size and time are compared first."""
 
     size: int
     mtime_ns: int
@@ -63,7 +63,7 @@ class Stamp(NamedTuple):
         return cls(now.st_size, now.st_mtime_ns, _content(path, now.st_size, now.st_mtime_ns))
 
     def fits(self, path: Path) -> bool:
-        """Whether the file is still the same. An absent file contradicts nothing: the features outlive it."""
+        """Whether the file is still the same; also for an absent one, since features may be kept without images."""
         try:
             now = path.stat()
         except (FileNotFoundError, NotADirectoryError):
