@@ -75,8 +75,8 @@ def read_table(archive: Archive, listing: str | Path | None, report: ValidationR
         name, *values = (field.strip() for field in text.split("\t"))
         where = f"{path}, line {number}"
         if len(values) != len(words):
-            expected = f"expected an image and {len(words)} values 0 or 1 between tabs, as the header has them"
-            raise ValueError(f"{where}: {expected}, found {text!r}; correct the row")
+            expected = f"expected an image and {len(words)} values 0 or 1 between tabs, found {text!r}"
+            raise ValueError(f"{where}: {expected}; correct the row as the header has it")
         if wrong := [value for value in values if value not in ("0", "1")]:
             raise ValueError(f"{where}: value {wrong[0]!r} of {name!r}; expected 0 or 1 (it is complete: no blanks)")
         file = names.find(name, where)

@@ -1,6 +1,7 @@
 """Which reader suits a folder."""
 
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 from rscir_lib.benchmarks.base import Benchmark
@@ -10,7 +11,7 @@ from rscir_lib.benchmarks.triplets import read_triplets
 from rscir_lib.benchmarks.ucmcom import read_ucmcom
 from rscir_lib.benchmarks.whucom import MARKER, read_whucom
 
-Reader = Callable[..., Benchmark]  # of a dataset root, and the `listing` of a part of it
+Reader = Callable[..., Benchmark]  # of a dataset root; `listing`, of a part of it; `protocol`, where there are several
 # the files and folders under a dataset root -> their reader; the first whose files are all there is taken
 READERS: dict[tuple[str, ...], Reader] = {
     (MARKER,): read_whucom,
@@ -48,10 +49,8 @@ def read_benchmark(root: str | Path, listing: str | Path | None = None, protocol
             f"{root}: no benchmark here. Expected one of: {known}; `make fetch DATASET_ROOT=...` gets PatternCom, and "
             "lines of `image,attribute,value` in PatternCom/<attribute>.csv make one of your own"
         )
-    if reader is read_patterncom:
-        return read_patterncom(root, protocol=protocol, listing=listing)
-    if protocol != "released":
-        raise ValueError(
-            f"protocol {protocol!r}: this benchmark has no other than its own; leave PROTOCOL at its default"
-        )
-    return reader(root, listing=listing)
+    options = {} if protocol == "released" else {"protocol": protocol}
+    if not options.keys() <= signature(reader).parameters.keys():
+        only = "this benchmark has no other than its own; leave PROTOCOL at its default"
+        raise ValueError(f"protocol {protocol!r}: {only}")
+    return reader(root, listing=listing, **options)

@@ -111,7 +111,7 @@ def test_a_benchmark_of_another_format_is_one_function_and_one_line(tmp_path, mo
     assert [benchmark.archive.names[i] for i in benchmark.targets[0]] == ["b.jpg"]
 
 
-def read_pairs(root, listing=None, protocol="released"):
+def read_pairs(root, listing=None):
     archive, asked = read_archive(root, listing), []
     lines = read_lines(archive.root / "pairs.txt")
     for number, (_, line) in enumerate(lines):
