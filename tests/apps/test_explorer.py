@@ -122,13 +122,19 @@ def test_words_that_the_encoder_never_met_are_named_as_they_were_typed(explorer)
     assert answer["strange"] == ["zebra", "yacht"]
 
 
-def test_a_benchmark_query_is_recognised(explorer, benchmark):
-    for row in (0, 11):
-        query = benchmark.queries.iloc[row]
-        answer = explorer.answer({"ask": "query", "images": [int(query["position"])], "words": query["text"]})
-        assert answer["relevant"] == benchmark.targets[query["target"]].tolist()
-        assert answer["attribute"] == query["attribute"]
-    assert explorer.answer({"ask": "query", "images": [0], "words": "zebra"})["relevant"] is None
+def test_the_browser_knows_the_benchmark(explorer, benchmark):
+    facts = json.loads(json.dumps(explorer.answer({"ask": "hello"})))
+    columns = ["position", "text", "attribute", "target"]
+    assert [query[:4] for query in facts["queries"]] == benchmark.queries[columns].to_numpy().tolist()
+    assert facts["targets"] == [target.tolist() for target in benchmark.targets]
+    unknown = np.setdiff1d(np.arange(len(benchmark.archive)), benchmark.targets[0])
+    queries = benchmark.queries.assign(unknown=-1)
+    queries.loc[queries.index[0], "unknown"] = 0
+    explorer = Explorer(explorer.archive, explorer.features, explorer.encoder, explorer.marks.parent,
+                        dataclasses.replace(benchmark, queries=queries, unknowns=(unknown,)))  # fmt: skip
+    facts = explorer.answer({"ask": "hello"})
+    assert facts["unknowns"] == [unknown.tolist()]
+    assert [query[4] for query in facts["queries"]] == [0] + [-1] * (len(queries) - 1)
 
 
 @pytest.mark.parametrize("lam", [0, 0.3, 1])
@@ -143,13 +149,11 @@ def test_queries_are_rated(explorer, monkeypatch):
     ap = explorer.precisions()
     monkeypatch.setattr(session, "JUDGED", 10)
     explorer.precisions.cache_clear()
-    asked = explorer.benchmark.queries
-    queries = explorer.answer({"ask": "rated"})["queries"]
-    assert [query[:3] for query in queries] == asked[["position", "text", "attribute"]].to_numpy().tolist()
-    rated = {row: query[3] for row, query in enumerate(queries) if query[3] is not None}
+    drawn = json.loads(json.dumps(explorer.answer({"ask": "rated"})))["ap"]
+    assert len(drawn) == len(ap)
+    rated = {row: value for row, value in enumerate(drawn) if value is not None}
     assert len(rated) == 10
     assert rated == ap[list(rated)].to_dict()
-    assert json.dumps(queries)
 
 
 def test_unknown_images_take_no_rank(explorer, benchmark):
@@ -261,10 +265,8 @@ def test_candidates_of_a_large_archive_give_the_same_first_hits(explorer, monkey
 
 def test_marks_are_kept_and_evaluated(explorer, features, encoder):
     for answer, verdict in ((4, "right"), (9, "wrong"), (7, "right"), (7, "")):
-        question = {"ask": "mark", "image": 2, "words": "two, red", "answer": answer, "verdict": verdict}
+        question = {"ask": "mark", "image": 2, "text": "two, red", "answer": answer, "verdict": verdict}
         assert "saved" in explorer.answer(question)
-    answer = explorer.answer({"ask": "query", "images": [2], "words": "two, red"})
-    assert answer["marks"] == {4: "right", 9: "wrong"}
     files = explorer.archive.files
     table = marks_table(explorer.marks)
     assert table.to_numpy().tolist() == [
@@ -275,16 +277,13 @@ def test_marks_are_kept_and_evaluated(explorer, features, encoder):
     s = features.feats @ features.feats[2]
     assert rows["AP"].tolist() == [1.0 if s[4] > s[9] else 0.5]
     again = Explorer(explorer.archive, features, encoder, explorer.marks.parent)
-    assert again.answer({"ask": "query", "images": [2], "words": "two, red"})["marks"] == {4: "right", 9: "wrong"}
-    assert "verdict" in error(explorer, ask="mark", image=2, words="a", answer=1, verdict="perhaps")
+    assert again.answer({"ask": "hello"})["marks"] == table.to_numpy().tolist()
+    assert "verdict" in error(explorer, ask="mark", image=2, text="a", answer=1, verdict="perhaps")
 
 
 def test_marks_that_no_method_is_compared_on_are_reported(explorer):
-    for words, without in (("", ""), ("two", "red"), ("", "red")):
-        question = {"ask": "mark", "image": 2, "words": words, "without": without, "answer": 4, "verdict": "right"}
-        assert "saved" in explorer.answer(question)
-        facts = explorer.answer({"ask": "query", "images": [2], "words": words, "without": without})
-        assert facts["marks"] == {4: "right"}
+    for text in ("", "two - red", "- red"):
+        assert "saved" in explorer.answer({"ask": "mark", "image": 2, "text": text, "answer": 4, "verdict": "right"})
     assert marks_table(explorer.marks)["text"].tolist() == ["", "two - red", "- red"]
     with pytest.raises(ValueError, match="no answer to a picture and words is marked right"):
         read_marks(explorer.marks, explorer.archive)
@@ -369,7 +368,7 @@ def test_page_escapes_names(explorer, tmp_path):
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
     data = json.loads((tmp_path / "page" / "data.js").read_text().removeprefix("globalThis.RSCIR = ").rstrip(";\n"))
     assert "of my own" in data["facts"]["words"]
-    assert len(data["queries"]) == len(explorer.benchmark.queries)
+    assert len(data["facts"]["queries"]) == len(data["rated"]["ap"]) == len(explorer.benchmark.queries)
     assert len(list((tmp_path / "page" / "thumbnails").iterdir())) == -(-len(explorer.archive) // 50)
 
 

@@ -138,7 +138,7 @@ def test_candidates_alone_give_the_order_of_search_at_any_lambda(visit, large, m
         page.locator(".mix").get_by_label("Class").select_option("group3")
         wait_for(page, **{"class": "group3"})
         assert len(hits(page)) == 200
-        assert {large.archive.classes[large.position[file]] for file in hits(page)} == {"group3"}
+        assert {large.archive.classes[large.archive.files.index(file)] for file in hits(page)} == {"group3"}
         page.goto("about:blank")  # what it still asks for would find no server
 
 
@@ -263,7 +263,7 @@ def test_hits_are_clicked_and_the_way_back_is_found(visit, address, bundled):
     page.wait_for_function("() => new URLSearchParams(location.hash.slice(1)).getAll('image').length === 2")
     images = page.evaluate("new URLSearchParams(location.hash.slice(1)).getAll('image')")
     wait_for(page, image=images[0])
-    mean = bundled.feats[[bundled.position[file] for file in images]].mean(axis=0)
+    mean = bundled.feats[[bundled.archive.files.index(file) for file in images]].mean(axis=0)
     two = bundled.encoder.encode_texts(["two"])[0]
     expected = files(bundled, top_k(bundled.gallery, mean / np.linalg.norm(mean), two, 0.5, 6)[0])
     wait_for_hits(page, expected)
@@ -311,7 +311,7 @@ def test_hits_are_filtered(visit, address, bundled):
     mix.get_by_label("Class").select_option("harbor")
     wait_for(page, **{"class": "harbor"}, min=None)
     assert len(hits(page)) == 7
-    assert {bundled.archive.classes[bundled.position[file]] for file in hits(page)} == {"harbor"}
+    assert {bundled.archive.classes[bundled.archive.files.index(file)] for file in hits(page)} == {"harbor"}
 
 
 def test_queries_of_the_benchmark_with_their_precision(visit, address, bundled, run):
@@ -362,7 +362,7 @@ def test_strip_and_scatter_go_with_the_grid(visit, address, bundled):
     pixels = "document.querySelector('canvas').getContext('2d').getImageData(0, 0, 640, 480).data"
     assert page.evaluate(f"new Set({pixels}).size") > 3  # the archive is drawn
     page.locator("canvas").scroll_into_view_if_needed()
-    row, box = bundled.position[file], page.locator("canvas").bounding_box()
+    row, box = bundled.archive.files.index(file), page.locator("canvas").bounding_box()
     margin = [0.2 * side.std(ddof=1) for side in sides]
     share = [(s[row] - s.min() + m) / (np.ptp(s) + 2 * m) for s, m in zip(sides, margin, strict=True)]
     x, y = 34 + share[0] * (640 - 42), 480 - 34 - share[1] * (480 - 42)

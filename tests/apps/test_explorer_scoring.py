@@ -77,7 +77,10 @@ def test_scores_orders_and_ranks_are_pythons(kind, tmp_path):
     }  # fmt: skip
     driver = """
     const similarities = given.sides.map((s) => Buffer.from(Float64Array.from(s).buffer).toString("base64"));
-    const query = new Query({}, { ...given, similarities, marks: {}, attribute: "" });
+    const queries = [[2, "a", "x", 0, -1], [2, "a - b", "y", 1, 0]];
+    const facts = { queries, targets: [[0], given.relevant], unknowns: [given.unknown] };
+    const query = new Query({ images: [2], words: "a", without: "b" }, { ...given, similarities }, facts);
+    if (query.attribute !== "y" || query.relevant.size !== given.relevant.length) throw new Error("another query");
     const out = [];
     for (const [scale, rule, lambda] of given.cases) {
       const scores = await query.scoresAt({ name: "", scale, rule, hasLambda: true }, lambda, () => null);
@@ -113,7 +116,7 @@ def test_the_normal_tail_is_scipys(tmp_path):
 def test_percentiles_and_moments(tmp_path):
     s = np.random.default_rng(2).integers(0, 40, 300) / 64
     driver = """const s = Float64Array.from(given);
-    const query = new Query({}, { unknown: [], moments: [[], []], similarities: [s, ""] });
+    const query = new Query({}, { moments: [[], []], similarities: [s, ""] });
     console.log(JSON.stringify([momentsOf(s), given.map((_, row) => query.percentile(0, row))]));"""
     found, percentiles = run_node("query.js", driver, s.tolist(), tmp_path)
     assert found == pytest.approx(moments(s))

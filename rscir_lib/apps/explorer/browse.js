@@ -9,8 +9,7 @@ const PAGE = 24; // pictures, four rows of six
 
 export class Browser {
   page = 0;
-  /** @type {number[]} */
-  wanted = []; // positions on all pages
+  wanted = /** @type {number[]} */ ([]); // positions on all pages
   /** @type {number[]} */
   shown = []; // and on this one
 
@@ -29,13 +28,11 @@ export class Browser {
     this.view.stop("browse"); // a name still being typed is read here: its own turn, later, would undo this one
     const name = ui.browseName.value.toLowerCase();
     const cls = ui.browseClass.value && facts.classes.indexOf(ui.browseClass.value);
-    this.wanted = [...facts.files.keys()].filter(
-      (k) => (cls === "" || facts.classIndex[k] === cls) && facts.files[k].toLowerCase().includes(name),
-    );
-    if (isShuffled) {
-      const key = this.wanted.map((position) => [Math.random(), position]);
-      this.wanted = key.sort(([a], [b]) => a - b).map(([, position]) => position);
-    }
+    const isWanted = (/** @type {number} */ k) =>
+      (cls === "" || facts.classIndex[k] === cls) && facts.files[k].toLowerCase().includes(name);
+    this.wanted = [...facts.files.keys()].filter(isWanted);
+    const key = facts.files.map(Math.random);
+    if (isShuffled) this.wanted.sort((a, b) => key[a] - key[b]);
     return this.show(0);
   }
 

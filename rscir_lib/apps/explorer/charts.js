@@ -42,13 +42,12 @@ export async function drawStrip(/** @type {View} */ view, /** @type {() => boole
 
 export async function drawCurve(/** @type {View} */ view, /** @type {() => boolean} */ isStale) {
   const { facts, method, query, state, ui } = view;
-  const { relevant } = query.answer;
-  const isDrawn = facts.whole && query.isComposed && method.hasLambda && method.rule && relevant?.length;
+  const isDrawn = facts.whole && query.isComposed && method.hasLambda && method.rule && query.relevant.size;
   ui.curveFigure.hidden = !isDrawn;
   if (!isDrawn) return;
   const precision = async (/** @type {number} */ lambda) => {
     const scores = await query.scoresAt(method, lambda, view.ask);
-    return 100 * averagePrecision(ranks(scores ?? new Float64Array(0), relevant, query.unknown));
+    return 100 * averagePrecision(ranks(scores ?? new Float64Array(0), [...query.relevant], query.unknown));
   };
   const values = /** @type {number[]} */ (query.curves.get(method.name) ?? []);
   for (const lambda of LAMBDAS.slice(values.length)) {

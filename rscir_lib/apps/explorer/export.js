@@ -30,15 +30,18 @@ export function saveCsv(/** @type {View} */ view) {
     const { file, class: cls } = pictures.of(position);
     const cosines = query.sides.map((s) => s[row] ?? "");
     const percentiles = query.sides.map((s, side) => (s.length ? query.percentile(side, row) : ""));
-    const said = [query.judgement(row), query.answer.marks[position] || ""];
-    return [k + 1, file, cls, view.score(row), ...cosines, ...percentiles, ...said];
+    const judged = [query.judgement(row), view.markOf(position)];
+    return [k + 1, file, cls, view.score(row), ...cosines, ...percentiles, ...judged];
   });
   saveTable("hits.csv", [COLUMNS, ...table]);
 }
 
-export async function saveMarks(/** @type {View} */ view) {
-  const { rows } = await view.ask({ ask: "marks" });
-  saveTable("marks.csv", [["image", "text", "answer", "verdict"], ...rows]);
+export function saveMarks(/** @type {View} */ view) {
+  const last = new Map(view.marks.map((mark) => [mark.slice(0, 3).join("\n"), mark]));
+  saveTable(
+    "marks.csv",
+    [["image", "text", "answer", "verdict"], ...last.values()].filter((mark) => mark[3]),
+  );
 }
 
 export function savePng(/** @type {View} */ view) {

@@ -26,7 +26,7 @@ function hit(/** @type {View} */ view, /** @type {number} */ k) {
   const { open, join, ...parts } = partsOf(li);
   const position = () => view.query.position(view.shown.rows[k]);
   open.onclick = (/** @type {MouseEvent} */ event) => view.choose(event, position());
-  join.onclick = () => view.join(position());
+  join.onclick = (/** @type {MouseEvent} */ event) => view.choose(event, position(), true);
   for (const verdict of VERDICTS) parts[verdict].onclick = () => mark(view, position(), verdict);
   return li;
 }
@@ -37,7 +37,7 @@ function drawHit(view, li, row, k) {
   const position = query.position(row);
   const { file, class: cls, img = make("img") } = pictures.of(position);
   const judgement = query.judgement(row);
-  const verdict = query.answer.marks[position] || "";
+  const verdict = view.markOf(position);
   const name = baseName(file);
   const parts = partsOf(li);
   put(li, "data-row", row);
@@ -55,7 +55,7 @@ function drawHit(view, li, row, k) {
   for (const which of VERDICTS) {
     put(parts[which], "aria-pressed", verdict === which);
     put(parts[which], "aria-label", `mark ${name} ${which}`);
-    put(parts[which], "hidden", view.markedImage === null ? "" : null);
+    put(parts[which], "hidden", query.image < 0 ? "" : null);
   }
   put(parts.join, "aria-label", `add ${name} to the query`);
 }
@@ -64,23 +64,23 @@ export function drawHits(/** @type {View} */ view) {
   const { facts, query, shown, state, ui } = view;
   const create = (/** @type {number} */ k) => hit(view, k);
   slots(ui.hits, shown.rows, create, (li, row, k) => drawHit(view, li, row, k));
-  const { relevant, attribute } = query.answer;
+  const { attribute, relevant } = query;
   const n = facts.classIndex.filter((cls) => !state.cls || facts.classes[cls] === state.cls).length;
   const judgements = shown.rows.map((row) => query.judgement(row));
-  const countRelevant = (/** @type {string[]} */ some) => some.filter((judgement) => judgement === "relevant").length;
-  const right = relevant ? `, ${countRelevant(judgements)} relevant` : "";
+  const countRelevant = (/** @type {string[]} */ judged) => judged.filter((value) => value === "relevant").length;
+  const right = attribute ? `, ${countRelevant(judgements)} relevant` : "";
   const counted = `${number(shown.rows.length)} of ${number(n)} images${right}`;
   say(ui.count, !query.rows ? "Choose a picture, type words, or both." : counted);
-  if (!relevant) {
-    const unlabelled = facts.attributes.length && query.rows;
+  if (!attribute) {
+    const unlabelled = facts.queries.length && query.rows;
     return say(
       ui.metrics,
       unlabelled ? "This query is not in the benchmark: nobody said which images are relevant." : "",
     );
   }
-  const parts = [`${attribute}, ${relevant.length} relevant`];
+  const parts = [`${attribute}, ${relevant.size} relevant`];
   if (facts.whole && shown.scores.length) {
-    const precision = averagePrecision(ranks(shown.scores, relevant, query.unknown));
+    const precision = averagePrecision(ranks(shown.scores, [...relevant], query.unknown));
     parts.push(`AP ${(100 * precision).toFixed(1)}`);
   }
   const labelled = judgements.filter((judgement) => judgement !== "unknown");
@@ -93,13 +93,11 @@ export function drawHits(/** @type {View} */ view) {
 
 // a second click on the same mark takes it back
 async function mark(/** @type {View} */ view, /** @type {number} */ answer, /** @type {"right" | "wrong"} */ verdict) {
-  const { query, markedImage } = view;
-  if (view.isWaiting || markedImage === null) return; // the hits on the screen are no answer to what is asked by now
-  const { marks } = query.answer;
-  const now = marks[answer] === verdict ? "" : verdict;
-  const { words, without } = query.question;
-  const reply = await view.ask({ ask: "mark", image: markedImage, words, without, answer, verdict: now });
-  if (reply.error) return;
-  marks[answer] = now;
+  const { facts, query } = view;
+  if (view.isWaiting) return; // the hits on the screen are no answer to what is asked by now
+  const now = view.markOf(answer) === verdict ? "" : verdict;
+  const { error } = await view.ask({ ask: "mark", image: query.image, text: query.text, answer, verdict: now });
+  if (error) return;
+  view.marks.push([facts.files[query.image], query.text, facts.files[answer], now]);
   if (query === view.query) drawHits(view);
 }

@@ -83,8 +83,7 @@ const MARKUP = `
 export function layout(/** @type {Facts} */ facts, /** @type {boolean} */ link) {
   const root = make("div", { class: "rscir" });
   root.innerHTML = MARKUP;
-  /** @type {Parts} */
-  const ui = { root, ...partsOf(root) };
+  const ui = /** @type {Parts} */ ({ root, ...partsOf(root) });
   ui.suggestions.id = `words-${Math.random().toString(36).slice(2)}`; // a notebook may show the explorer twice
   ui.words.setAttribute("list", ui.suggestions.id);
   ui.title.textContent = facts.title;
@@ -92,10 +91,10 @@ export function layout(/** @type {Facts} */ facts, /** @type {boolean} */ link) 
   const options = (/** @type {string[]} */ values) => values.map((value) => make("option", { value }, value));
   ui.method.append(...options(facts.methods.map((method) => method.name)));
   for (const node of [ui.browseClass, ui.cls]) node.append(...options(facts.classes.filter(Boolean)));
-  ui.attribute.append(...options(facts.attributes));
+  ui.attribute.append(...options([...new Set(facts.queries.map(([, , attribute]) => attribute))]));
   (facts.hasKernel ? ui.noUpload : ui.uploadLabel).remove();
   if (facts.hasKernel) ui.marks.remove(); // they are in a file
-  if (!facts.attributes.length) ui.benchmark.remove();
+  if (!facts.queries.length) ui.benchmark.remove();
   if (!link) ui.link.remove();
   return ui;
 }

@@ -4,7 +4,7 @@ import { decoded, make } from "./dom.js";
 import { momentsOf } from "./scoring.js";
 import { open } from "./view.js";
 
-const { facts, dim, queries, judged } = RSCIR;
+const { facts, dim } = RSCIR;
 const imageFeats = new Float32Array(decoded(RSCIR.feats));
 const wordFeats = new Float32Array(decoded(RSCIR.wordFeats));
 const wordRows = new Map(facts.words.map((word, row) => [word.toLowerCase(), row]));
@@ -54,8 +54,7 @@ function similarities(/** @type {Float64Array | null} */ query) {
 }
 
 // thumbnails lie in scripts, some together: a page opened from the disk can read nothing else
-/** @type {Map<number, PromiseWithResolvers<string[]>>} */
-const thumbnailFiles = new Map();
+const thumbnailFiles = /** @type {Map<number, PromiseWithResolvers<string[]>>} */ (new Map());
 RSCIR.thumbnails = (number, jpegs) => thumbnailFiles.get(number)?.resolve(jpegs);
 
 async function thumbnail(/** @type {number} */ position) {
@@ -70,43 +69,29 @@ async function thumbnail(/** @type {number} */ position) {
   return (await file.promise)[position % RSCIR.together];
 }
 
-/** What a person marked stays in this browser. @returns {[string, string, string, string][]} image, text, answer, verdict */
-function readMarks() {
-  try {
-    return JSON.parse(localStorage.getItem(`rscir marks ${facts.title}`) ?? "[]");
-  } catch {
-    return [];
-  }
+// what a person marked stays in this browser
+const store = `rscir marks ${facts.title}`;
+try {
+  facts.marks = JSON.parse(localStorage.getItem(store) ?? "[]");
+} catch {
+  // a browser that keeps nothing for files
 }
-
-/** As marks and links hold it. @param {{ words: string, without: string }} question */
-const fullText = ({ words, without }) => (without ? `${words} - ${without}`.trim() : words);
 
 /** @type {Record<string, (question: any) => any>} */
 const answers = {
   hello: () => facts,
-  rated: () => ({ queries }),
-  marks: () => ({ rows: readMarks() }),
+  rated: () => RSCIR.rated,
   async images({ positions }) {
     const footprints = positions.map((/** @type {number} */ position) => RSCIR.footprints[position]);
     return { jpegs: await Promise.all(positions.map(thumbnail)), footprints };
   },
   query({ images, words, without }) {
     const sides = [featureOfImages(images), featureOfWords(words, without)].map(similarities);
-    const answer = { similarities: sides, moments: sides.map(momentsOf) };
-    if (images.length !== 1) return { ...answer, relevant: null, attribute: "", unknown: [], marks: {} };
-    const text = fullText({ words, without });
-    const asked = queries.findIndex(([position, other]) => position === images[0] && other === text);
-    const [target, unknown] = judged[asked] ?? [-1, []];
-    const own = readMarks().filter(([file, other]) => file === facts.files[images[0]] && other === text);
-    const marks = Object.fromEntries(own.map(([, , file, verdict]) => [facts.files.indexOf(file), verdict]));
-    return { ...answer, relevant: RSCIR.targets[target] ?? null, attribute: queries[asked]?.[2] ?? "", unknown, marks };
+    return { similarities: sides, moments: sides.map(momentsOf) };
   },
-  mark(question) {
-    const mark = [facts.files[question.image], fullText(question), facts.files[question.answer]];
-    const others = readMarks().filter((other) => other.slice(0, 3).join("\n") !== mark.join("\n"));
-    const all = question.verdict ? [...others, [...mark, question.verdict]] : others;
-    localStorage.setItem(`rscir marks ${facts.title}`, JSON.stringify(all));
+  mark({ image, text, answer, verdict }) {
+    facts.marks.push([facts.files[image], text, facts.files[answer], verdict]);
+    localStorage.setItem(store, JSON.stringify(facts.marks));
     return {};
   },
 };

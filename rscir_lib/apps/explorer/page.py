@@ -60,15 +60,13 @@ def write_page(explorer: Explorer, folder: str | Path, words: list[str] | None =
     facts = explorer.hello()
     known = [method for method in facts["methods"] if method["rule"]]
     data = {
-        "facts": facts | {"words": words, "methods": known, "hasKernel": False, "whole": True},
+        "facts": facts | {"words": words, "methods": known, "marks": [], "hasKernel": False, "whole": True},
         "footprints": [explorer.footprint(position) for position in range(len(archive))],
         "dim": explorer.feats.shape[1],
         "feats": base64_of(explorer.feats),
         "wordFeats": base64_of(explorer.encoder.encode_texts(words)),
         "together": TOGETHER,
-        "queries": explorer.rated()["queries"],
-        "judged": [[int(query.target), explorer.left_out(query)] for query in explorer.queries.itertuples()],
-        "targets": [target.tolist() for target in explorer.benchmark.targets] if explorer.benchmark else [],
+        "rated": explorer.rated(),
     }
     (folder / "thumbnails").mkdir(parents=True, exist_ok=True)
     for old in (folder / "thumbnails").glob("[0-9]*.js"):

@@ -49,9 +49,8 @@ export class Pictures {
   /** @param {ImageId} id @returns {Picture} */
   of(id) {
     const { classes, classIndex, files } = this.facts;
-    const named =
-      typeof id === "number" ? { file: files[id], class: classes[classIndex[id]] } : { file: "…", class: "" };
-    return { ...named, src: "", ...this.known.get(id) };
+    const named = typeof id === "number" ? { file: files[id], class: classes[classIndex[id]] } : {};
+    return { file: "…", class: "", src: "", ...named, ...this.known.get(id) };
   }
 
   nameOf(/** @type {ImageId} */ id) {

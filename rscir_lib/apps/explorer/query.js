@@ -2,11 +2,11 @@
 
 import { decoded } from "./dom.js";
 import { countFirst, RULES, SCALES } from "./scoring.js";
+import { fullText } from "./state.js";
 
-/** @import { Answer, Ask, Method, Moments } from "./types" */
+/** @import { Answer, Ask, Facts, Method, Moments } from "./types" */
 
-/** @type {Answer} */
-const EMPTY = { similarities: ["", ""], moments: [[], []], relevant: null, unknown: [], attribute: "", marks: {} };
+const EMPTY = /** @type {Answer} */ ({ similarities: ["", ""], moments: [[], []] });
 
 const doubles = (/** @type {string | Float64Array} */ values) =>
   typeof values === "string" ? new Float64Array(decoded(values)) : values;
@@ -18,15 +18,21 @@ export class Query {
   curves = new Map(); // by method, average precision in per cent at LAMBDAS
 
   // rows count the images that were sent, positions those of the archive
-  /** @param {Record<string, any>} question @param {Answer} answer */
-  constructor(question = {}, answer = EMPTY) {
+  /** @param {Record<string, any>} question @param {Answer} answer @param {Facts} [facts] */
+  constructor(question = {}, answer = EMPTY, facts = undefined) {
     this.question = question;
     this.answer = answer;
     this.sides = answer.similarities.map(doubles); // an absent one is empty
     this.positions = answer.positions === undefined ? null : new Int32Array(decoded(answer.positions));
     this.percentiles = answer.percentiles?.map(doubles);
-    this.relevant = new Set(answer.relevant);
-    this.unknown = new Set(answer.unknown);
+    const [image, ...more] = question.images ?? [];
+    this.image = typeof image === "number" && !more.length ? image : -1; // of the archive, that marks belong to
+    this.text = fullText(question);
+    const asked = facts?.queries.find(([position, text]) => position === this.image && text === this.text);
+    this.attribute = asked?.[2]; // of the benchmark's query that this is
+    this.relevant = new Set(asked && facts?.targets[asked[3]]);
+    this.unknown = new Set(asked && facts?.unknowns[asked[4]]);
+    if (asked && facts?.excludeSelf) this.unknown.add(this.image);
     this.isComposed = this.sides.every((s) => s.length);
     this.rows = Math.max(...this.sides.map((s) => s.length));
   }
@@ -89,7 +95,7 @@ export class Query {
 
   // what the benchmark says of a row: relevant, unknown (nobody labelled it) or other; "" where it doesn't hold this query
   judgement(/** @type {number} */ row) {
-    if (!this.answer.relevant) return "";
+    if (this.attribute === undefined) return "";
     if (this.relevant.has(this.position(row))) return "relevant";
     return this.unknown.has(this.position(row)) ? "unknown" : "other";
   }

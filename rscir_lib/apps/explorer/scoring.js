@@ -75,8 +75,7 @@ export const RULES = {
 // rows of the `top` highest scores, best first, ties in archive order
 /** @param {Float64Array} scores @param {number} top @param {((row: number) => boolean) | null} [allowed] */
 export function best(scores, top, allowed) {
-  /** @type {number[]} */
-  const rows = [];
+  const rows = /** @type {number[]} */ ([]);
   for (let row = 0; row < scores.length; row++) {
     if (allowed && !allowed(row)) continue;
     if (rows.length === top && !(scores[row] > scores[rows[top - 1]])) continue;

@@ -69,7 +69,6 @@ class Explorer:
         self.marks = folder / "marks.csv"
         self.class_names = sorted(set(archive.classes))
         self.class_index = np.searchsorted(self.class_names, archive.classes)
-        self.position = {file: position for position, file in enumerate(archive.files)}
 
     @classmethod
     def of(cls, run: Run) -> "Explorer":
@@ -92,32 +91,35 @@ class Explorer:
             logger.warning("question refused: %s", error)
             return {"error": "the question is malformed"}
 
-    # what there is
-
     def hello(self) -> Answer:
         """All that is the same for every query."""
         whole = len(self.archive) <= WHOLE
+        # the whole words that a tokenizer knows, of an encoder that learned more than a few captions
+        tokens = getattr(getattr(self.encoder, "tokenizer", None), "encoder", {}) if self.encoder.name != "demo" else {}
+        known = sorted(t[:-4] for t in tokens if t.endswith("</w>") and t[:-4].isalpha() and len(t) > 6)
         methods = [
             {"name": name, "scale": scale, "rule": rule, "hasLambda": METHODS[name].has_lambda}
             for name, (scale, rule) in zip(METHODS, map(browser_rule, METHODS), strict=True)
             if name not in ("image", "text")  # lambda 0 and 1 of the others
             and (whole or (rule and METHODS[name].scope == "row"))
         ]
-        first = next(self.queries.itertuples(), None)
+        targets, unknowns = (self.benchmark.targets, self.benchmark.unknowns) if self.benchmark else ((), ())
         return {
             "title": self.title, "files": self.archive.files, "classes": self.class_names,
-            "classIndex": self.class_index.tolist(), "words": self.suggestions, "methods": methods, "whole": whole,
-            "attributes": list(self.queries["attribute"].unique()), "hasKernel": True,
-            "start": {"images": [int(first.position)], "text": first.text} if first else {"images": [0], "text": ""},
+            "classIndex": self.class_index.tolist(), "words": self.words + known, "methods": methods, "whole": whole,
+            "queries": self.queries[["position", "text", "attribute", "target", "unknown"]].to_numpy().tolist(),
+            "targets": [target.tolist() for target in targets], "unknowns": [unknown.tolist() for unknown in unknowns],
+            "excludeSelf": getattr(self.benchmark, "exclude_self", False),
+            "marks": marks_table(self.marks).to_numpy().tolist(), "hasKernel": True,
         }  # fmt: skip
 
     @cached_property
     def queries(self) -> pd.DataFrame:
         """The benchmark's queries whose image is of this archive; the index counts all rows of `benchmark.queries`."""
         if self.benchmark is None:
-            return pd.DataFrame(columns=["position", "text", "attribute", "target"])
+            return pd.DataFrame(columns=["position", "text", "attribute", "target", "unknown"])
         queries = self.benchmark.queries.reset_index(drop=True)
-        return queries[queries["position"] >= 0]
+        return queries.assign(unknown=queries.get("unknown", -1))[queries["position"] >= 0]
 
     @cached_property
     def words(self) -> list[str]:
@@ -131,12 +133,6 @@ class Explorer:
                 for attribute, values in scene.attributes.items():
                     words += [*values, *(phrase(name, {attribute: value}) for value in values)]
         return list(dict.fromkeys(words))
-
-    @property
-    def suggestions(self) -> list[str]:
-        """`words`, and the whole words that an encoder's tokenizer knows, where it learned more than its captions'."""
-        tokens = getattr(getattr(self.encoder, "tokenizer", None), "encoder", {}) if self.encoder.name != "demo" else {}
-        return self.words + sorted(t[:-4] for t in tokens if t.endswith("</w>") and t[:-4].isalpha() and len(t) > 6)
 
     def images(self, positions: list[int]) -> Answer:
         """A JPEG of each of these images, and where there is one its footprint."""
@@ -161,7 +157,7 @@ class Explorer:
     def query(
         self, images: list[ImageId], words: str = "", without: str = "", method: str = "weicom", cls: str = ""
     ) -> Answer:
-        """Similarities (N,) float64 to the picture and to the words, "" for an absent side, and what is known of them.
+        """Similarities (N,) float64 to the picture and to the words, "" for an absent side, with their moments.
 
         images: positions and keys of uploads; of several, the average is searched. In an archive of more than `WHOLE`
         images, similarities of the candidates alone, for `method` and class `cls`, with their positions (int32) and
@@ -169,10 +165,8 @@ class Explorer:
         """
         sides, moments = zip(*map(self._similarities, (self._image(images), self._text(words, without))), strict=True)
         typed = dict.fromkeys(word.strip('.,;:!?"()') for word in f"{words} {without}".split())
-        answer = self._judged(images, full_text(words, without)) | {
-            "moments": moments,
-            "strange": [word for word in typed if unknown_words(self.encoder, word)],  # it reads "it's" in parts
-        }
+        strange = [word for word in typed if unknown_words(self.encoder, word)]  # it reads "it's" in parts
+        answer: Answer = {"moments": moments, "strange": strange}
         if len(self.archive) > WHOLE:
             positions = self._candidates(sides, moments, METHODS[method].scale, cls)
             below = [100 * np.searchsorted(np.sort(s), s[positions]) / (len(s) - 1) if s.size else s for s in sides]
@@ -228,45 +222,21 @@ class Explorer:
         allowed = np.flatnonzero(self.class_index == (self.class_names.index(cls) if cls else self.class_index))
         kept = [np.arange(0), *(best_first(s[allowed], HITS) for s in sides if s.size)]  # alone, at lambda 0 and 1
         if all(moments):
-            spread = [tuple(torch.tensor(side[:2], dtype=torch.float64)) for side in moments]
-            scaled = (scale(torch.from_numpy(s), of).numpy()[allowed] for s, of in zip(sides, spread, strict=True))
+            spread = [tuple(torch.tensor(side[:2], dtype=torch.float64)) for side in moments]  # mean and std
+            scaled = (scale(torch.from_numpy(s), its).numpy()[allowed] for s, its in zip(sides, spread, strict=True))
             kept.append(skyband(*scaled, HITS))
         return allowed[np.unique(np.concatenate(kept))]
 
-    # what people and benchmarks said
-
-    def _judged(self, images: list[ImageId], text: str) -> Answer:
-        """The benchmark's answer to exactly this query, and the marks that people made on it."""
-        facts: Answer = {"relevant": None, "unknown": [], "attribute": "", "marks": {}}
-        if len(images) != 1 or isinstance(images[0], str):
-            return facts
-        for image, asked, answer, verdict in marks_table(self.marks).itertuples(index=False):
-            if (image, asked) == (self.archive.files[images[0]], text) and answer in self.position:
-                facts["marks"][self.position[answer]] = verdict
-        same = self.queries[(self.queries["position"] == images[0]) & (self.queries["text"] == text)]
-        for query in same[:1].itertuples():  # the first, where two attributes ask the same
-            relevant = self.benchmark.targets[query.target].tolist()
-            facts |= {"relevant": relevant, "attribute": query.attribute, "unknown": self.left_out(query)}
-        return facts
-
-    def left_out(self, query: Any) -> list[int]:
-        """Images that take no rank for a row of `queries`: those nobody judged, and its own where that is excluded."""
-        unknown = getattr(query, "unknown", -1)
-        out = [] if unknown < 0 else self.benchmark.unknowns[unknown].tolist()
-        return [*out, query.position] if self.benchmark.exclude_self else out
-
-    def mark(self, image: int, answer: int, verdict: str, words: str = "", without: str = "") -> Answer:
+    def mark(self, image: int, text: str, answer: int, verdict: str) -> Answer:
         """Keep that a person called an answer right or wrong, or took that back ("")."""
         asked, marked = (self.archive.files[self._checked(position)] for position in (image, answer))
-        add_mark(self.marks, asked, full_text(words, without), marked, verdict)
+        add_mark(self.marks, asked, text, marked, verdict)
         return {"saved": str(self.marks)}
 
     def rated(self) -> Answer:
-        """The benchmark's queries, each [position, text, attribute, WeiCom's AP at lambda 0.5 or None]."""
-        if self.queries.empty:
-            return {"queries": []}
-        ap = self.precisions().reindex(self.queries.index).astype(object).replace(np.nan, None)
-        return {"queries": self.queries[["position", "text", "attribute"]].assign(ap=ap).to_numpy().tolist()}
+        """Of each query WeiCom's average precision at lambda 0.5, None where it was not drawn."""
+        ap = pd.Series() if self.queries.empty else self.precisions()
+        return {"ap": ap.reindex(self.queries.index).astype(object).replace(np.nan, None).tolist()}
 
     @lru_cache(maxsize=4)  # noqa: B019 (an explorer lives as long as its process)
     def precisions(self, lam: float = 0.5) -> pd.Series:
@@ -293,11 +263,6 @@ class Explorer:
         return position
 
 
-def full_text(words: str, without: str) -> str:
-    """The text of a query as marks and links hold it."""
-    return f"{words.strip()} - {without.strip()}".strip() if without.strip() else words.strip()
-
-
 def base64_of(data: bytes | np.ndarray) -> str:
     """Bytes, or the values of an array, as the browser reads them."""
     return base64.b64encode(np.ascontiguousarray(data).data if isinstance(data, np.ndarray) else data).decode()
@@ -305,7 +270,7 @@ def base64_of(data: bytes | np.ndarray) -> str:
 
 def _unit(feature: np.ndarray, problem: str) -> np.ndarray:
     length = np.linalg.norm(feature)
-    if length < 1e-6:  # what float32 features leave of nothing
+    if length < 1e-6:  # the difference of two equal float32 features may be as long
         raise ValueError(problem)
     return feature / length
 

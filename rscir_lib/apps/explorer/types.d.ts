@@ -12,23 +12,25 @@ export type Method = { name: string; scale: string | null; rule: string | null; 
 
 /** The answer to "hello". whole: an answer to a query holds every image; hasKernel: Python encodes, and keeps the marks. */
 export type Facts = {
-  title: string; files: string[]; classes: string[]; classIndex: number[]; words: string[]; attributes: string[];
-  methods: Method[]; whole: boolean; hasKernel: boolean; start: Partial<State>;
+  title: string; files: string[]; classes: string[]; classIndex: number[]; words: string[]; methods: Method[];
+  queries: BenchmarkQuery[]; targets: number[][]; unknowns: number[][]; excludeSelf: boolean;
+  marks: Mark[]; whole: boolean; hasKernel: boolean;
 };
+
+/** Position, text, attribute, and which of the targets and unknowns are its own. */
+export type BenchmarkQuery = [number, string, string, number, number];
+/** Image, text, answer, verdict. */
+export type Mark = [string, string, string, string];
 
 /** The answer to "query". similarities to the picture and to the words, empty for an absent side; where not every image
  * is sent, their positions and percentiles. Arrays are numbers, or their bytes in base64. */
 export type Answer = {
   similarities: (string | Float64Array)[]; positions?: string; percentiles?: string[];
-  moments: (Moments | [])[]; relevant: number[] | null; unknown: number[]; attribute: string;
-  marks: Record<number, string>; strange?: string[];
+  moments: (Moments | [])[]; strange?: string[];
 };
 
 /** Asks the host; an answer that has `error` is a refusal. */
 export type Ask = (question: Record<string, unknown>) => Promise<any>;
-
-/** A query of the benchmark: position, text, attribute, average precision where it was judged. */
-export type Rated = [number, string, string, number | null];
 
 /** All that a link holds. min: the least score of a hit that is shown. */
 export type State = {
@@ -40,10 +42,10 @@ export type Picture = {
   file: string; class: string; src: string; img?: HTMLImageElement; footprint?: [number, number][] | null;
 };
 
-/** The static page's data.js. judged: for each query the number of its target, and the images that take no rank. */
+/** The static page's data.js. */
 export type PageData = {
   facts: Facts; footprints: ([number, number][] | null)[]; dim: number; feats: string; wordFeats: string;
-  together: number; queries: Rated[]; judged: [number, number[]][]; targets: number[][];
+  together: number; rated: { ap: (number | null)[] };
   thumbnails?: (number: number, jpegs: string[]) => void;
 };
 

@@ -13,10 +13,9 @@ import { Scatter } from "./scatter.js";
 import { best } from "./scoring.js";
 import { fromLink, LAMBDAS, parted, START, toLink, wantedHits } from "./state.js";
 
-/** @import { Ask, Facts, ImageId, Method, Rated, State } from "./types" */
+/** @import { Ask, Facts, ImageId, Method, State } from "./types" */
 
-/** @type {{ rows: number[], scores: Float64Array }} */
-const NOTHING = { rows: [], scores: new Float64Array(0) };
+const NOTHING = /** @type {{ rows: number[], scores: Float64Array }} */ ({ rows: [], scores: new Float64Array(0) });
 
 export class View {
   // questions and drawings are numbered: what comes late is dropped
@@ -30,12 +29,13 @@ export class View {
   query = new Query();
   shown = NOTHING;
   timers = new Map();
-  rated = /** @type {Rated[] | undefined} */ (undefined); // the benchmark's queries, once they were asked for
+  ap = /** @type {(number | null)[] | undefined} */ (undefined); // of the benchmark's queries, once it was asked for
   picked = new Map(); // how often a kind of them was asked for: the next one comes
 
   /** @param {HTMLElement} el @param {Ask} host @param {Facts} facts @param {boolean} link */
   constructor(el, host, facts, link) {
     this.facts = facts;
+    this.marks = [...facts.marks];
     this.link = link;
     /** Every refusal is shown; a host that fails refuses, too. @type {Ask} */
     this.ask = async (question) => {
@@ -62,8 +62,8 @@ export class View {
     ui.clear.onclick = () => this.go({ images: [], text: "" });
     ui.words.oninput = () => {
       const typed = ui.words.value.toLowerCase();
-      const some = this.facts.words.filter((word) => word.startsWith(typed)).slice(0, 30);
-      ui.suggestions.replaceChildren(...some.map((value) => make("option", { value })));
+      const fitting = this.facts.words.filter((word) => word.startsWith(typed)).slice(0, 30);
+      ui.suggestions.replaceChildren(...fitting.map((value) => make("option", { value })));
       this.later("words", 80, () => this.readWords());
     };
     ui.words.onchange = () => this.readWords();
@@ -109,10 +109,10 @@ export class View {
     return this.facts.methods.find(({ name }) => name === this.state.method) ?? this.facts.methods[0];
   }
 
-  // the archive's picture that marks belong to; null where there is none, or more than one
-  get markedImage() {
-    const [image, ...more] = this.state.images;
-    return typeof image === "number" && !more.length ? image : null;
+  /** "right", "wrong", or "" for a hit of the query that nobody marked: the last mark counts. */
+  markOf(/** @type {number} */ position) {
+    const mark = [this.facts.files[this.query.image], this.query.text, this.facts.files[position]];
+    return this.marks.findLast((other) => mark.every((part, k) => part === other[k]))?.[3] ?? "";
   }
 
   // ---- changes ----
@@ -143,13 +143,11 @@ export class View {
     await this.renew();
   }
 
-  join(/** @type {ImageId} */ id) {
-    return this.go({ images: [...this.state.images.filter((other) => other !== id), id] });
-  }
-
   // with shift or ctrl a picture joins those that are there, and their average is searched
-  choose(/** @type {MouseEvent} */ event, /** @type {ImageId} */ id) {
-    return event.shiftKey || event.ctrlKey || event.metaKey ? this.join(id) : this.go({ images: [id] });
+  choose(/** @type {MouseEvent} */ event, /** @type {ImageId} */ id, isJoined = false) {
+    const joins = isJoined || event.shiftKey || event.ctrlKey || event.metaKey;
+    const others = joins ? this.state.images.filter((other) => other !== id) : [];
+    return this.go({ images: [...others, id] });
   }
 
   async readWords() {
@@ -160,17 +158,20 @@ export class View {
 
   /** A query of the benchmark. */
   async pick(/** @type {"best" | "worst" | "any"} */ which) {
-    this.rated ??= (await this.ask({ ask: "rated" })).queries;
+    this.ap ??= (await this.ask({ ask: "rated" })).ap;
+    const { ap } = this;
+    if (!ap) return;
     const attribute = this.ui.attribute.value;
-    const queries = (this.rated ?? []).filter((query) => !attribute || query[2] === attribute);
-    const rated = queries.filter((query) => query[3] !== null).sort((a, b) => Number(b[3]) - Number(a[3])); // best first
+    const all = [...this.facts.queries.keys()].filter((k) => !attribute || this.facts.queries[k][2] === attribute);
+    const rated = all.filter((k) => ap[k] !== null).sort((a, b) => Number(ap[b]) - Number(ap[a])); // best first
     const key = `${which} ${attribute}`;
     const nth = this.picked.get(key) ?? 0;
     this.picked.set(key, nth + 1);
-    let query = queries[Math.floor(Math.random() * queries.length)];
-    if (which === "best") query = rated[nth % rated.length];
-    if (which === "worst") query = rated[rated.length - 1 - (nth % rated.length)];
-    if (query) await this.go({ images: [query[0]], text: query[1] });
+    let picked = all[Math.floor(Math.random() * all.length)];
+    if (which === "best") picked = rated[nth % rated.length];
+    if (which === "worst") picked = rated[rated.length - 1 - (nth % rated.length)];
+    const [image, text] = this.facts.queries[picked] ?? this.facts.queries[0];
+    await this.go({ images: [image], text });
   }
 
   async addFiles(/** @type {File[]} */ files) {
@@ -195,7 +196,7 @@ export class View {
     this.ui.root.removeAttribute("aria-busy");
     say(this.ui.error, answer.error ?? "");
     // of a refused question nothing is shown: the hits of the one before would be taken for its own
-    this.query = answer.error ? new Query() : new Query(question, answer);
+    this.query = answer.error ? new Query() : new Query(question, answer, this.facts);
     this.isWaiting = false;
     await this.draw();
     if (turn === this.asked) this.later("prefetch", 30, () => this.prefetch());
@@ -273,7 +274,12 @@ export class View {
       const waited = performance.now() - this.acted;
       this.ui.root.dispatchEvent(new CustomEvent("drawn", { detail: waited, bubbles: true }));
     });
-    this.later("extras", 60, () => this.drawExtras()); // they may come a little later
+    this.later("extras", 60, async () => {
+      const isStale = () => turn !== this.drawing;
+      await drawStrip(this, isStale);
+      await drawCurve(this, isStale);
+      if (!isStale()) drawMap(this);
+    });
   }
 
   drawNotes() {
@@ -288,18 +294,10 @@ export class View {
     const { strange } = query.answer;
     if (strange?.length) notes.push(`The encoder never saw ${strange.join(", ")} while it learned: expect noise.`);
     if (query.positions) {
-      const few = `${number(query.rows)} of ${number(facts.files.length)} images`;
-      notes.push(`${few} can be among the first hits at some lambda: those are compared here.`);
+      const candidates = `${number(query.rows)} of ${number(facts.files.length)} images`;
+      notes.push(`${candidates} can be among the first hits at some lambda: those are compared here.`);
     }
     say(this.ui.note, notes.join(" "));
-  }
-
-  async drawExtras() {
-    const turn = this.drawing;
-    const isStale = () => turn !== this.drawing;
-    await drawStrip(this, isStale);
-    await drawCurve(this, isStale);
-    if (!isStale()) drawMap(this);
   }
 
   // the pictures that the slider will show, before it is moved
@@ -346,7 +344,8 @@ export async function mount(el, host, link = true, start = undefined) {
   if (link) addEventListener("hashchange", follow);
   if (link && location.hash.length > 1) await follow();
   else {
-    view.state = { ...START, ...(start ?? facts.start) };
+    const [[image, text]] = facts.queries.length ? facts.queries : [[0, ""]];
+    view.state = { ...START, ...(start ?? { images: [image], text }) };
     await view.renew();
   }
   view.browser.list(); // the rest may come when the hits are there

@@ -62,7 +62,7 @@ def read_journals(folder: str | Path) -> dict[str, pd.DataFrame]:
 def changed_share(labels: pd.DataFrame) -> float:
     """Share of the proposals that a person answered with another value; NaN where nothing was proposed."""
     answered = labels[(labels["proposed"] != "") & (labels["value"] != "")]
-    return float((answered["value"] != answered["proposed"]).mean()) if len(answered) else float("nan")
+    return float((answered["value"] != answered["proposed"]).mean())
 
 
 def cohens_kappa(a: Sequence[str], b: Sequence[str]) -> float:
@@ -82,7 +82,7 @@ def agreement(journals: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = []
     for (one, a), (other, b) in itertools.combinations(journals.items(), 2):
         both = a[a["value"] != ""].merge(b[b["value"] != ""], on="image", suffixes=("_a", "_b"))
-        agree = float((both["value_a"] == both["value_b"]).mean()) if len(both) else float("nan")
+        agree = (both["value_a"] == both["value_b"]).mean()
         rows.append((one, other, len(both), agree, cohens_kappa(both["value_a"], both["value_b"])))
     return pd.DataFrame(rows, columns=["one", "other", "images", "agree", "kappa"])
 
@@ -92,9 +92,11 @@ def merge_journals(journals: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, 
 
     Returns (labels: image, value; open: image, values said, how often each). An image that nobody could tell is open.
     """
-    said = pd.concat([labels[["image", "value"]] for labels in journals.values()] or [pd.DataFrame(columns=HEADER[:2])])
+    answers = pd.concat(
+        [labels[["image", "value"]] for labels in journals.values()] or [pd.DataFrame(columns=HEADER[:2])]
+    )
     labels, left = [], []
-    for image, values in said.groupby("image", sort=False)["value"]:
+    for image, values in answers.groupby("image", sort=False)["value"]:
         counts = values[values != ""].value_counts()
         if len(counts) and 2 * counts.iloc[0] > counts.sum():
             labels.append((image, counts.index[0]))
@@ -109,7 +111,7 @@ def write_patterncom(labels: pd.DataFrame, attribute: str, folder: str | Path) -
 
     Raises ValueError for an attribute, image or value that the format can't hold, and without labels.
     """
-    if not len(labels):
+    if labels.empty:
         raise ValueError(f"no label of {attribute!r} to write: label some images first")
     check_words([attribute], "attribute")
     check_words(labels["value"].unique(), "value")

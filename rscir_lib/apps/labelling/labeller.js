@@ -10,11 +10,9 @@ const MARKUP = `<h3></h3>
 
 function choice(/** @type {string} */ key, /** @type {string} */ text, /** @type {() => void} */ onclick) {
   const button = document.createElement("button");
-  button.innerHTML = `<kbd></kbd> <span></span> <span class="count"></span>`;
-  const [keyNode, textNode, count] = button.children;
-  if (key) keyNode.textContent = key;
-  else keyNode.remove();
-  textNode.textContent = text;
+  button.innerHTML = `${key && `<kbd>${key}</kbd> `}<span></span> <span class="count"></span>`;
+  const [label, count] = button.querySelectorAll("span");
+  label.textContent = text;
   return Object.assign(button, { type: "button", onclick, count });
 }
 
@@ -26,17 +24,14 @@ function render({ model, el }) {
   const part = (/** @type {string} */ selector) => /** @type {HTMLElement} */ (el.querySelector(selector));
   const picture = /** @type {HTMLImageElement} */ (part("img"));
   part("h3").textContent = model.get("title");
-  /** @type {string[]} */
-  const values = model.get("values");
+  const values = /** @type {string[]} */ (model.get("values"));
   const buttons = values.map((value, k) => choice(k < 9 ? `${k + 1}` : "", value, () => answer(value)));
   const skip = choice("0", "can't tell", () => answer(""));
   const undo = choice("U", "undo", takeBack);
   for (const button of [skip, undo]) button.className = "quiet";
   part(".choices").append(...buttons, skip, undo);
   const answered = new Set();
-
-  /** @returns {Item[]} */
-  const queue = () => model.get("queue");
+  const queue = () => /** @type {Item[]} */ (model.get("queue"));
   const current = () => queue().find((item) => !answered.has(item.image));
 
   function answer(/** @type {string} */ value) {
@@ -56,16 +51,14 @@ function render({ model, el }) {
 
   function draw() {
     const item = current();
-    /** @type {Record<string, number>} */
-    const counts = model.get("counts");
+    const counts = /** @type {Record<string, number>} */ (model.get("counts"));
     const done = Object.values(counts).reduce((sum, count) => sum + count, 0);
     picture.hidden = !item?.picture;
     if (item?.picture && picture.src !== item.picture) picture.src = item.picture;
     picture.alt = item ? `image to label: ${item.image}` : "";
     let caption = item?.image ?? (model.get("left") ? "one moment ..." : "Every image has an answer.");
     if (item && !item.picture) caption += ": this image can't be read; say can't tell";
-    if (item?.proposed) caption += `; proposed: ${item.proposed}`;
-    if (item?.proposed && item.margin !== null) caption += `, ahead by ${item.margin.toFixed(3)}`;
+    if (item?.proposed) caption += `; proposed: ${item.proposed}, ahead by ${item.margin?.toFixed(3)}`;
     part(".caption").textContent = caption;
     for (const [k, button] of [...buttons, skip].entries()) {
       button.classList.toggle("proposed", Boolean(item?.proposed) && item?.proposed === values[k]);

@@ -73,9 +73,9 @@ class Session:
             proposals = pd.DataFrame({"position": np.arange(len(archive)), "proposed": "", "margin": np.nan})
         names = list(map(ImageNames(archive).name, archive.files))
         self.proposals = proposals.set_index(pd.Index([names[i] for i in proposals["position"]]))
-        said = read_journal(self.path)
+        kept = read_journal(self.path)
         for column, allowed in (("image", names), ("value", [*values, ""])):
-            if (strange := said.loc[~said[column].isin(allowed), column]).size:
+            if (strange := kept.loc[~kept[column].isin(allowed), column]).size:
                 raise ValueError(f"{self.path}: {column} {strange.iloc[0]!r} is not of this archive and these values")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path in self._open:
@@ -84,9 +84,8 @@ class Session:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise ValueError(
-                f"{self.path} is open in another notebook; shut that one's kernel down, or label as another PERSON"
-            ) from None
+            problem = "is open in another notebook; shut that one's kernel down, or label as another PERSON"
+            raise ValueError(f"{self.path} {problem}") from None
         self._open[self.path] = self
         self.labels = read_journal(self.path)  # again: another may have written before it let go
 
@@ -112,16 +111,14 @@ class Session:
 
     def undo(self) -> str | None:
         """Take the last answer back, on disk too; returns its image, None when there is nothing to take back."""
-        if self.labels.empty:
-            return None
-        image = self.labels["image"].iloc[-1]
+        *_, image = [None, *self.labels["image"]]
         self._save(self.labels[:-1])
         return image
 
     def _save(self, labels: pd.DataFrame) -> None:
         if self._open.get(self.path) is not self:
             raise ValueError(f"{self.path} is open in a newer widget; label there, or run this cell again")
-        write_rows(self.path, labels)  # first: what could not be written was not said
+        write_rows(self.path, labels)  # first: an answer that could not be written is none
         self.labels = labels
 
     def picture(self, image: str, side: int = 384) -> str:

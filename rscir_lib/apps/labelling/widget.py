@@ -9,7 +9,6 @@ import traitlets
 from rscir_lib.apps.labelling.session import Session
 
 AHEAD = 8  # pictures sent before they are asked for, so that a quick hand never waits
-HERE = Path(__file__).parent
 
 
 class Labeller(anywidget.AnyWidget):
@@ -18,8 +17,8 @@ class Labeller(anywidget.AnyWidget):
     Keys: 1 to 9 for the values, Enter takes the proposal, 0 or Space says *can't tell*, U or Backspace undoes.
     """
 
-    _esm = HERE / "labeller.js"
-    _css = HERE / "labeller.css"
+    _esm = Path(__file__).with_name("labeller.js")
+    _css = Path(__file__).with_name("labeller.css")
     title = traitlets.Unicode().tag(sync=True)
     values = traitlets.List().tag(sync=True)
     queue = traitlets.List().tag(sync=True)  # the next images: name, picture, proposed value, margin
@@ -50,11 +49,10 @@ class Labeller(anywidget.AnyWidget):
         ahead = self.session.proposals.loc[left[:AHEAD]]
         self._pictures = {image: self._pictures.get(image) or self._picture(image) for image in ahead.index}
         with self.hold_sync():
+            columns = zip(self._pictures.items(), ahead["proposed"], ahead["margin"], strict=True)
             self.queue = [
                 {"image": image, "picture": picture, "proposed": proposed, "margin": None if isnan(margin) else margin}
-                for (image, picture), proposed, margin in zip(
-                    self._pictures.items(), ahead["proposed"], ahead["margin"], strict=True
-                )
+                for (image, picture), proposed, margin in columns
             ]
             self.counts = self.session.labels["value"].value_counts().to_dict()
             self.left = len(left)
