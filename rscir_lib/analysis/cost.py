@@ -36,7 +36,7 @@ def cost(
     gallery = InMemory(features.aligned(benchmark.archive))
     inside = benchmark.queries[benchmark.queries["position"] >= 0]
     queries = inside.sample(min(asked, len(inside)), random_state=seed)
-    questions = compose(replace(benchmark, queries=queries), gallery, encode_texts)
+    questions = compose(replace(benchmark, queries=queries), gallery, encode_texts, features)
     singles, lines = [questions.take(np.array([number])) for number in range(len(questions))], {}
     for method in map(get_method, methods):
         start = time.perf_counter()

@@ -38,6 +38,8 @@ class Benchmark:
         query_archive: The images of queries that lie outside the archive.
         exclude_self: Whether a query's own image is taken out of its ranking (PatternCom leaves it in, as a negative);
             it is then relevant to none of its queries.
+        galleries: Sets of images, as `targets`, each ranked alone; a column `gallery` of the queries says which a query
+            is asked of, and what is relevant to it lies there. None where every query is asked of the whole archive.
 
     Raises:
         ValueError: It names the table, row or set, the value in it, and what is expected.
@@ -52,6 +54,7 @@ class Benchmark:
     unknowns: tuple[np.ndarray, ...] = ()
     query_archive: Archive | None = None
     exclude_self: bool = False
+    galleries: tuple[np.ndarray, ...] = ()
 
     def __post_init__(self) -> None:
         for name, columns in (("queries", QUERY_COLUMNS), ("labels", LABEL_COLUMNS), ("warnings", WARNING_COLUMNS)):
@@ -60,7 +63,7 @@ class Benchmark:
         if (twice := self.queries.index.duplicated()).any():
             raise ValueError(f"queries: two rows of index {self.queries.index[twice].tolist()[0]!r}; give each its own")
         size, outside = len(self.archive), len(self.query_archive) if self.query_archive is not None else 0
-        for name in ("targets", "unknowns"):
+        for name in ("targets", "unknowns", "galleries"):
             for i, positions in enumerate(getattr(self, name)):
                 check_positions(f"{name}[{i}]", positions, size)
         _check_range("labels", self.labels, "position", 0, size)
@@ -75,6 +78,21 @@ class Benchmark:
             blank = [not (isinstance(value, str) and value.strip()) for value in self.queries[column]]
             _refuse("queries", self.queries, column, blank, "a word")
         self._check_disjoint()
+        if self.galleries:
+            self._check_galleries()
+
+    def _check_galleries(self) -> None:
+        """Every query is asked of one, which holds its relevant images, and its own where that is in the archive."""
+        _check_range("queries", self.queries, "gallery", 0, len(self.galleries))
+        gallery, position = self.queries["gallery"].to_numpy(), self.queries["position"].to_numpy()
+        strange = (position >= 0) & ~_is_member(self.galleries, gallery, position)
+        _refuse(
+            "queries", self.queries, "image", strange, "an image of the query's gallery, or one outside the archive"
+        )
+        for target, number in self.queries[["target", "gallery"]].drop_duplicates().itertuples(index=False):
+            if (missing := np.setdiff1d(self.targets[target], self.galleries[number])).size:
+                file = self.archive.files[missing[0]]
+                raise ValueError(f"galleries[{number}]: {file} is missing, though relevant there (targets[{target}])")
 
     def _check_disjoint(self) -> None:
         """No image is both relevant and unknown to a query, nor relevant to its own query where that is excluded."""
@@ -107,12 +125,26 @@ class Benchmark:
 
     @cached_property
     def n_ranked(self) -> np.ndarray:
-        """(Q,) how many images each query ranks: the archive without the unknown, and the image itself if excluded."""
-        ranked = len(self.archive) - self.n_unknown
+        """(Q,) how many images each query ranks: its gallery without the unknown, and the image itself if excluded."""
+        size = _sizes(self.galleries, self.queries["gallery"]) if self.galleries else len(self.archive)
+        ranked = size - self.n_unknown
         if self.exclude_self:
             position = self.queries["position"].to_numpy()
             ranked = ranked - ((position >= 0) & ~_is_member(self.unknowns, self._optional("unknown"), position))
         return ranked
+
+    def in_gallery(self, number: int) -> "Benchmark":
+        """The queries of a gallery, over its images alone."""
+        queries, images = self.queries[self.queries["gallery"] == number], self.galleries[number]
+        moved = np.full(len(self.archive) + 1, -1)  # the last for position -1, which stays
+        moved[images] = np.arange(len(images))
+        targets, target = np.unique(queries["target"], return_inverse=True)
+        unknowns = tuple(moved[positions][moved[positions] >= 0] for positions in self.unknowns)
+        queries = queries.drop(columns="gallery").assign(position=moved[queries["position"]], target=target)
+        return replace(
+            self, archive=self.archive.subset(images), queries=queries, labels=self.labels.iloc[:0], galleries=(),
+            targets=tuple(moved[self.targets[i]] for i in targets), unknowns=unknowns,
+        )  # fmt: skip
 
     def read_query(self, query: int) -> Image.Image:
         """The RGB picture of the query whose index in `queries` is `query`, inside the archive or outside."""
@@ -126,6 +158,8 @@ class Benchmark:
         judged = pd.Series("elsewhere: negative", index=range(len(self.archive)), name="side")
         judged[classes.isin(classes[group["position"]])] = "same class, no label: negative"
         judged[group["position"]] = "same group, another value: negative"
+        if self.galleries:
+            judged[np.setdiff1d(judged.index, self.galleries[row["gallery"]])] = "another gallery: not ranked"
         judged[self.targets[row["target"]]] = "has the value asked for: RELEVANT"
         if row.get("unknown", -1) >= 0:
             judged[self.unknowns[row["unknown"]]] = "nobody judged it: unknown, left out of the ranking"
@@ -146,7 +180,9 @@ class Benchmark:
         if strange := gone - set(self.archive.files) - set(asking.files if asking is not None else ()):
             raise ValueError(f"{sorted(strange)[0]!r} is no image of {self.archive.root}; files lists them")
         kept, moved = _without(self.archive, gone)
-        targets, unknowns = (tuple(moved[p][moved[p] >= 0] for p in sets) for sets in (self.targets, self.unknowns))
+        targets, unknowns, galleries = (
+            tuple(moved[p][moved[p] >= 0] for p in sets) for sets in (self.targets, self.unknowns, self.galleries)
+        )
         labels = self.labels.assign(position=moved[self.labels["position"]])
         queries = self.queries.assign(position=moved[self.queries["position"]])
         has_image = queries["position"] >= 0
@@ -162,7 +198,7 @@ class Benchmark:
                 report.add("archive", None, f"{dropped.sum()} queries", f"dropped: {why}")
         return replace(
             self, archive=kept, queries=queries[has_image & has_answer], targets=targets, unknowns=unknowns,
-            labels=labels[labels["position"] >= 0], query_archive=asking,
+            galleries=galleries, labels=labels[labels["position"] >= 0], query_archive=asking,
             warnings=pd.concat([self.warnings, report.table()], ignore_index=True),
         )  # fmt: skip
 

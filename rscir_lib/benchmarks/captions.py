@@ -14,7 +14,8 @@ def read_captions(
     """Captions of each image of an archive by its position; an empty list for one that the file doesn't name.
 
     Args:
-        path: JSON, image (its name or path, with or without suffix) -> list of captions, as UCM-captions has it.
+        path: JSON, image (its name or path, with or without suffix) -> list of captions; or Karpathy's form, in which
+            RSICD, UCM-captions and Sydney-captions are published: "images", each with "filename" and "sentences".
         archive, listing: The images, and what restricts them, where something does.
         report: Gets the number of names that the archive doesn't hold, with the first of them.
 
@@ -22,6 +23,11 @@ def read_captions(
         ValueError: The file is malformed, names no image of the archive or an ambiguous one, or a caption is blank.
     """
     captions_by_name = read_json(Path(path), expected="JSON, image name -> list of captions")
+    if isinstance(entries := captions_by_name.get("images"), list) and entries and isinstance(entries[0], dict):
+        try:
+            captions_by_name = {entry["filename"]: [s["raw"] for s in entry["sentences"]] for entry in entries}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: an entry of its images lacks filename or sentences with raw ({error})") from None
     names = ImageNames(archive, listing, suffixless=True)
     captions: list[list[str]] = [[] for _ in archive.files]
     unknown = [name for name in captions_by_name if name not in names]

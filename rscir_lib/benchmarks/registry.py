@@ -5,6 +5,7 @@ from inspect import signature
 from pathlib import Path
 
 from rscir_lib.benchmarks.base import Benchmark
+from rscir_lib.benchmarks.icir import read_icir
 from rscir_lib.benchmarks.multilabels import read_multilabels
 from rscir_lib.benchmarks.patterncom import read_patterncom
 from rscir_lib.benchmarks.triplets import read_triplets
@@ -16,6 +17,8 @@ Reader = Callable[..., Benchmark]  # of a dataset root; `listing`, of a part of 
 READERS: dict[tuple[str, ...], Reader] = {
     (MARKER,): read_whucom,
     ("PatternCom",): read_patterncom,
+    ("query_files.csv", "database_files.csv"): read_icir,
+    ("annotations/query_files.csv", "annotations/database_files.csv"): read_icir,
     ("triplets.csv",): read_triplets,
     ("triplets.json",): read_triplets,
     ("xview2_cir.csv",): read_triplets,

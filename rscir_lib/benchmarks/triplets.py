@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,10 @@ def read_triplets(root: str | Path, listing: str | Path | None = None, exclude_s
     in xView2-CIR (billpsomas/rscir, xview2_cir.csv), CIRR and Fashion-IQ. Each wording is a query of its own, and an
     attribute in the tables ("default", "alt1", ...), so that the spread over wordings is seen.
 
-    Images are named by the end of their path, with or without suffix. A query image outside `listing` asks from outside
-    the archive (`query_archive`): an image before an event, say, over an archive of those after it. A target outside
-    the listing is left out; a query without any target left is reported and left out.
+    Images are named by the end of their path, with or without suffix, or with another where one file alone fits, which
+    is reported. A query image outside `listing` asks from outside the archive (`query_archive`): an image before an
+    event, say, over an archive of those after it. A target outside the listing is left out; a query without any target
+    left is reported and left out.
 
     Args:
         root, listing: As those of `read_benchmark`; the queries are in the first of `FILES` under the root.
@@ -76,9 +77,18 @@ def _compose(
     outside: dict[str, int] = {}
     target_of: dict[tuple[str, str, str], int] = {}
     dropped = 0
+    other_suffix: dict[str, str] = {}
+
+    def find(name: str, where: str) -> str:
+        """xView2-CIR's list names .tif, while the usual download holds .png."""
+        stem = str(PurePosixPath(name).with_suffix(""))
+        if name not in names and stem in names:
+            return other_suffix.setdefault(name, names.find(stem, where))
+        return names.find(name, where)
+
     for triplet in (_read_csv if path.suffix == ".csv" else _read_json)(path, report):
-        where, image = triplet.where, names.find(triplet.image, triplet.where)
-        positions = sorted({names.position(names.find(target, where)) for target in triplet.targets} - {-1})
+        where, image = triplet.where, find(triplet.image, triplet.where)
+        positions = sorted({names.position(find(target, where)) for target in triplet.targets} - {-1})
         if not positions:
             dropped += len(triplet.texts)
             continue
@@ -93,6 +103,9 @@ def _compose(
                 problem = "asked again with other targets; each is a query, judged by its own"
                 report.add(path.name, triplet.line, f"{name} + {text}", problem)
             rows.append((wording, group_of(classes[image]), name, "", text, position, target, query))
+    if other_suffix:
+        name, file = next(iter(other_suffix.items()))
+        report.add(path.name, None, f"{len(other_suffix)} names", f"of another suffix than the file: {name} is {file}")
     if dropped:
         report.add(path.name, None, f"{dropped} queries", "left out: no target of theirs is in the listing")
     if not rows:

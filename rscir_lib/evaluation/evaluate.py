@@ -40,31 +40,33 @@ def evaluate(
     Args:
         benchmark: queries, and which images are relevant to each.
         features: of every image of the benchmark's archive, in any order.
-        encode_texts: n texts -> (n, d) float32, L2-normalised; called with the distinct texts, and by some methods.
+        encode_texts: n texts -> (n, d) float32, L2-normalised.
         methods: names in `methods.METHODS`, or objects.
         lambdas: in [0, 1], for the methods that have one; "auto" is read off the similarities (`ranking.read_lambda`).
         device: "auto", "cpu", "cuda" or "cuda:<n>"; one without float64 ("mps") leaves the ranking to the CPU.
         progress: whether a bar shows how far it is.
         cutoffs: the k of P@k and R@k.
-        query_features: of the images of `benchmark.query_archive`, where queries come from outside the archive.
+        query_features: of the images of `benchmark.query_archive`, where `features` have none of them.
         return_ranks: one more column, `ranks`, the ascending ranks of each query's relevant images.
         scheduler: "local" or an address, for Dask (`parallel.each`), whose workers rank shard by shard.
         backend: what counts (`ranking.kernels`); the result is the same.
 
     Returns:
-        One row per composed query x method (x lambda) with the columns `COLUMNS`, metrics in [0, 1], indexed by the
-        query's row in `benchmark.queries`. Ranks are those of float64 similarities, ties by archive order. Images that
-        nobody judged take no rank, `n_unknown` says how many; nor does the query image where it is excluded.
+        One row per composed query x method (x lambda), columns `COLUMNS`, metrics in [0, 1], indexed by the query's row
+        in `benchmark.queries`. Ties go by archive order. Images that nobody judged take no rank (`n_unknown`).
 
     Raises:
         ValueError: for an unknown method, a lambda outside [0, 1], features, texts, queries or scores that do not fit.
     """
     cutoffs = _cutoffs(cutoffs)
     gallery = _gallery(benchmark, features, device, scheduler)
-    questions = compose(benchmark, gallery, encode_texts, query_features)
-    lambdas, read = with_auto(lambdas, questions, gallery)
-    if read and progress:
-        tqdm.write(str(read))
+    questions = compose(benchmark, gallery, encode_texts, query_features or features)
+    lambdas = with_auto(lambdas, questions, gallery, progress)
+    if benchmark.galleries:
+        options = methods, lambdas, device, False, cutoffs, query_features or features, return_ranks, None, backend
+        numbers = tqdm(np.unique(benchmark.queries["gallery"]), unit=" galleries", disable=not progress)
+        parts = map(benchmark.in_gallery, numbers)
+        return pd.concat([evaluate(part, features, encode_texts, *options) for part in parts])
     jobs = make_jobs(methods, lambdas, gallery, encode_texts)
     relevant = ImageSets(benchmark.targets, benchmark.queries["target"].to_numpy())
     metrics = np.empty((len(jobs), len(questions), len(metric_names(cutoffs))))
@@ -109,9 +111,17 @@ def top_lists(
     """
     (k,) = _cutoffs([k])
     gallery = _gallery(benchmark, features, device)
-    questions = compose(benchmark, gallery, encode_texts, query_features)
-    (job,) = make_jobs([method], with_auto([lam], questions, gallery)[0], gallery, encode_texts)
+    questions = compose(benchmark, gallery, encode_texts, query_features or features)
+    lambdas = with_auto([lam], questions, gallery)
     lists = np.full((len(questions), k), -1)
+    for number in np.unique(benchmark.queries["gallery"]) if benchmark.galleries else ():
+        options = method, lambdas[0], k, device, False, query_features or features
+        positions = top_lists(benchmark.in_gallery(number), features, encode_texts, *options)
+        images = np.append(benchmark.galleries[number], -1)  # the last for position -1, which stays
+        lists[benchmark.queries["gallery"] == number] = images[positions]
+    if benchmark.galleries:
+        return lists
+    (job,) = make_jobs([method], lambdas, gallery, encode_texts)
     excluded = left_out(benchmark)
     with tqdm(total=len(questions), desc="evaluate", unit=" queries", disable=not progress) as bar:
         for batch in np.array_split(np.arange(len(questions)), -(-len(questions) // LISTS)):
@@ -142,9 +152,7 @@ def _gallery(benchmark: Benchmark, features: Features, device: str, scheduler: s
     return InMemory.on(where, gallery) if on_gpu else gallery
 
 
-def compose(
-    benchmark: Benchmark, gallery: Gallery, encode_texts: EncodeTexts, query_features: Features | None = None
-) -> Questions:
+def compose(benchmark: Benchmark, gallery: Gallery, encode_texts: EncodeTexts, query_features: Features) -> Questions:
     """The benchmark's queries, each distinct text encoded once."""
     words = tuple(dict.fromkeys(benchmark.queries["text"]))
     text_of = benchmark.queries["text"].map({text: i for i, text in enumerate(words)}).to_numpy()
@@ -174,17 +182,12 @@ def _cutoffs(cutoffs: Sequence[int]) -> tuple[int, ...]:
 
 
 def _query_images(
-    benchmark: Benchmark, gallery: Gallery, query_features: Features | None
+    benchmark: Benchmark, gallery: Gallery, query_features: Features
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features (I, d) of the distinct query images, which of them is each query's, and where they lie, -1 outside."""
     position = benchmark.queries["position"].to_numpy()
     outside, key = position < 0, position.copy()
-    if archive := benchmark.query_archive if outside.any() else None:
-        if query_features is None:
-            raise ValueError(
-                f"{outside.sum()} queries have an image outside the archive: pass query_features, those of "
-                f"benchmark.query_archive ({len(archive)} images)"
-            )
+    if outside.any():
         if query_features.dim != gallery.dim:
             raise ValueError(
                 f"query_features have {query_features.dim} dimensions, features {gallery.dim}: are they of the same "
@@ -194,8 +197,15 @@ def _query_images(
     distinct, image_of = np.unique(key, return_inverse=True)
     inside = distinct < len(gallery)
     feats = gallery.rows(distinct[inside])
-    if query_features and archive and not inside.all():
-        feats = np.concatenate([feats, query_features.aligned(archive)[distinct[~inside] - len(gallery)]])
+    if outside.any() and benchmark.query_archive:
+        try:
+            others = query_features.aligned(benchmark.query_archive)
+        except ValueError as error:
+            raise ValueError(
+                f"{outside.sum()} queries have an image outside the archive: pass query_features, those of "
+                f"benchmark.query_archive ({len(benchmark.query_archive)} images; {error})"
+            ) from None
+        feats = np.concatenate([feats, others[distinct[~inside] - len(gallery)]])
     return feats, image_of, np.where(inside, distinct, -1)
 
 

@@ -12,7 +12,7 @@ from rscir_lib.similarity.exact import similarities
 from rscir_lib.similarity.gallery import Gallery
 from rscir_lib.similarity.order import best_first
 
-RANK = 1e-10  # of the greatest eigenvalue: what is less is rounding of float32 words, and no direction of theirs
+RANK = 1e-10  # of the greatest eigenvalue: smaller ones are the rounding of float32 words, not a direction
 CONTEXTS = 100  # subjects that a text is put beside, by the released code
 SAMPLE = 1_000  # archive images, evenly spaced, whose similarities give the least ones
 

@@ -18,7 +18,7 @@ Combine = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 @dataclass(frozen=True)
 class Weighted:
-    """a image + b text, where (a, b) = weights(lambda), neither negative, at most 2 together."""
+    """a image + b text, where (a, b) = weights(lambda), both at least 0, their sum at most 2."""
 
     weights: Callable[[float], tuple[float, float]]
 
@@ -54,12 +54,12 @@ class TwoSimilarities:
         scale: of `rscir_lib.similarity.scales`, or one of your own.
         scope: "row" where an image's score depends on its own two similarities alone, given the moments that the scale
             then takes, is non-decreasing in both, and 2-Lipschitz in similarities and z-scores. Such a method is ranked
-            a block of rows after the other, most of which need no exact score; "archive" needs no such promise.
+            block by block, and few rows need an exact score; "archive" needs no such promise.
         formula: formula and source, the object's docstring.
         shown: the scale of scores that people read, where it isn't `scale`.
 
     Raises:
-        ValueError: for scope "row" where the promise doesn't hold, with a point where it fails.
+        ValueError: for another scope, and for scope "row" where the promise doesn't hold, with a point where it fails.
     """
 
     name: str
@@ -72,14 +72,19 @@ class TwoSimilarities:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.formula)
+        if self.scope not in ("row", "archive"):
+            raise ValueError(f"method {self.name!r} is of scope {self.scope!r}; there are 'row' and 'archive'")
         if self.scope == "row":
             _check_steps(self)
 
+    def weights_at(self, lam: float) -> tuple[float, float] | None:
+        """The weights of a `Weighted` combination; None of any other, also of a subclass that combines otherwise."""
+        return self.combine.weights(lam) if type(self.combine) is Weighted else None
+
     def scale_at(self, lam: float) -> Scale:
-        """`scale`, or none where one modality is weighted alone: no scale changes its order, and the similarities
-        themselves are exact where a scale saturates."""
-        alone = isinstance(self.combine, Weighted) and 0 in self.combine.weights(lam)
-        return raw if alone else self.scale
+        """`scale`, or `raw` where only one modality counts: no scale changes its order, and the similarities themselves
+        are exact where a scale saturates."""
+        return raw if 0 in (self.weights_at(lam) or ()) else self.scale
 
     def score(self, image: torch.Tensor, text: torch.Tensor, lam: float = float("nan")) -> torch.Tensor:
         """Scores (..., N), higher is better, from similarities (..., N) of the whole archive."""
@@ -105,16 +110,23 @@ def _check_steps(method: TwoSimilarities) -> None:
     for std in (0.02, 0.5, 3.0):
         moments = torch.tensor(0.1), torch.tensor(std)
         for lam in (0.0, 0.3, 1.0):
-            side = method.scale_at(lam)(steps.clone(), moments)
+            try:
+                side = method.scale_at(lam)(steps.clone(), moments)
+            except TypeError:
+                raise ValueError(
+                    f"method {method.name!r} is of scope 'row', but its scale takes no moments: it needs all "
+                    "similarities of the archive at once. Make it of scope 'archive'"
+                ) from None
             scores = method.combine(side[:, None].expand(21, 21), side.expand(21, 21), lam)
             for modality, other in (("image", scores.T), ("text", scores)):  # (of the other modality, of this one)
                 rise = other.diff(dim=1)
                 most = 2 * 0.1 / min(std, 1.0)
                 if (wrong := ~((rise >= -1e-12) & (rise <= most + 1e-12)).reshape(21, 20)).any():
                     at = wrong.nonzero()[0].tolist()
+                    change = f"changes by {rise[at[0], at[1]]:.3g}; expected is 0 to {most:.3g}"
+                    change = "is no number" if rise[at[0], at[1]].isnan() else change
                     raise ValueError(
                         f"method {method.name!r} is of scope 'row', but where the similarity to the {modality} rises "
                         f"from {steps[at[1]]:.1f} to {steps[at[1] + 1]:.1f}, the other being {steps[at[0]]:.1f} (std "
-                        f"{std}, lambda {lam}), its score changes by {rise[at[0], at[1]]:.3g}; expected is 0 to "
-                        f"{most:.3g}. Make it of scope 'archive'"
+                        f"{std}, lambda {lam}), its score {change}. Make it of scope 'archive'"
                     )

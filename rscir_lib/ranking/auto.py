@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from rscir_lib.methods.base import Questions
 from rscir_lib.similarity.exact import similarities
@@ -46,10 +47,12 @@ def read_lambda(questions: Questions, gallery: Gallery, seed: int = 0) -> AutoLa
 
 
 def with_auto(
-    lambdas: Sequence[float | str], questions: Questions, gallery: Gallery
-) -> tuple[Sequence[float], AutoLambda | None]:
-    """Lambdas, "auto" among them replaced by a number; and where it comes from, None where nothing was replaced."""
+    lambdas: Sequence[float | str], questions: Questions, gallery: Gallery, progress: bool = False
+) -> Sequence[float]:
+    """Lambdas, "auto" among them replaced by a number; `progress` says which, and where it comes from."""
     if isinstance(lambdas, str) or not np.iterable(lambdas) or AUTO not in list(lambdas):
-        return lambdas, None  # type: ignore[return-value]  # what is no number, `make_jobs` refuses
+        return lambdas  # type: ignore[return-value]  # what is no number, `make_jobs` refuses
     read = read_lambda(questions, gallery)
-    return [read.lam if lam == AUTO else lam for lam in lambdas], read  # type: ignore[misc]
+    if progress:
+        tqdm.write(str(read))
+    return [read.lam if lam == AUTO else lam for lam in lambdas]  # type: ignore[misc]

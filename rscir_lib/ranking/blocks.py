@@ -10,7 +10,7 @@ from rscir_lib.similarity.gallery import Gallery, InMemory, Shard
 from rscir_lib.similarity.scales import RowMoments
 
 SPREAD = 1e-6  # a std below it is lost in the rounding of the moments, and taken from the similarities themselves
-EXACT_ROWS = 2**13  # that are read at a time to do so
+EXACT_ROWS = 2**13  # of the archive that are read together for that
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def device_of(features: Gallery) -> str:
 
 
 def spreads(features: Gallery, queries: np.ndarray, exactly: bool = True) -> RowMoments:
-    """Mean and std, (B, 1) each, of the similarities of the whole archive to queries (B, d); exactly, where rounding
-    hides a std, if that is asked for."""
+    """Mean and std, (B, 1) each, of the similarities of the whole archive to queries (B, d). `exactly`: computed again
+    from all similarities where rounding hides a std."""
     mean, std = features.moments.of_similarities(queries)
     for query in np.flatnonzero(std <= SPREAD) if exactly else ():
         s = _all_similarities(features, queries[[query]])
@@ -50,6 +50,6 @@ def spreads(features: Gallery, queries: np.ndarray, exactly: bool = True) -> Row
 
 
 def _all_similarities(features: Gallery, query: np.ndarray) -> np.ndarray:
-    """(N,) to one query (1, d), in one array: its sum is then the same however the archive lies in shards."""
+    """(N,) to one query (1, d), in one array, so that its sum doesn't depend on the shards."""
     blocks = (rows for part in parts_of(features) for rows in part.rows().split(EXACT_ROWS))
     return np.concatenate([similarities(rows.cpu().numpy(), query)[0] for rows in blocks])

@@ -26,7 +26,7 @@ Backend = Literal["auto", "numba", "torch", "triton"]
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of n images for B queries that share a text, not written down: a image[rows] + b text, from similarities
+    """Scores of n images for B queries that share a text, not stored but as a image[rows] + b text, from similarities
     (I, n) to images, of which the queries have `rows` (B,), and (n,) to the text. float64, finite, on one device."""
 
     image: torch.Tensor
@@ -37,7 +37,7 @@ class Scores:
 
     @classmethod
     def whole(cls, scores: torch.Tensor) -> "Scores":
-        """Those that are written down, (B, n)."""
+        """Scores held as an array (B, n)."""
         return cls(scores, torch.arange(len(scores), device=scores.device), torch.zeros_like(scores[0]), 1.0, 0.0)
 
     def without(self, excluded: np.ndarray) -> "Scores":

@@ -97,7 +97,7 @@ class ImageSets:
 def check_asked(
     questions: Questions, features: Gallery, jobs: Sequence[Job], sets: dict[str, ImageSets], scheduler: str | None
 ) -> None:
-    """Raises ValueError unless all of it fits together; `sets` by what their images are to the queries."""
+    """Raises ValueError unless all of it fits together; `sets` are keyed by their role, such as "relevant"."""
     if not jobs or not len(questions):
         raise ValueError(f"{len(jobs)} jobs for {len(questions)} queries: expected one at least of both")
     for job in jobs:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from rscir_lib.methods.pairwise import TwoSimilarities, Weighted
+from rscir_lib.methods.pairwise import TwoSimilarities
 from rscir_lib.ranking.blocks import Part, device_of, parts_of, spreads
 from rscir_lib.ranking.kernels import Backend, Count, Scores, counter
 from rscir_lib.ranking.questions import ImageSets, Job, Questions, check_asked
@@ -59,7 +59,7 @@ def rank_relevant(
         excluded: the images of each query that take no rank, none of them relevant.
         features: of the archive; read shard by shard, and ranked on the device where its rows lie.
         jobs: methods with their lambdas.
-        backend: what counts, of `kernels.BACKENDS`.
+        backend: the counter, one of `kernels.BACKENDS`.
         scheduler: see `parallel.each`; for methods of scope "row" alone.
         workers: see `parallel.each`.
 
@@ -140,7 +140,7 @@ class _Batch:
 def _prepared(
     questions: Questions, features: Gallery, groups: Callable[[np.ndarray], list[_Group]], scaled: bool
 ) -> Iterator[list[_Batch]]:
-    """The batches, so many together as are held."""
+    """The batches, at most `TOGETHER` in a list."""
 
     def prepare(numbers: np.ndarray) -> _Batch:
         asked, levels = questions.take(numbers), []
@@ -189,7 +189,7 @@ def _terms(jobs: Sequence[Job]) -> tuple[list[_Term], list[int]]:
     asked = []
     for method, lam in ((job.method, job.lam) for job in jobs):
         assert isinstance(method, TwoSimilarities)
-        weights = method.combine.weights(lam) if isinstance(method.combine, Weighted) else None
+        weights = method.weights_at(lam)
         asked.append(_Term(method.scale_at(lam), weights, *(() if weights else (method, lam))))
     terms = list(dict.fromkeys(asked))
     return terms, [terms.index(term) for term in asked]
@@ -307,7 +307,7 @@ def _ahead(
     low, high = (torch.from_numpy(ascending + step).to(scores.image.device) for step in (-tolerance, tolerance))
     greater, near = count(scores, low, high)
     ahead = greater.cpu().numpy().astype(np.int32)
-    # every relevant image is near itself, and mostly nobody else is
+    # every relevant image is near itself, and usually no other is
     for query in (near.sum(dim=1) != len(own)).nonzero().flatten().tolist():
         row, order = scores.of(query), np.argsort(levels[query], kind="stable")
         close = (torch.searchsorted(low[query], row, right=True) > torch.searchsorted(high[query], row)).nonzero()[:, 0]

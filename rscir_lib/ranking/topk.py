@@ -91,7 +91,7 @@ class _Best:
 
     @property
     def floor(self) -> np.ndarray:
-        """(Q,) what an image must score to come in; a little less, for the rounding of a scale that never falls."""
+        """(Q,) what an image must score to come in, slightly lowered, since scales round."""
         least = self.scores[:, -1]
         return np.where(np.isfinite(least), least - 1e-12 * np.abs(least), -np.inf)
 

@@ -48,7 +48,7 @@ class Hits:
 
     @cached_property
     def name(self) -> str:
-        """What to call files of these hits: the question in safe characters, with some that no other question has."""
+        """What to call files of these hits: the question in safe characters, and six digits of its own."""
         asked = f"{Path(str(self.question['image'])).stem} {self.question['text']}"
         words = re.sub(r"\W+", "-", asked).strip("-").lower()
         return f"hits_{words[:60]}_{hashlib.sha256(repr(self.question).encode()).hexdigest()[:6]}"

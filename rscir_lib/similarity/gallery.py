@@ -39,7 +39,7 @@ class Gallery(Protocol):
 
 @dataclass(frozen=True)
 class HeldShard:
-    """A shard that need not be read."""
+    """A shard that is in memory already."""
 
     feats: np.ndarray | torch.Tensor
 

@@ -9,7 +9,7 @@ BEGIN = 0.97  # quantile above which the upper distribution begins: few images a
 STEPS = 40  # of expectation maximisation; the answer changes by less than its spread over queries from 20 on
 NARROWEST = 0.05  # of a standard deviation, in z: equal similarities must not shrink a distribution to a point
 QUERIES = 300  # a sample: from 200 on lambda stays within 0.08
-ROWS = 2**16  # of the archive, evenly spaced: more images shift nothing that is read off the bulk of them
+ROWS = 2**16  # of the archive, evenly spaced: more images don't move what the bulk of them determines
 
 
 class Mixture(NamedTuple):

@@ -28,7 +28,7 @@ def number_ahead(
 ) -> np.ndarray:
     """How many images (n,) stand ahead of each of some images (R,) in the ranking; no image is ahead of itself."""
     both = np.concatenate([own_scores, scores])
-    # an image that is among both stands first as one of the R, and so isn't counted
+    # an image in both sorts first among the R, and so isn't counted
     order = np.lexsort((np.arange(len(both)), np.concatenate([own_positions, positions]), -both))
     counted = order >= len(own_scores)
     ahead = np.empty(len(own_scores), np.int64)

@@ -13,7 +13,7 @@ from rscir_lib.search import Searcher
 @pytest.fixture
 def read(case):
     benchmark, features = case
-    return read_lambda(compose(benchmark, features, text_encoder(8)), features)
+    return read_lambda(compose(benchmark, features, text_encoder(8), features), features)
 
 
 def test_evaluate_takes_the_lambda_that_is_read(case, read, capsys):

@@ -151,6 +151,14 @@ def test_captions_by_name_path_and_part(ucm, tmp_path):
     archive = read_archive(ucm)
     assert read_captions(path, archive, report=report)[:4] == [["a"], ["b"], ["c"], []]
     assert [(value, problem[:25]) for _, _, value, problem in report.rows] == [("1 names", "no image of the archive, ")]
+    images = [
+        {"filename": name, "sentences": [{"raw": s} for s in texts], "split": "val"} for name, texts in named.items()
+    ]
+    path.write_text(json.dumps({"images": images, "dataset": "UCM"}))  # Karpathy's form
+    assert read_captions(path, archive)[:4] == [["a"], ["b"], ["c"], []]
+    path.write_text(json.dumps({"images": [{"file": "airplane0"}]}))
+    with pytest.raises(ValueError, match="an entry of its images lacks filename or sentences with raw"):
+        read_captions(path, archive)
 
 
 def test_real_multilabels(ucm_root):

@@ -35,6 +35,20 @@ def queries_of(benchmark):
     ]
 
 
+def test_names_with_another_suffix_are_found_and_told(root):
+    for path in (root / "test" / "images").iterdir():
+        path.rename(path.with_suffix(".png"))
+    (root / "xview2_cir.csv").write_text(XVIEW2)
+    benchmark = read_benchmark(root)
+    assert len(benchmark.queries) == 6
+    assert benchmark.warnings["problem"].tolist() == [
+        "of another suffix than the file: test/images/quake_0_pre.tif is test/images/quake_0_pre.png"
+    ]
+    Image.new("RGB", (8, 8)).save(root / "test" / "images" / "quake_0_pre.jpg")
+    with pytest.raises(ValueError, match="holds several images named 'test/images/quake_0_pre'; say which"):
+        read_benchmark(root)
+
+
 def test_three_wordings_are_three_queries(root):
     (root / "xview2_cir.csv").write_text(XVIEW2)
     benchmark = read_benchmark(root)

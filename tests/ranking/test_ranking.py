@@ -16,14 +16,14 @@ from helpers import examples
 from rscir_lib.archive import read_archive
 from rscir_lib.encoders import load_encoder
 from rscir_lib.features import extract_features, read_features, store
-from rscir_lib.methods.pairwise import TwoSimilarities
+from rscir_lib.methods.pairwise import TwoSimilarities, Weighted, mix
 from rscir_lib.methods.registry import METHODS
 from rscir_lib.ranking import ImageSets, Job, Questions, rank_relevant, top_k, topk
 from rscir_lib.ranking.blocks import spreads
 from rscir_lib.ranking.kernels import BACKENDS, Scores, counter
 from rscir_lib.similarity import InMemory, best_first, similarities
 from rscir_lib.similarity.order import number_ahead
-from rscir_lib.similarity.scales import raw, zscore
+from rscir_lib.similarity.scales import minmax, raw, upper_tail, zscore
 from rscir_lib.storage.parallel import each
 
 BY_ROW = sorted(name for name in METHODS if Job(METHODS[name]).by_row)
@@ -228,13 +228,37 @@ def test_the_order_is_by_score_then_position(scores, data):
         (lambda image, text, lam: image * text, raw, "to the image rises from .* its score changes by -0.1"),
         (lambda image, text, lam: 3 * image + text, raw, "to the image rises from -1.0 to -0.9.* changes by 0.3"),
         (lambda image, text, lam: image + text, lambda s, moments: 3 * zscore(s, moments), "std 0.02"),
-        (lambda image, text, lam: image / 0, raw, "changes by nan"),
+        (lambda image, text, lam: image / 0, raw, "its score is no number"),
+        (lambda image, text, lam: image + text, minmax, "its scale takes no moments: it needs all similarities"),
     ],
 )
 def test_a_method_of_scope_row_keeps_its_promise_or_is_refused(combine, scale, message):
     with pytest.raises(ValueError, match=f"method 'mine' is of scope 'row', but .*{message}"):
         TwoSimilarities("mine", combine, scale, scope="row")
     TwoSimilarities("mine", combine, scale)
+
+
+def test_an_unknown_scope_is_refused():
+    with pytest.raises(ValueError, match="method 'mine' is of scope 'rows'; there are 'row' and 'archive'"):
+        TwoSimilarities("mine", mix, scope="rows")
+
+
+def test_a_weighting_of_ones_own_is_ranked_as_it_combines():
+    """A subclass keeps its weights, but may combine in another way: both reductions follow what it does."""
+
+    class Least(Weighted):
+        def __call__(self, image, text, lam=float("nan")):
+            return torch.minimum(image, text)
+
+    rng = np.random.default_rng(0)
+    features = InMemory(unit(rng.normal(size=(40, 8))))
+    one = np.zeros(1, int)
+    asked = Questions(unit(rng.normal(size=(1, 8))), unit(rng.normal(size=(1, 8))), ("",), one, one)
+    method = TwoSimilarities("mine", Least(lambda lam: (1 - lam, lam)), upper_tail, has_lambda=True, scope="row")
+    job, relevant = Job(method, 0.4), ImageSets([np.array([3, 7, 20])], one)
+    (ranks,) = rank_relevant(asked, relevant, ImageSets.empty(1), features, [job])
+    positions, _ = top_k(asked, 40, features, job)
+    assert ranks.ranks[0, 0].tolist() == (np.flatnonzero(np.isin(positions[0], [3, 7, 20])) + 1).tolist()
 
 
 def test_an_archive_with_equal_images_only():

@@ -176,6 +176,14 @@ def draw_whucom(folder: Path, bundle: Path | None) -> None:
         whucom.draw_bundled(folder)
 
 
+@command("unpack", argument("folder", type=path, help="i-CIR's, with its folder webdataset"))
+def unpack(folder: Path) -> None:
+    """Unpack the images of i-CIR's WebDataset shards, for its reader."""
+    from rscir_lib.benchmarks.icir import unpack_shards
+
+    print(f"{unpack_shards(folder):,} images unpacked")
+
+
 @command(
     "tiles",
     argument("folder", type=path, help="of scenes: GeoTIFF, JPEG 2000, or any large image"),
