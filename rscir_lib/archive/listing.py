@@ -47,10 +47,8 @@ def _read_listing(listing: Path) -> tuple[list[str], list[str], str]:
         where, fields = f"{listing}, line {number}", line.rsplit(maxsplit=2)
         if len(fields) != 3 or not fields[1].lstrip("-").isdecimal():
             hint = " (a header? remove the line)" if number == 1 else ""
-            raise ValueError(
-                f"{where}: expected `path class-index class-name`, three fields separated by spaces, the index a "
-                f"number, found {line!r}{hint}"
-            )
+            expected = "expected `path class-index class-name`, three fields separated by spaces, the index a number"
+            raise ValueError(f"{where}: {expected}, found {line!r}{hint}")
         try:
             file = normal_path(fields[0])
         except ValueError as error:
@@ -79,11 +77,9 @@ def _search(root: Path) -> tuple[list[str], list[str], str]:
         paths, left, outside = _images(root, root)
     without = "; left out: " + ", ".join(f"{count} {kind}" for kind, count in sorted(left.items())) if left else ""
     if not paths:
-        raise FileNotFoundError(
-            f"{root}: no archive here, for it holds no image{without}. An archive is a folder with images "
-            f"({' '.join(sorted(IMAGE_SUFFIXES))}), in any folders, or with patternnet.csv; "
-            "`make fetch DATASET_ROOT=...` gets PatternNet"
-        )
+        wanted = f"a folder with images ({' '.join(sorted(IMAGE_SUFFIXES))}), in any folders, or with patternnet.csv"
+        none = f"no archive here, for it holds no image{without}. An archive is {wanted}"
+        raise FileNotFoundError(f"{root}: {none}; `make fetch DATASET_ROOT=...` gets PatternNet")
     classes = [class_name(path.parent.name) if path.parent != base else "" for path in paths]
     source = "folders"
     if not any(classes):

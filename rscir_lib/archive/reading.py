@@ -161,10 +161,8 @@ def _read_plain(path: Path, rule: Reading) -> Image.Image | None:
 
 
 def _too_large(path: Path, size: str, rule: Reading) -> _Refused:
-    return _Refused(
-        f"{path}: a scene, too large for one feature ({size}, the limit is {rule.most_pixels:,}); cut it into tiles "
-        f"(make tiles, or read_scenes), or raise the limit: most_pixels of Reading, or in {RULE}"
-    )
+    advice = f"cut it into tiles (make tiles, or read_scenes), or raise the limit: most_pixels of Reading, or in {RULE}"
+    return _Refused(f"{path}: a scene, too large for one feature ({size}, the limit is {rule.most_pixels:,}); {advice}")
 
 
 def open_raster(path: Path) -> "DatasetReader":
@@ -181,10 +179,8 @@ def _opened(path: Path, state: tuple[int, int], process: int, thread: int) -> "D
     try:
         import rasterio
     except ImportError:
-        raise _Refused(
-            f"{path}: this file is read with rasterio (depths other than 8 bits, JPEG 2000, tiles of scenes), which is "
-            "not installed; pip install rasterio"
-        ) from None
+        which = "(depths other than 8 bits, JPEG 2000, tiles of scenes), which is not installed; pip install rasterio"
+        raise _Refused(f"{path}: this file is read with rasterio {which}") from None
     os.environ.setdefault("GDAL_CACHEMAX", CACHE)  # GDAL looks once, at its first block
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)

@@ -31,10 +31,8 @@ def read_scenes(
     Raises ValueError for a tile, overlap or share that makes no sense, and without rasterio; else as `read_archive`.
     """
     if tile < 1 or not 0 <= overlap < tile or not 0 <= max_nodata <= 1:
-        raise ValueError(
-            f"tile {tile}, overlap {overlap}, max_nodata {max_nodata}: wanted are tile >= 1, 0 <= overlap < tile, "
-            "0 <= max_nodata <= 1"
-        )
+        given = f"tile {tile}, overlap {overlap}, max_nodata {max_nodata}"
+        raise ValueError(f"{given}: wanted are tile >= 1, 0 <= overlap < tile, 0 <= max_nodata <= 1")
     whole, unopened = _scenes(scenes, listing, rule), 0
     tiles: list[tuple[str, str, float]] = []  # file, class, share of pixels without data
     for i, file in enumerate(tqdm(whole.files, f"tiles of {whole.name}", unit="scene")):
@@ -79,7 +77,8 @@ def _windows(path: Path, tile: int, overlap: int, rule: Reading) -> Iterator[tup
     if max(scene.shape) <= tile:
         yield None, 0.0
         return
-    rows, columns = (_starts(length, tile, overlap) for length in scene.shape)
+    ends = [max(0, length - tile) for length in scene.shape]  # where the last window of a column and of a row begins
+    rows, columns = ([*range(0, end, tile - overlap), end] for end in ends)
     width, height = min(tile, scene.width), min(tile, scene.height)
     band = colour_bands(scene, rule)[0]
     gaps = rule.nodata is not None or "float" in scene.dtypes[band - 1]
@@ -89,8 +88,3 @@ def _windows(path: Path, tile: int, overlap: int, rule: Reading) -> Iterator[tup
         for column in columns:
             share = 0.0 if valid is None else 1 - valid[:, column : column + width].mean()
             yield (column, row, width, height), float(share)
-
-
-def _starts(length: int, tile: int, overlap: int) -> list[int]:
-    last = max(0, length - tile)
-    return [*range(0, last, tile - overlap), last]

@@ -205,11 +205,7 @@ class Benchmark:
     def counts(self, by: Sequence[str] = ("attribute", "group")) -> pd.DataFrame:
         """Labelled rows, their values, queries, and relevant images per query (min, median, max), for each group.
 
-        Args:
-            by: The columns that queries are counted by, such as ("attribute",) alone.
-
-        Returns:
-            A row per combination of `by`; where there are unknown images, also their median number per query.
+        Where there are unknown images, also their median number per query. by: the columns that tell groups apart.
         """
         keys = list(by)
         frame = self.queries[keys].assign(positives=self.n_relevant, unknown=self.n_unknown)

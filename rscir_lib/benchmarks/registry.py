@@ -48,10 +48,9 @@ def read_benchmark(root: str | Path, listing: str | Path | None = None, protocol
     reader = find_reader(root)
     if reader is None:
         known = "; ".join(" and ".join(files) for files in READERS)
-        raise FileNotFoundError(
-            f"{root}: no benchmark here. Expected one of: {known}; `make fetch DATASET_ROOT=...` gets PatternCom, and "
-            "lines of `image,attribute,value` in PatternCom/<attribute>.csv make one of your own"
-        )
+        own = "lines of `image,attribute,value` in PatternCom/<attribute>.csv make one of your own"
+        fetch = f"`make fetch DATASET_ROOT=...` gets PatternCom, and {own}"
+        raise FileNotFoundError(f"{root}: no benchmark here. Expected one of: {known}; {fetch}")
     options = {} if protocol == "released" else {"protocol": protocol}
     if not options.keys() <= signature(reader).parameters.keys():
         only = "this benchmark has no other than its own; leave PROTOCOL at its default"
