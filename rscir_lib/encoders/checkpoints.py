@@ -15,8 +15,8 @@ from rscir_lib.storage.atomic import read_json
 from rscir_lib.storage.digests import sha256_of, sha256_of_file
 
 # NumPy's numbers beside the weights, as training leaves them: they hold no code
-NUMBERS = [np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
-SCALARS = [(np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+NUMBERS: list[Any] = [np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
+SCALARS: list[Any] = [(np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
 WRAPPINGS = ("_orig_mod.", "module.")  # what torch.compile and training on several GPUs put before every name
 MOST_PICKLE = 64 * 2**20  # bytes of the names and shapes in a torch file; those of the largest model are 1 MB
 
@@ -48,7 +48,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
     Raises ValueError, naming the file, for anything else that it holds and for a packed or damaged one.
     """
-    files, tensors = files_of(path), {}
+    files, tensors = files_of(path), dict[str, torch.Tensor]()
     try:
         for file in files:
             if file.stat().st_size == 0:

@@ -1,7 +1,7 @@
 """Who published which weights where, where they lie on this machine, and how they come there.
 
-Weights lie once a person, in `home()`, whatever pictures they are for. Loading an encoder calls `find`, which looks and
-never asks: only `fetch` makes requests, for what a person has named.
+Each person has one copy of the weights, in `home()`, whatever pictures they are for. Loading an encoder calls `find`,
+which looks on this machine: only `fetch` makes requests, for what a person has named.
 """
 
 import json
@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import open_clip
 import platformdirs
 import requests
 from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from rscir_lib.encoders.base import one_of
@@ -39,8 +40,8 @@ BESIDE = (  # what a folder needs beside its weights, where the repository has i
     "open_clip_config.json config.json preprocessor_config.json processor_config.json tokenizer.json "
     "tokenizer_config.json special_tokens_map.json vocab.json merges.txt spiece.model tokenizer.model"
 ).split()
-DIGESTS = "digests.json"  # in the home: what each file was when it first came
-TEMPORARY = ("*.incomplete", "*.??????????*.part")  # of huggingface_hub's and of gdown's that were killed
+DIGESTS = "digests.json"  # in the home: the sha256 of each file at its first download
+TEMPORARY = ("*.incomplete", "*.??????????*.part")  # left by downloads of huggingface_hub and gdown that were killed
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Published:
     size: int | None = None  # bytes
     sha256: str | None = None
     web: str = ""  # where the hub has none: the address of a file, or of a zip that holds one
-    drive: str = ""  # id on Google Drive, asked last
-    model: str = ""  # open_clip's name of it; "" where its folder says what it is
+    drive: str = ""  # id on Google Drive, tried last
+    model: str = ""  # open_clip's name of it; "" where the config in its folder describes it
     mean: Sequence[float] = OPENAI_DATASET_MEAN
     std: Sequence[float] = OPENAI_DATASET_STD
     by_hand: str = ""  # its file under a models root, where that isn't `file`
@@ -78,7 +79,7 @@ class Published:
         return "as its config says" if model is None else "QuickGELU" if model.get("quick_gelu") else "GELU"
 
     def addresses(self, kind: str = "model") -> list[str]:
-        """Of its file, the best place first; none where its authors must be asked."""
+        """Where its file can be fetched, the best place first; empty where only its authors give it."""
         above = "datasets/" if kind == "dataset" else ""
         hub = f"{constants.ENDPOINT}/{above}{self.repository}/resolve/{self.revision}/{quote(self.file)}"
         drive = f"https://drive.google.com/uc?id={self.drive}&export=download"
@@ -118,10 +119,8 @@ def published_as(name: str, architecture: str | None = None) -> Published | None
 
 
 def find(published: Published, models_root: Path | None = None) -> Path | None:
-    """Its file or folder on this machine, or None; asks nobody.
-
-    Looked through: models_root, where a person may have put it, the home, and the cache of the hub's own client.
-    """
+    """Its file or folder on this machine, or None, without any request: in models_root, where a person may have put it,
+    in the home, and in the cache of the hub's own client."""
     if models_root and (by_hand := models_root / (published.by_hand or published.file)).is_file():
         return by_hand
     if published.place.is_file() or (not published.file and weights_in(published.place)):
@@ -141,7 +140,7 @@ def weights_in(folder: Path) -> Path | None:
 
 
 def recorded(path: Path) -> str | None:
-    """sha256 that a file in the home had when it first came."""
+    """sha256 that a file in the home had at its first download."""
     return _digests().get(path.relative_to(home()).as_posix()) if path.is_relative_to(home()) else None
 
 
@@ -150,7 +149,7 @@ def _digests() -> dict[str, str]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def fetch(published: Published, say: Callable[[str], object] = print, **options: float) -> Path:
+def fetch(published: Published, say: Callable[[str], object] = print, **options: Any) -> Path:
     """Bring weights to the home, and `say` before what, how much, from where, under which licence.
 
     What stands there isn't fetched again. options: `timeout` and `pause` of `download`. Returns the file or folder;
@@ -167,8 +166,8 @@ def fetch(published: Published, say: Callable[[str], object] = print, **options:
         files = {file: listed[file] for file in wanted}
     missing = [one for file in files if not (one := replace(published, file=file)).place.is_file()]
     if missing:
-        sizes = [files[one.file][0] for one in missing]
-        much = "a file of unknown size" if None in sizes else f"{sum(sizes) / 1e6:,.0f} MB"
+        sizes = [files[one.file][0] or 0 for one in missing]
+        much = f"{sum(sizes) / 1e6:,.0f} MB" if all(sizes) else "a file of unknown size"
         say(f"fetching {much} from {published.source} (licence: {licence}) to {published.place}")
         for one in missing:
             _fetch_file(one, *files[one.file], options)
@@ -177,8 +176,8 @@ def fetch(published: Published, say: Callable[[str], object] = print, **options:
     return published.place
 
 
-def _fetch_file(one: Published, size: int | None, sha256: str | None, options: dict[str, float]) -> None:
-    """One file to its place, equal to what first came under its name."""
+def _fetch_file(one: Published, size: int | None, sha256: str | None, options: dict[str, Any]) -> None:
+    """Fetch one file to its place; raises NotFetched where it differs from its first download."""
     key = one.place.relative_to(home()).as_posix()
     before = _digests().get(key)
 
@@ -186,7 +185,7 @@ def _fetch_file(one: Published, size: int | None, sha256: str | None, options: d
         if before not in (None, now):
             one.place.unlink(missing_ok=True)
             raise NotFetched(
-                f"{one.source} now has another {one.file} (sha256 {now[:12]}) than first came here ({before[:12]}). "
+                f"{one.source} now has another {one.file} (sha256 {now[:12]}) than at first ({before[:12]}). "
                 f"Where its authors say so, take {key} out of {home() / DIGESTS} and run this again"
             )
 

@@ -38,11 +38,12 @@ PARTS = {  # what each part of a config may hold
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class OpenClipEncoder(TwoTowers):
     """An encoder of open_clip's, and which tokens it has ever met."""
 
-    met: np.ndarray = field(repr=False)  # token -> whether its row holds anything; all True but for our own training
+    # token -> whether training ever saw it, so that its embedding isn't zero; all True but for models trained here
+    met: np.ndarray = field(repr=False)
 
     def of_images(self, batch: torch.Tensor) -> torch.Tensor:
         return self.model.encode_image(batch)
@@ -57,7 +58,7 @@ class OpenClipEncoder(TwoTowers):
         return self.tokenizer.encode(text)
 
     def unknown_words(self, text: str) -> list[str]:
-        """The words of a text with a token that training never met: they carry nothing, or only a part."""
+        """The words of a text with a token that training never saw: features tell nothing or too little of them."""
         if self.met.all() or isinstance(self.tokenizer, HFTokenizer):
             return []
         words = re.findall(r"\w+", self.tokenizer.clean_fn(text))
@@ -151,7 +152,7 @@ def load_checkpoint(
     )  # fmt: skip
 
 
-def _made(name: str, **options: Any) -> torch.nn.Module:
+def _made(name: str, **options: Any) -> Any:
     """A model of open_clip's without its weights; no request is made."""
     logging.disable(logging.WARNING)  # it would say that no weights are loaded
     try:

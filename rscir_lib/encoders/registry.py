@@ -31,14 +31,14 @@ def _published(name: str, architecture: str | None, device: torch.device, precis
         file = published.by_hand or published.file
         chosen = f" --architecture {architecture}" if name in hub.PUBLISHED else ""
         fetch = f"run `rscir fetch --only {name}{chosen}`" if published.addresses() else "ask its authors for it"
-        by_hand = f", or put it there by hand ({published.source})" if file else ""
-        raise FileNotFoundError(f"{models_root / file if file else name} is missing: {fetch}{by_hand}")
+        hand = f", or put it there by hand ({published.source})" if file else ""
+        raise FileNotFoundError(f"{models_root / file if file else name} is missing: {fetch}{hand}")
     if not published.model:
         return load_folder(name, None, device, precision, place)
-    known = place.is_relative_to(models_root)  # what a person put there may be of another training
+    by_hand = place.is_relative_to(models_root)  # such a file may come from another training: its digest is free
     return openclip.load_checkpoint(
         name, architecture, device, precision, published.model, place if place.is_file() else hub.weights_in(place),
-        None if known else published.sha256, {"mean": published.mean, "std": published.std},
+        None if by_hand else published.sha256, {"mean": published.mean, "std": published.std},
         {key: other.model for key, other in family.items()},
     )  # fmt: skip
 
@@ -101,9 +101,9 @@ def load_folder(name: str, architecture: str | None, device: torch.device, preci
 
 
 def provide(name: str, architecture: str = "", models_root: Path | None = None) -> None:
-    """Fetch the weights of an encoder that a person named, and say so, unless they are on this machine.
+    """Fetch the weights of a published encoder, saying so, unless they are on this machine.
 
-    Of commands; loading asks nobody. Nothing is done for folders, files and the bundled encoder.
+    Commands call it for what a person named; loading makes no request. Folders, files and the demo need nothing.
     """
     published = None if Path(name).expanduser().exists() else hub.published_as(name, architecture or None)
     if published and hub.find(published, models_root) is None:

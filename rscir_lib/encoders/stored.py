@@ -17,11 +17,11 @@ class StoredEncoder:
 
     A text that is stored gives its own feature; the start of stored phrases ("a dark satellite image of a") the mean of
     theirs; any other text the mean of the stored phrases that stand in it ("airport, dense": airport), or of all where
-    none does. `unknown_words` says what was passed over.
+    none does. `unknown_words` lists the words that were ignored.
     """
 
     precision, device = "float32", torch.device("cpu")
-    preprocess = None  # nothing goes in
+    preprocess = None  # it takes no images
 
     def __init__(self, name: str, path: Path) -> None:
         with np.load(path, allow_pickle=False) as table:

@@ -12,9 +12,9 @@ from PIL import Image
 from rscir_lib.encoders.base import normalised, reason
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class TwoTowers:
-    """An `Encoder` but for three methods, in which a subclass asks its library: features may have any length there."""
+    """An `Encoder` whose subclass computes features (of any length) and tokens by its library, in three methods."""
 
     name: str
     architecture: str
@@ -26,7 +26,7 @@ class TwoTowers:
     model: Any = field(repr=False)
     tokenizer: Any = field(repr=False)
     context: int  # tokens that the text tower reads
-    ends: int  # of which so many stand around a text
+    ends: int  # how many of them mark a text's start and end
 
     @property
     def dtype(self) -> torch.dtype:
@@ -39,7 +39,7 @@ class TwoTowers:
     def of_texts(self, texts: list[str]) -> torch.Tensor:
         raise NotImplementedError
 
-    def tokens(self, text: str) -> list[int]:  # without the ends
+    def tokens(self, text: str) -> list[int]:  # without start and end
         raise NotImplementedError
 
     @torch.inference_mode()

@@ -25,7 +25,7 @@ NEEDED = (  # one of each
 KINDS = {"clip": "CLIPModel", "siglip": "SiglipModel"}  # model_type -> class; both give image and text features by name
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class TransformersEncoder(TwoTowers):
     """An encoder of transformers'."""
 
@@ -135,5 +135,5 @@ def _read(folder: Path, kind: str, weights: Path, dtype: torch.dtype) -> tuple[A
         raise ValueError(f"{weights} does not fit {folder / CONFIG}: {problem}")
     torch.backends.cudnn.allow_tf32 = False  # or a GPU rounds a convolution's float32 to 10 bits
     model = family.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype)
-    processor = transformers.AutoImageProcessor.from_pretrained(folder, **local)
-    return model, processor, transformers.AutoTokenizer.from_pretrained(folder, **local)
+    kinds: tuple[Any, ...] = (transformers.AutoImageProcessor, transformers.AutoTokenizer)
+    return model, *(kind.from_pretrained(folder, **local) for kind in kinds)

@@ -1,4 +1,4 @@
-"""Downloads that go on where they were cut, whole in the end or not there.
+"""Downloads that resume where they were cut. A file is complete, or not there at all.
 
 Neither library that could do it does: huggingface_hub 2.x begins each file anew under a random name, and gives up
 where a connection is reset; gdown takes a whole part for a server's fault (tests/loopback shows both).
@@ -26,7 +26,7 @@ from urllib3.util import Retry
 from rscir_lib.storage.digests import sha256_of_file
 from rscir_lib.storage.locks import folder_lock
 
-CHUNK = 2**14  # bytes: a cut loses what has come of one; larger ones are hardly faster
+CHUNK = 2**14  # bytes: a connection that breaks loses less than one; larger ones are hardly faster
 TRIES = 6  # in a row without a new byte, before another place is tried
 LONGEST_WAIT = 600  # seconds that a server may ask us to wait; the hub's limits are over after 300
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that are worth another try
@@ -39,7 +39,7 @@ class NotFetched(OSError):
 
 
 class _Again(Exception):
-    """A fault that may have gone in a moment. after: seconds that the server asks for."""
+    """A fault after which another try is worth while. after: seconds that the server asks us to wait."""
 
     def __init__(self, reason: str, after: float | None = None) -> None:
         super().__init__(reason)
@@ -48,10 +48,10 @@ class _Again(Exception):
 
 @dataclass
 class _Part:
-    """A file on its way: what has come of it, and the connections that bring the rest."""
+    """A file that is being fetched: the bytes received so far, and the connections that bring the rest."""
 
     file: FileIO  # opened to append
-    whole: int | None  # bytes in the end, where known
+    whole: int | None  # bytes of the complete file, where known
     address: str
     headers: Mapping[str, str]
     session: requests.Session
@@ -75,7 +75,7 @@ class _Part:
                 except (_Again, *CUT) as fault:
                     failures = 1 if self.size > furthest else failures + 1
                     furthest = max(furthest, self.size)
-                    reason = _plain(fault, self.timeout)
+                    reason = _in_words(fault, self.timeout)
                     if failures >= TRIES:
                         raise NotFetched(f"{reason}, {TRIES} times without a new byte") from fault
                     if isinstance(fault, LASTING) or ("be reached" in reason and furthest == began):
@@ -118,11 +118,11 @@ class _Part:
             raise _Again(f"sent {self.size} of {whole} bytes")
 
     def answer(self) -> requests.Response:
-        """To the question for what is missing; Google Drive's pages on the way are gone through."""
+        """The response to a request for the missing bytes; pages that Google Drive shows first are followed."""
         headers = {**self.headers, "Range": f"bytes={self.size}-"} if self.size else self.headers
         response = self.session.get(self.address, headers=headers, stream=True, timeout=self.timeout)
         if response.ok and response.headers.get("Content-Type", "").startswith("text/html"):
-            response = self.session.get(_behind(response), headers=headers, stream=True, timeout=self.timeout)
+            response = self.session.get(_file_behind(response), headers=headers, stream=True, timeout=self.timeout)
         return response
 
 
@@ -135,14 +135,14 @@ def download(
     timeout: float = 30,
     pause: float = 1,
 ) -> str:
-    """Fetch a file from the first of its addresses that has it; what a run before left is gone on with.
+    """Fetch a file from the first of its addresses that has it, resuming what an earlier run left.
 
     Args:
         target: The file; its folder is made. One that stands is replaced.
-        addresses: Of the same file, the best place first. Google Drive's pages on the way are gone through.
+        addresses: Of the same file, the best place first.
         size, sha256: Of the file, in bytes and hexadecimal, where known: anything else is refused.
-        headers: For the first address, not for where it redirects to another host (`requests` sees to Authorization).
-        timeout: Seconds without a byte after which a connection counts as cut.
+        headers: Sent to the first address only; `requests` drops Authorization where that redirects to another host.
+        timeout: Seconds without a byte after which a connection counts as broken.
         pause: Seconds before the second try; each further one waits twice as long.
 
     Returns:
@@ -157,7 +157,7 @@ def download(
     with folder_lock(target.parent), requests.Session() as session:
         session.headers.update({"Accept-Encoding": "identity", "User-Agent": "rscir-workbook"})
         for place, address in enumerate(addresses):
-            known = sha256 or hashlib.sha256(address.encode()).hexdigest()  # parts of other bytes are never mixed
+            known = sha256 or hashlib.sha256(address.encode()).hexdigest()  # bytes of two files are never mixed
             path = target.with_name(f"{target.name}.{known[:8]}.part")
             try:
                 with path.open("ab", buffering=0) as file:
@@ -165,7 +165,7 @@ def download(
                     resumed = part.size
                     part.fill(pause, target.name)
                     if resumed and sha256 not in (None, sha256_of_file(path)):
-                        part.restart()  # what an earlier run left may have been spoilt
+                        part.restart()  # what an earlier run left may have been damaged
                         part.fill(pause, target.name)
                     came = sha256_of_file(path)
                     if sha256 not in (None, came):
@@ -187,11 +187,11 @@ def download(
 
 
 def _range_of(response: requests.Response, part: _Part) -> tuple[int, int | None]:
-    """First byte of an answer, and bytes of the whole file where it says so."""
-    status, found = response.status_code, response.headers
-    if found.get("Content-Encoding", "identity") != "identity":
-        raise NotFetched(f"answers packed ({found['Content-Encoding']}), so that no length holds")
-    span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", found.get("Content-Range", ""))
+    """Position of a response's first byte in the file, and the bytes of the complete file where it says so."""
+    status, headers = response.status_code, response.headers
+    if headers.get("Content-Encoding", "identity") != "identity":
+        raise NotFetched(f"answers packed ({headers['Content-Encoding']}), so that no length holds")
+    span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", ""))
     total = int(span[2]) if span and span[2] != "*" else None
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         if total == part.size:
@@ -205,7 +205,7 @@ def _range_of(response: requests.Response, part: _Part) -> tuple[int, int | None
         raise NotFetched(_refusal(response))
     if status == HTTPStatus.PARTIAL_CONTENT and span and span[1]:
         return int(span[1]), total
-    length = found.get("Content-Length", "")
+    length = headers.get("Content-Length", "")
     return 0, int(length) if length.isdecimal() else None
 
 
@@ -219,8 +219,8 @@ def _refusal(response: requests.Response) -> str:
     return f"has no such {absent} ({status})" if absent else f"answered {status}"
 
 
-def _behind(response: requests.Response) -> str:
-    """Where the file is that a web page of Google Drive stands before; NotFetched for every other page."""
+def _file_behind(response: requests.Response) -> str:
+    """Address of the file that a page of Google Drive leads to. Raises NotFetched for every other page."""
     page = response.text[: 2**20]
     form = re.search(r'id="download-form"\s+action="([^"]+)"', page)
     if form:  # too large for Google to look for viruses in
@@ -238,7 +238,7 @@ def _behind(response: requests.Response) -> str:
     )
 
 
-def _plain(fault: Exception, timeout: float) -> str:
+def _in_words(fault: Exception, timeout: float) -> str:
     text = str(fault)
     if isinstance(fault, requests.exceptions.SSLError):
         return f"has no certificate that this machine trusts ({text})"

@@ -13,10 +13,10 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def folder_lock(folder: Path, seconds: float | None = None) -> Iterator[None]:
-    """A folder, made if need be, for this process alone; the lock of a killed process is none.
+    """Inside, this process alone works in the folder, which is made if need be. A process that dies loses its lock.
 
-    A process may lock a folder that it has locked. seconds: how long to wait for another process; None waits until it
-    has ended, and says so. Raises BlockingIOError, naming the process that still works there.
+    A process may lock a folder that it has locked already. seconds: how long to wait for another process; None waits
+    until that has ended, and says so. Raises BlockingIOError, naming the process that still works there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / ".lock"

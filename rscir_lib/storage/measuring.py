@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def memory_mib() -> float:
-    """Memory of this process and its children, in MiB; what they share counts once."""
+    """Memory of this process and its children, in MiB; shared pages count once."""
     total, this = 0, psutil.Process()
     for process in (this, *this.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):  # it has just ended

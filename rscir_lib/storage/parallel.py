@@ -26,12 +26,11 @@ _function: Callable[[Any], Any]  # of a worker
 def parallel_map(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int | None = None
 ) -> Iterator[Result]:
-    """The results of `function(item)`, in order, from forked processes.
+    """The results of `function(item)`, in order, from forked processes, which share memory and definitions.
 
-    They share what is in memory, and know what a notebook has defined. Where the system can't fork safely (only Linux
-    can), this process does all the work. An error in one of them is raised here, and an error or an interrupt here
-    ends them all at once. `workers` is their number, at most MOST_WORKERS; None for one a thread of torch's here, 0 or
-    1 for this process alone.
+    Only Linux forks safely: elsewhere this process does all the work. An error in a worker is raised here, and an error
+    or an interrupt here ends all workers at once. workers: at most MOST_WORKERS processes; None for one a thread of
+    torch's here, 0 or 1 for this process alone.
     """
     if workers is not None and workers < 0:
         raise ValueError(f"workers {workers}: a positive number, or None for the usual")
@@ -85,8 +84,8 @@ def _work(item: Any) -> Any:
 
 @contextmanager
 def running(scheduler: str | None, workers: int | None = None) -> Generator[str | None, None, None]:
-    """The scheduler to use meanwhile: for "local" a Dask cluster of `workers` processes on this machine (None: one a
-    core), which ends with it; None or an address stays what it is. Raises ImportError, saying what to install."""
+    """The scheduler's address inside the block: for "local" that of a Dask cluster of `workers` processes (None: one a
+    core) on this machine, which ends with the block; None or an address as it is. ImportError says what to install."""
     if not scheduler:
         yield None
         return

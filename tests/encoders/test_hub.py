@@ -164,7 +164,7 @@ def test_trust_on_first_use(world):
     publish(world, sky)
     fetch(sky, print, **FAST).unlink()
     (home() / hub.DIGESTS).write_text(json.dumps({"sky/s.pt": "0" * 64}))
-    with pytest.raises(NotFetched, match=r"now has another s.pt .* than first came here"):
+    with pytest.raises(NotFetched, match=r"now has another s.pt .* than at first"):
         fetch(sky, print, **FAST)
     assert not sky.place.exists()
 

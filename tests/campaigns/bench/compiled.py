@@ -10,7 +10,7 @@ from PIL import Image
 from rscir_lib.encoders.openclip import OpenClipEncoder
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class CompiledEncoder(OpenClipEncoder):
     """Gives its image tower batches of one size: another would be compiled for anew."""
 
