@@ -79,10 +79,11 @@ def _of_torch(path: Path) -> dict[str, torch.Tensor]:
     if isinstance(state, Mapping):
         state = state.get("state_dict", state)
     if not isinstance(state, Mapping) or not state:
-        raise ValueError(f"it holds {type(state).__name__} {str(state)[:20]!r}, not tensors by name")
+        raise ValueError(f"it holds a value of type {type(state).__name__} and no tensors by name")
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
-            raise ValueError(f"{key!r} in it is {getattr(value, 'layout', type(value).__name__)}, not a named tensor")
+            layout = f" ({value.layout})" if isinstance(value, torch.Tensor) else ""
+            raise ValueError(f"{key!r} in it is of type {type(value).__name__}{layout}, not a named, dense tensor")
     return dict(state)
 
 

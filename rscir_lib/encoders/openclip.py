@@ -3,7 +3,7 @@
 import logging
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from rscir_lib.encoders.base import PRECISIONS, offline, one_of, versions
 from rscir_lib.encoders.checkpoints import digest_of, misfit, read_tensors
 from rscir_lib.encoders.configs import read_config
-from rscir_lib.encoders.hub import NAMES, weights_in
+from rscir_lib.encoders.hub import NAMES, Published, weights_in
 from rscir_lib.encoders.towers import TwoTowers, try_out
 
 WEIGHTS = "open_clip_model.safetensors"  # the names open_clip's "local-dir:" scheme looks for
@@ -86,7 +86,8 @@ def load_folder(
     known = (known for known in open_clip.list_models() if open_clip.get_model_config(known) == config)
     own = next(known, "custom")  # the hub's folders repeat open_clip's own configs
     one_of((own,), architecture or own, f"architecture of {name}")
-    encoder = load_checkpoint(name, own, device, precision, f"local-dir:{folder}", weights, config=config)
+    described = Published("", model=f"local-dir:{folder}")
+    encoder = load_checkpoint(name, own, device, precision, weights, described, config=config)
     try_out(encoder, source)
     return encoder
 
@@ -96,32 +97,30 @@ def load_checkpoint(
     architecture: str,
     device: torch.device,
     precision: str,
-    model_name: str,
     weights: Path,
-    sha256: str | None = None,
-    pixels: Mapping[str, Sequence[float]] | None = None,
-    others: Mapping[str, str] | None = None,
+    published: Published,
+    family: Mapping[str, Published] | None = None,
     config: dict[str, Any] | None = None,
 ) -> OpenClipEncoder:
-    """One file of weights for a model that open_clip knows.
+    """One file of weights.
 
     Args:
         name, architecture, device, precision: Of the encoder.
-        model_name: open_clip's name of the model, or "local-dir:" and a folder, whose config must then be given too.
-        weights, sha256: The file and its digest, where known.
-        pixels: The mean and std that they are normalised by, where that isn't OpenAI's or the folder's.
-        others: open_clip's name of each further architecture that the file may be of, for the message.
-        config: What the folder's file says of the model.
+        weights: The file.
+        published: Its model (or "local-dir:" and a folder that has a config), its sha256 where known, mean and std.
+        family: What else the file may be, by architecture, for the message.
+        config: The folder's, which has mean and std too.
 
     Raises:
         ValueError: For a file that holds anything but tensors, fits another model, or has another sha256.
     """
-    shown = CONFIG if config else model_name
+    model_name, shown = published.model, CONFIG if config else published.model
+    pixels = None if config else {"mean": published.mean, "std": published.std}
     config = config or open_clip.get_model_config(model_name)
-    sha256, tensors = digest_of(weights, sha256), read_tensors(weights)
+    sha256, tensors = digest_of(weights, published.sha256), read_tensors(weights)
     if problem := misfit(weights, tensors, model_tensors(model_name)):
-        likely = (key for key, other in (others or {}).items() if not misfit(weights, tensors, model_tensors(other)))
-        fitting = next(likely, None)
+        models = {key: other.model for key, other in (family or {}).items()}
+        fitting = next((key for key in models if not misfit(weights, tensors, model_tensors(models[key]))), None)
         advice = f"it looks like {fitting}: pass architecture={fitting!r}" if fitting else "it fits none that we know"
         raise ValueError(f"{weights} does not fit {shown}: {problem}; {advice}")
     torch.backends.cudnn.allow_tf32 = False  # or a GPU rounds a convolution's float32 to 10 bits

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -35,12 +36,10 @@ def _published(name: str, architecture: str | None, device: torch.device, precis
         raise FileNotFoundError(f"{models_root / file if file else name} is missing: {fetch}{hand}")
     if not published.model:
         return load_folder(name, None, device, precision, place)
-    by_hand = place.is_relative_to(models_root)  # such a file may come from another training: its digest is free
-    return openclip.load_checkpoint(
-        name, architecture, device, precision, published.model, place if place.is_file() else hub.weights_in(place),
-        None if by_hand else published.sha256, {"mean": published.mean, "std": published.std},
-        {key: other.model for key, other in family.items()},
-    )  # fmt: skip
+    if place.is_relative_to(models_root):  # such a file may come from another training: any digest will do
+        published = replace(published, sha256=None)
+    weights = place if place.is_file() else hub.weights_in(place)
+    return openclip.load_checkpoint(name, architecture, device, precision, weights, published, family)
 
 
 ENCODERS: dict[str, Loader] = {"demo": _demo, **dict.fromkeys(hub.PUBLISHED, _published)}
@@ -83,7 +82,7 @@ def load_encoder(
     if path.is_file():
         models = open_clip.list_models()
         model = one_of(models, architecture or "", f"architecture of {path}, the name of its model in open_clip")
-        encoder = openclip.load_checkpoint(path.stem, model, place, precision, model, path)
+        encoder = openclip.load_checkpoint(path.stem, model, place, precision, path, hub.Published("", model=model))
         warnings.warn(f"{path}: pixels are normalised by OpenAI's mean and std, its file says none", stacklevel=2)
         return encoder
     if not any((path / config).is_file() for config in FOLDERS) and hub.published_as(str(name)):
