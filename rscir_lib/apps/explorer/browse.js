@@ -1,4 +1,4 @@
-// The panel in which a picture of the archive is chosen: by class, by name, page by page, or by chance.
+// The panel in which a person chooses a picture of the archive: by class, by name, page by page, or at random.
 
 import { number, pictureButton, put, say, slots } from "./dom.js";
 import { clamp } from "./state.js";

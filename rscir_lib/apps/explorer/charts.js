@@ -12,7 +12,7 @@ const AXES = `<path d="M34 12H310M34 81H310M34 150H310" class="grid"/>
   <g text-anchor="end"><text x="28" y="16">100</text><text x="28" y="85">50</text><text x="28" y="154">0</text></g>
   <g text-anchor="middle"><text x="34" y="168">0</text><text x="172" y="168">0.5</text><text x="310" y="168">1</text></g>`;
 
-/** A column of hits a lambda; a click goes there. */
+/** For each of five lambdas a column of its first hits; a click on it moves lambda there. */
 export async function drawStrip(/** @type {View} */ view, /** @type {() => boolean} */ isStale) {
   const { method, pictures, query, state, ui } = view;
   if (!query.isComposed || !method.hasLambda) return ui.strip.replaceChildren();

@@ -1,4 +1,4 @@
-// What a person takes along: the hits as a table, as a picture, as a page; marks as a table.
+// Files to save: the hits as a table, as a picture or as a page; the marks as a table.
 
 import { baseName, make, save } from "./dom.js";
 

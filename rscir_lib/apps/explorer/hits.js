@@ -71,13 +71,9 @@ export function drawHits(/** @type {View} */ view) {
   const right = attribute ? `, ${countRelevant(judgements)} relevant` : "";
   const counted = `${number(shown.rows.length)} of ${number(n)} images${right}`;
   say(ui.count, !query.rows ? "Choose a picture, type words, or both." : counted);
-  if (!attribute) {
-    const unlabelled = facts.queries.length && query.rows;
-    return say(
-      ui.metrics,
-      unlabelled ? "This query is not in the benchmark: nobody said which images are relevant." : "",
-    );
-  }
+  const isUnknown = facts.queries.length && query.rows;
+  const missing = isUnknown ? "This query is not in the benchmark: nobody said which images are relevant." : "";
+  if (!attribute) return say(ui.metrics, missing);
   const parts = [`${attribute}, ${relevant.size} relevant`];
   if (facts.whole && shown.scores.length) {
     const precision = averagePrecision(ranks(shown.scores, [...relevant], query.unknown));

@@ -1,4 +1,4 @@
-// One answered query: the similarities of the archive to its picture and to its words, and the scores that follow.
+// One answered query: the similarities of the archive to its picture and to its words, and the scores made of them.
 
 import { decoded } from "./dom.js";
 import { countFirst, RULES, SCALES } from "./scoring.js";

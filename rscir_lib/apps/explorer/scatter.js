@@ -1,4 +1,5 @@
-// The archive between picture (across) and words (up), in standard deviations, with the line on which scores equal the last hit's.
+// The scatter: each image by its similarity to the picture (across) and to the words (up), in standard deviations, and the
+// line on which every point scores as much as the last hit.
 
 import { number, put, say } from "./dom.js";
 import { countFirst, RULES } from "./scoring.js";

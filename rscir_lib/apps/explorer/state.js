@@ -1,4 +1,4 @@
-// What a person has chosen, as a link holds it, and the way back.
+// What a person has chosen, written as a link and read from one.
 
 /** @import { Facts, State } from "./types" */
 

@@ -1,5 +1,7 @@
 """The explorer as a cell of JupyterLab."""
 
+from typing import Any
+
 import anywidget
 import traitlets
 
@@ -20,5 +22,5 @@ class Widget(anywidget.AnyWidget):
         self.explorer = explorer
         self.on_msg(self._answer)
 
-    def _answer(self, _: object, message: dict, buffers: list) -> None:
+    def _answer(self, _: object, message: dict[str, Any], buffers: list[bytes]) -> None:
         self.send({"id": message["id"], "answer": self.explorer.answer(message["question"])})

@@ -83,7 +83,7 @@ def agreement(journals: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for (one, a), (other, b) in itertools.combinations(journals.items(), 2):
         both = a[a["value"] != ""].merge(b[b["value"] != ""], on="image", suffixes=("_a", "_b"))
         agree = (both["value_a"] == both["value_b"]).mean()
-        rows.append((one, other, len(both), agree, cohens_kappa(both["value_a"], both["value_b"])))
+        rows.append((one, other, len(both), agree, cohens_kappa(list(both["value_a"]), list(both["value_b"]))))
     return pd.DataFrame(rows, columns=["one", "other", "images", "agree", "kappa"])
 
 

@@ -53,8 +53,8 @@ class Session:
 
     archive: N images. values: the choices. proposals: columns position, proposed, margin (`propose`), in the order in
     which images are shown; None for archive order without proposals. Opening the same file again goes on where it
-    ended; a cell that is run again takes the file over from the session that it made before. `labels` is what was said
-    so far, columns image, value, proposed, in the order of the answers.
+    ended; a cell that is run again takes the file over from the session that it made before. `labels` are the answers
+    so far, columns image, value, proposed.
 
     Raises ValueError for fewer than two values, one twice or unfit for PatternCom's files, a journal that names images
     or values that are not here, and a file that another process has open.
@@ -111,9 +111,9 @@ class Session:
 
     def undo(self) -> str | None:
         """Take the last answer back, on disk too; returns its image, None when there is nothing to take back."""
-        *_, image = [None, *self.labels["image"]]
+        images: list[str] = self.labels["image"].tolist()
         self._save(self.labels[:-1])
-        return image
+        return images[-1] if images else None
 
     def _save(self, labels: pd.DataFrame) -> None:
         if self._open.get(self.path) is not self:
@@ -123,5 +123,5 @@ class Session:
 
     def picture(self, image: str, side: int = 384) -> str:
         """An image as a data URI, its longer side `side` pixels."""
-        picture = ImageOps.contain(self.archive.read(int(self.proposals.at[image, "position"])), (side, side))
+        picture = ImageOps.contain(self.archive.read(int(self.proposals["position"][image])), (side, side))
         return "data:image/jpeg;base64," + base64.b64encode(jpeg(picture)).decode()

@@ -1,7 +1,9 @@
 """The labelling widget: a picture, a key a value; the browser shows, the session keeps."""
 
+from collections import Counter
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import traitlets
@@ -20,8 +22,10 @@ class Labeller(anywidget.AnyWidget):
     _esm = Path(__file__).with_name("labeller.js")
     _css = Path(__file__).with_name("labeller.css")
     title = traitlets.Unicode().tag(sync=True)
-    values = traitlets.List().tag(sync=True)
-    queue = traitlets.List().tag(sync=True)  # the next images: name, picture, proposed value, margin
+    values: traitlets.List[str] = traitlets.List().tag(sync=True)
+    queue: traitlets.List[dict[str, Any]] = traitlets.List().tag(
+        sync=True
+    )  # the next images: name, picture, proposed value, margin
     counts = traitlets.Dict().tag(sync=True)  # how often each value was given, "" for can't tell
     left = traitlets.Int().tag(sync=True)
     problem = traitlets.Unicode().tag(sync=True)  # why the last answer was not kept
@@ -33,7 +37,7 @@ class Labeller(anywidget.AnyWidget):
         self.on_msg(self._answer)
         self._show()
 
-    def _answer(self, _widget: anywidget.AnyWidget, content: dict, _buffers: list) -> None:
+    def _answer(self, _widget: anywidget.AnyWidget, content: dict[str, Any], _buffers: list[bytes]) -> None:
         try:
             if content.get("undo"):
                 self.session.undo()
@@ -54,7 +58,7 @@ class Labeller(anywidget.AnyWidget):
                 {"image": image, "picture": picture, "proposed": proposed, "margin": None if isnan(margin) else margin}
                 for (image, picture), proposed, margin in columns
             ]
-            self.counts = self.session.labels["value"].value_counts().to_dict()
+            self.counts = Counter(self.session.labels["value"])
             self.left = len(left)
 
     def _picture(self, image: str) -> str:
