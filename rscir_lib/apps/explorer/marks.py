@@ -28,7 +28,8 @@ def add_mark(path: str | Path, image: str, text: str, answer: str, verdict: str)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         mark = pd.DataFrame([[image, text, answer, verdict]], columns=HEADER)
-        write_rows(path, pd.concat([marks_table(path), mark]))
+        earlier = marks_table(path) if path.exists() and path.stat().st_size else None
+        write_rows(path, pd.concat([earlier, mark]))
 
 
 def marks_table(path: str | Path) -> pd.DataFrame:

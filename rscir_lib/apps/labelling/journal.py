@@ -18,7 +18,7 @@ HEADER = ["image", "value", "proposed"]
 
 
 def read_rows(path: str | Path, header: list[str], kind: str) -> Iterator[tuple[int, list[str]]]:
-    """The lines below the header of a CSV file, each with its number; none where the file is empty or not there yet.
+    """The lines below the header of a CSV file, each with its number; none where the file is not there yet.
 
     Raises ValueError naming file and line for another header, a line that doesn't fit it, and what is not CSV.
     """
@@ -28,7 +28,7 @@ def read_rows(path: str | Path, header: list[str], kind: str) -> Iterator[tuple[
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); restore it, or move it away") from None
     columns = ",".join(header)
-    if lines and lines[0] != header:
+    if path.exists() and lines[:1] != [header]:
         raise ValueError(f"{path}, line 1: expected the header {columns}; these are no {kind}")
     for number, row in enumerate(lines[1:], 2):
         if len(row) != len(header) or not row[0]:

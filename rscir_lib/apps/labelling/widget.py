@@ -23,9 +23,8 @@ class Labeller(anywidget.AnyWidget):
     _css = Path(__file__).with_name("labeller.css")
     title = traitlets.Unicode().tag(sync=True)
     values: traitlets.List[str] = traitlets.List().tag(sync=True)
-    queue: traitlets.List[dict[str, Any]] = traitlets.List().tag(
-        sync=True
-    )  # the next images: name, picture, proposed value, margin
+    # the next images: name, picture, proposed value, margin
+    queue: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
     counts = traitlets.Dict().tag(sync=True)  # how often each value was given, "" for can't tell
     left = traitlets.Int().tag(sync=True)
     problem = traitlets.Unicode().tag(sync=True)  # why the last answer was not kept
