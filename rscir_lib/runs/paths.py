@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from rscir_lib.storage.atomic import read_json, write_json
 from rscir_lib.storage.digests import sha256_of
@@ -74,7 +75,7 @@ def run_folder(
     return run
 
 
-def run_of(parameters: dict[str, object]) -> Path:
+def run_of(parameters: dict[str, Any]) -> Path:
     """The run folder of a notebook's parameters."""
     return run_folder(**{key: parameters[key] for key in IDENTITY if key in parameters})
 
@@ -85,10 +86,10 @@ def files_below(place: Path) -> dict[str, Path]:
     return {path.relative_to(place).as_posix(): path for path in paths}
 
 
-def read_note(note: Path) -> dict | None:
+def read_note(note: Path) -> dict[str, Any] | None:
     """What a `run.json` holds; None where there is none, or a damaged one, which is reported and written afresh."""
     try:
-        noted = read_json(note)
+        noted: dict[str, Any] = read_json(note)
         if not isinstance(noted.get("dataset"), dict):
             raise ValueError(f"{note} is damaged (it doesn't say whose run this is)")
         return noted

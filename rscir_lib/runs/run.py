@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -110,7 +110,7 @@ class Run:
         architecture = f" {self.encoder.architecture}".replace(" custom", "")
         return f"{self.whole_archive.name}, {self.encoder.name}{architecture}"
 
-    def check(self, **parameters: object) -> None:
+    def check(self, **parameters: Any) -> None:
         """Checks the notebook's other parameters (`check_parameters`), and that POSITION and QUERY are in this run."""
         check_parameters(**parameters)
         position, query = parameters.get("POSITION", 0), parameters.get("QUERY")
@@ -128,13 +128,14 @@ class Run:
             print(f"{self.whole_archive.name} has no labels: this notebook ends here. The rest needs labelled queries.")
             raise SystemExit(0)
 
-    def save(self, result: Saved, name: str, **options: object) -> Saved:
+    def save(self, result: Saved, name: str, **options: Any) -> Saved:
         """Writes a figure to `figures/<name>.png` or a table to `tables/<name>.csv`, whole, and returns it.
 
         A figure's `description` goes into the file as its alternative text; options are those of `to_csv`.
         """
         if isinstance(result, Figure):
-            metadata = {"Description": result.description} if getattr(result, "description", "") else None
+            description = getattr(result, "description", "")
+            metadata = {"Description": description} if description else None
             draw = partial(result.savefig, format="png", metadata=metadata)
             write_file(self.folder / "figures" / f"{name}.png", draw)
         else:
