@@ -53,13 +53,9 @@ class ExerciseContext:
         """The features (N, d) in float64, in archive order."""
         return self.run.features.aligned(self.run.archive_with_features).astype(np.float64)
 
-    def encode(self, texts: list[str]) -> np.ndarray:
-        """Features (n, d) of n texts, in float32."""
-        return self.run.encoder.encode_texts(texts)
-
     def texts(self, texts: list[str]) -> np.ndarray:
         """Features (n, d) of n texts, in float64."""
-        return self.encode(texts).astype(np.float64)
+        return self.run.encoder.encode_texts(texts).astype(np.float64)
 
     @property
     def benchmark(self) -> Benchmark:
@@ -88,9 +84,8 @@ class ExerciseContext:
         """`evaluate` on the run, once for the same arguments."""
         key = (tuple(methods), tuple(lambdas), tuple(cutoffs))
         if key not in self._rows:
-            self._rows[key] = evaluate(
-                self.benchmark, self.run.features, self.encode, methods, lambdas, self.run.config.DEVICE, False, cutoffs
-            )
+            given = self.benchmark, self.run.features, self.run.encoder.encode_texts
+            self._rows[key] = evaluate(*given, methods, lambdas, self.run.config.DEVICE, False, cutoffs)
         return self._rows[key]
 
 

@@ -80,7 +80,7 @@ def _image_text_mixed(c: ExerciseContext) -> list[pd.DataFrame]:
 
 def exercise_10_2(c: ExerciseContext) -> Truth:
     lam = _image_text_mixed(c)[2]["lambda"].fillna(0.5).mode()[0]
-    args = c.benchmark, c.run.features, c.encode, c["METHOD"], lam, c["TOP"], c.run.config.DEVICE
+    args = c.benchmark, c.run.features, c.run.encoder.encode_texts, c["METHOD"], lam, c["TOP"], c.run.config.DEVICE
     own = top_lists(*args, progress=False) == c.benchmark.queries["position"].to_numpy()[:, None]
     wrong = {
         "that is the share of the answers, not of the queries": 100 * own.mean(),

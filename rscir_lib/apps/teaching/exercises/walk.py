@@ -99,7 +99,9 @@ def exercise_03_2(c: ExerciseContext) -> Truth:
 def exercise_03_3(c: ExerciseContext) -> Truth:
     alone = replace(c.benchmark, exclude_self=True)
     before = c.rows(["image"], (0.5,))
-    after = evaluate(alone, c.run.features, c.encode, ["image"], device=c.run.config.DEVICE, progress=False)
+    after = evaluate(
+        alone, c.run.features, c.run.encoder.encode_texts, ["image"], device=c.run.config.DEVICE, progress=False
+    )
     avg = [summarize(rows)["Avg"].item() for rows in (before, after)]
     wrong = {
         "that is the new Avg, not how much it rose": avg[1],
