@@ -44,8 +44,7 @@ def evaluate(
         methods: names in `methods.METHODS`, or objects.
         lambdas: in [0, 1], for the methods that have one; "auto" is read off the similarities (`ranking.read_lambda`).
         device: "auto", "cpu", "cuda" or "cuda:<n>"; one without float64 ("mps") leaves the ranking to the CPU.
-        progress: whether a bar shows how far it is.
-        cutoffs: the k of P@k and R@k.
+        progress, cutoffs: whether a bar shows how far it is; the k of P@k and R@k.
         query_features: of the images of `benchmark.query_archive`, where `features` have none of them.
         return_ranks: one more column, `ranks`, the ascending ranks of each query's relevant images.
         scheduler: "local" or an address, for Dask (`parallel.each`), whose workers rank shard by shard.
@@ -56,7 +55,7 @@ def evaluate(
         in `benchmark.queries`. Ties go by archive order. Images that nobody judged take no rank (`n_unknown`).
 
     Raises:
-        ValueError: for an unknown method, a lambda outside [0, 1], features, texts, queries or scores that do not fit.
+        ValueError: for methods, lambdas, features, texts, queries or scores that do not fit, saying which.
     """
     cutoffs = _cutoffs(cutoffs)
     gallery = _gallery(benchmark, features, device, scheduler)
@@ -65,8 +64,7 @@ def evaluate(
     if benchmark.galleries:
         options = methods, lambdas, device, False, cutoffs, query_features or features, return_ranks, None, backend
         numbers = tqdm(np.unique(benchmark.queries["gallery"]), unit=" galleries", disable=not progress)
-        parts = map(benchmark.in_gallery, numbers)
-        return pd.concat([evaluate(part, features, encode_texts, *options) for part in parts])
+        return pd.concat([evaluate(benchmark.in_gallery(i), features, encode_texts, *options) for i in numbers])
     jobs = make_jobs(methods, lambdas, gallery, encode_texts)
     relevant = ImageSets(benchmark.targets, benchmark.queries["target"].to_numpy())
     metrics = np.empty((len(jobs), len(questions), len(metric_names(cutoffs))))
