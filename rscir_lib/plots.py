@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 # one look for all figures, in a palette that colour-blind readers can tell apart
-sns.set_theme("notebook", "whitegrid", "colorblind", rc={"savefig.dpi": 120, "savefig.bbox": "tight"})
+LOOK = {"savefig.dpi": 120, "savefig.bbox": "tight", "text.parse_math": False}  # people's words and names hold $ signs
+sns.set_theme("notebook", "whitegrid", "colorblind", rc=LOOK)
 RELEVANT = sns.color_palette()[2]
 # methods that have the same colour in every figure
 NAMED = {name: sns.color_palette()[i] for name, i in [("image", 0), ("text", 1), ("weicom", 3), ("average", 7)]}

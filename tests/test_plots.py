@@ -54,6 +54,14 @@ def test_gallery_ticks_the_relevant_images(read, tmp_path):
         assert image.width > 400
 
 
+@pytest.mark.parametrize("text", ["a $5 to $6 sign", "roof $_$ x", r"$\frac$"])
+def test_words_with_dollars_are_shown_as_typed(read, tmp_path, text):
+    figure = plots.gallery(read, 0, text, {"one row": [0, 1]}, title=text)
+    figure.savefig(tmp_path / "gallery.png")
+    assert figure.axes[0].get_xlabel().replace("\n", " ") == f"+ {text}"
+    assert not figure.axes[0].xaxis.label.get_parse_math()
+
+
 def test_gallery_without_judgement_frames_nothing(read):
     figure = plots.gallery(read, 0, "large", {"one row": [0, 1]})
     assert TICK not in words(figure)

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
+import numpy as np
 from PIL import Image
 
 from rscir_lib.archive.reading import DEFAULT_READING, Reading, Window, geography, read_image
 from rscir_lib.storage.digests import sha256_of
 
+EARTH = 6_378_137  # metres, WGS 84; that of every other ellipsoid of the Earth differs by less than a thousandth
 _TILE = re.compile(r"(.+)#(\d+),(\d+),(\d+),(\d+)")
 
 
@@ -81,9 +84,10 @@ class Archive:
         return read_image(self.path(position), self.rule, split_window(self.files[position])[1])
 
     def footprint(self, position: int, crs: str | None = "EPSG:4326") -> dict[str, Any] | None:
-        """The outline of image `position` on the ground, a GeoJSON polygon; None where its file has no place.
+        """The outline of image `position` on the ground, in longitude and latitude; None without a place on Earth.
 
-        crs: of the coordinates, by default longitude and latitude; None for the file's own.
+        It is a GeoJSON polygon, or two in a MultiPolygon where it crosses the antimeridian. crs: None for one polygon
+        in the file's own coordinates.
         """
         path, window = self.path(position), split_window(self.files[position])[1]
         try:
@@ -92,19 +96,63 @@ class Archive:
             return None
         if place is None:
             return None
-        from rasterio.warp import transform_geom
+        from rasterio.warp import transform as project
 
         transform, own, size = place
         column, row, width, height = window or (0, 0, *size)
         corners = [(column, row), (column, row + height), (column + width, row + height), (column + width, row)]
-        polygon = {"type": "Polygon", "coordinates": [[tuple(transform * corner) for corner in [*corners, corners[0]]]]}
-        return polygon if crs is None else transform_geom(own, crs, polygon)
+        ring = [tuple(transform * corner) for corner in corners]
+        if crs is None:
+            return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
+        wide = own.is_geographic and np.ptp([x for x, _ in ring]) >= 180  # half the Earth: corners say which way round
+        try:
+            ring = list(zip(*project(own, crs, *zip(*ring, strict=True)), strict=True))
+        except Exception:  # GDAL's errors have no class in common: a local system, coordinates beyond a projection
+            return None
+        on_earth = np.isfinite(ring).all() and abs(_radius(own) / EARTH - 1) < 0.01
+        return polygon_on_earth(ring, wide) if on_earth else None
 
     def subset(self, positions: Iterable[int]) -> "Archive":
         """The archive of these images alone, in the order given."""
         kept, nodata = list(positions), self.nodata
         files, classes = (tuple(values[i] for i in kept) for values in (self.files, self.classes))
         return replace(self, files=files, classes=classes, nodata=tuple(nodata[i] for i in kept) if nodata else ())
+
+
+def _radius(crs: Any) -> float:
+    """Metres from the centre of the body that a CRS describes to its equator; the Earth's where it doesn't say."""
+    parts = crs.to_dict()
+    return float(parts.get("R", parts.get("a", EARTH)))
+
+
+def polygon_on_earth(ring: list[tuple[float, float]], wide: bool = False) -> dict[str, Any]:
+    """GeoJSON (RFC 7946) of a quadrilateral's corners in longitude and latitude: counterclockwise, longitudes from -180
+    to 180, cut in two at the antimeridian. Edges go the short way round the Earth, unless it is `wide`."""
+    points = np.array(ring, float)
+    if not wide:
+        points[:, 0] = np.unwrap(points[:, 0], period=360)
+    points[:, 0] -= 360 * np.floor((points[:, 0].min() + 180) / 360)
+    x, y = points.T
+    if (x * np.roll(y, -1) - y * np.roll(x, -1)).sum() < 0:
+        points = points[::-1]
+    halves = [_clipped(points, -1), _clipped(points, 1) - [360, 0]]
+    rings = [[half[[*range(len(half)), 0]].tolist()] for half in halves if len(half) > 2]
+    return (
+        {"type": "Polygon", "coordinates": rings[0]}
+        if len(rings) == 1
+        else {"type": "MultiPolygon", "coordinates": rings}
+    )
+
+
+def _clipped(points: np.ndarray, side: int) -> np.ndarray:
+    """The part of a convex polygon (n, 2) west (side -1) or east (1) of longitude 180."""
+    kept = []
+    for here, then in zip(points, np.roll(points, -1, axis=0), strict=True):
+        if side * (here[0] - 180) >= 0:
+            kept.append(here)
+        if (here[0] - 180) * (then[0] - 180) < 0:
+            kept.append(here + (then - here) * (180 - here[0]) / (then[0] - here[0]))
+    return np.array(kept).reshape(-1, 2)
 
 
 def split_window(file: str) -> tuple[str, Window | None]:
@@ -115,12 +163,17 @@ def split_window(file: str) -> tuple[str, Window | None]:
     return file, None
 
 
+def nameable(path: str) -> bool:
+    """Whether lists can hold a path: no control character, line break or broken encoding in it."""
+    return path.isprintable() or not any(category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in path)
+
+
 def normal_path(file: str) -> str:
     """The one spelling of a path inside the root."""
-    if not file.isprintable():
+    if not nameable(file):
         raise ValueError(f"{file!a}: a line break, control character or broken encoding in a file name; rename it")
-    normal = posixpath.normpath(file)
-    if not file or posixpath.isabs(file) or normal in (".", "..") or normal.startswith("../") or file[1:2] == ":":
+    normal, outside = posixpath.normpath(file), posixpath.isabs(file) or re.match(r"[A-Za-z]:", file)
+    if not file or outside or normal in (".", "..") or normal.startswith("../"):
         raise ValueError(f"{file!r} is not a path inside the archive; give it relative to the root, without '..'")
     return normal
 

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from rscir_lib.archive.archive import Archive, class_name, class_of, normal_path
+from rscir_lib.archive.archive import Archive, class_name, class_of, nameable, normal_path
 from rscir_lib.archive.reading import Reading, read_rule
 from rscir_lib.storage.atomic import write_text
 
@@ -63,7 +63,9 @@ def write_listing(archive: Archive, path: str | Path) -> None:
     """Write the archive's files and classes in the format of `patternnet.csv`, which `read_archive` reads."""
     index = {name: number for number, name in enumerate(sorted(set(archive.classes)))}
     rows = zip(archive.files, archive.classes, strict=True)
-    write_text(path, "".join(f"{file} {index[cls]} {cls or '-'}\n" for file, cls in rows))
+    # a name that begins with a blank keeps it behind the folder's dot
+    lines = (f"{'./' if file[0].isspace() else ''}{file} {index[cls]} {cls or '-'}\n" for file, cls in rows)
+    write_text(path, "".join(lines))
 
 
 def _search(root: Path) -> tuple[list[str], list[str], str]:
@@ -118,7 +120,7 @@ def _images(folder: Path, root: Path) -> tuple[list[Path], Counter[str], list[Pa
                 left[f"{path.suffix.lower()} files" if path.suffix else "files without suffix"] += 1
             elif not path.is_file():
                 left["pipes, devices or broken links"] += 1
-            elif not str(path).isprintable():
+            elif not nameable(str(path)):
                 left["files with a control character in their path"] += 1
             else:
                 images.append(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (the plugins register themselves)
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (the plugins register themselves)
 
 from rscir_lib.storage.atomic import read_json
 
@@ -25,6 +25,10 @@ _GDAL = {  # by their first bytes
     b"\xff\xd8\xff": "JPEG", b"\0\0\0\x0cjP": "JP2OpenJPEG", b"\xff\x4f\xff\x51": "JP2OpenJPEG", b"RIFF": "WEBP",
 }  # fmt: skip
 CACHE = "128"  # MB of decoded blocks that GDAL keeps in a process; its own default is a share of the memory
+# numbers of TIFF's tags
+_BITS, _COMPRESSION, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _NODATA = 258, 259, 338, 339, 42113
+_PILLOW_COMPRESSIONS = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946)  # none, fax, LZW, JPEG, deflate, PackBits: in any build
+PngImagePlugin.MAX_TEXT_CHUNK = 2**24  # bytes of text in a PNG: cameras and editors write some MB, Pillow allows one
 # Pixels a side: the stretch of a larger scene is that of 8 x 8 windows spread over it, as many pixels. Fewer would miss
 # what is rare, more take longer to read.
 _SAMPLE = 2048
@@ -116,8 +120,9 @@ def read_image(path: str | Path, rule: Reading = DEFAULT_READING, window: Window
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for a writer for ever
             raise ValueError("a folder, pipe or device")
-        if window is None and not (rule.bands or rule.limits) and (image := _read_plain(path, rule)):
-            return image
+        state = (path.stat().st_mtime_ns, path.stat().st_size)
+        if not (rule.bands or rule.limits) and (plain := _read_plain(path, state, rule, window is not None)):
+            return plain.crop(_box(plain.size, window)) if window else plain.copy()
         return _read_raster(path, rule, window)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: the archive lists this image, but it is not on disk") from None
@@ -128,8 +133,10 @@ def read_image(path: str | Path, rule: Reading = DEFAULT_READING, window: Window
         raise ValueError(f"{path}: not a readable image ({reason}); replace the file") from None
 
 
-def _read_plain(path: Path, rule: Reading) -> Image.Image | None:
-    """An 8-bit image; None for one of another depth, whose values Pillow would cut, and for one it doesn't know."""
+@lru_cache(maxsize=1)  # the windows of a scene come one after the other
+def _read_plain(path: Path, state: tuple[int, int], rule: Reading, windowed: bool) -> Image.Image | None:
+    """An 8-bit image, by Pillow; None for one that rasterio reads: of another depth, whose values Pillow would cut,
+    with pixels that declare to be no data, of a compression that Pillow lacks, or too large to decode for a window."""
     driver = _driver(path)
     if driver == "JP2OpenJPEG":  # Pillow doesn't say how deep it is
         return None
@@ -147,17 +154,44 @@ def _read_plain(path: Path, rule: Reading) -> Image.Image | None:
         raise ValueError(f"a damaged {driver} header") from error
     with image:
         if image.width * image.height > rule.most_pixels:
+            if windowed:
+                return None
             raise _too_large(path, f"{image.width} x {image.height} pixels", rule)
-        deep = (
-            image.mode == "F"
-            or image.mode.startswith("I")
-            or (isinstance(image, TiffImagePlugin.TiffImageFile) and max(image.tag_v2.get(258, (1,))) > 8)
-            or (image.format == "PNG" and any("16" in str(tile[3]) for tile in image.tile))
-        )
-        if deep:
+        if _is_deep(image) or (isinstance(image, TiffImagePlugin.TiffImageFile) and _wants_gdal(image.tag_v2)):
             return None
         ImageOps.exif_transpose(image, in_place=True)
         return image.convert("RGB")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether its values are of more than 8 bits, or signed, or fractions."""
+    sixteen = image.format == "PNG" and any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    return image.mode == "F" or image.mode.startswith("I") or sixteen
+
+
+def _wants_gdal(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
+    """Whether a TIFF holds what Pillow cuts, overlooks or can't decode, as its tags say."""
+    depths, formats = tags.get(_BITS, (1,)), tags.get(_SAMPLE_FORMAT, (1,))
+    unknown = tags.get(_COMPRESSION, 1) not in _PILLOW_COMPRESSIONS
+    return max(depths) > 8 or set(formats) != {1} or _NODATA in tags or _EXTRA_SAMPLES in tags or unknown
+
+
+def _box(size: tuple[int, int], window: Window) -> tuple[int, int, int, int]:
+    """Left, upper, right and lower edge of a window in an image of this size."""
+    column, row, width, height = window
+    if column + width > size[0] or row + height > size[1] or not width * height:
+        raise ValueError(f"window {window} lies outside its {size[0]} x {size[1]} pixels")
+    return column, row, column + width, row + height
+
+
+def rgb_of(image: Image.Image, rule: Reading = DEFAULT_READING) -> Image.Image:
+    """A picture in memory as 8-bit RGB, as `read_image` would read its file."""
+    if not _is_deep(image):
+        return ImageOps.exif_transpose(image).convert("RGB")
+    values = np.asarray(image)
+    valid = np.isfinite(values)
+    (limit,) = _stretch([values[valid]], values.dtype, rule)
+    return Image.fromarray(_stretched(values, valid, limit)).convert("RGB")
 
 
 def _too_large(path: Path, size: str, rule: Reading) -> _Refused:
@@ -206,15 +240,15 @@ def geography(path: Path) -> tuple[Any, Any, tuple[int, int]] | None:
 def _read_raster(path: Path, rule: Reading, window: Window | None) -> Image.Image:
     scene = open_raster(path)
     column, row, width, height = window or (0, 0, scene.width, scene.height)
-    if column + width > scene.width or row + height > scene.height or not width * height:
-        raise ValueError(f"window {window} lies outside its {scene.width} x {scene.height} pixels")
+    _box((scene.width, scene.height), (column, row, width, height))
     if width * height > rule.most_pixels:
         raise _too_large(path, f"{width} x {height} pixels", rule)
     kinds = [kind.name for kind in scene.colorinterp]
     where = ((row, row + height), (column, column + width))
     if kinds[0] == "palette" and not rule.bands:
-        table = np.zeros((256, 3), np.uint8)
-        for index, colour in scene.colormap(1).items():
+        colours = scene.colormap(1)
+        table = np.zeros((max(256, *colours) + 1, 3), np.uint8)
+        for index, colour in colours.items():
             table[index] = colour[:3]
         return Image.fromarray(table[scene.read(1, window=where)])
     if kinds[:4] == ["cyan", "magenta", "yellow", "black"] and not rule.bands:
@@ -225,13 +259,17 @@ def _read_raster(path: Path, rule: Reading, window: Window | None) -> Image.Imag
     limits = _limits(path, (path.stat().st_mtime_ns, path.stat().st_size), bands, rule)
     rgb = np.empty((height, width, len(bands)), np.uint8)
     for i, (band, limit) in enumerate(zip(bands, limits, strict=True)):
-        values, valid = band_values(scene, band, where, rule)
-        if limit:
-            low, high = limit
-            scale = 255 / (high - low) if high > low else 0
-            values = np.rint(((np.where(valid, values, low) - low) * scale).clip(0, 255))
-        rgb[..., i] = np.where(valid, values, 0)
+        rgb[..., i] = _stretched(*band_values(scene, band, where, rule), limit)
     return Image.fromarray(rgb if len(bands) == 3 else rgb[..., 0]).convert("RGB")
+
+
+def _stretched(values: np.ndarray, valid: np.ndarray, limit: tuple[float, float] | None) -> np.ndarray:
+    """Values as 8 bits, those at the limits as 0 and 255; 0 where there are no data."""
+    if limit:
+        low, high = limit
+        scale = 255 / (high - low) if high > low else 0
+        values = np.rint(((np.where(valid, values, low) - low) * scale).clip(0, 255))
+    return np.where(valid, values, 0).astype(np.uint8)
 
 
 def colour_bands(scene: "DatasetReader", rule: Reading) -> tuple[int, ...]:
@@ -248,7 +286,9 @@ def colour_bands(scene: "DatasetReader", rule: Reading) -> tuple[int, ...]:
 def band_values(scene: "DatasetReader", band: int, where: Part, rule: Reading) -> tuple[np.ndarray, np.ndarray]:
     """A band's values in a window, and which of them are data."""
     values = scene.read(band, window=where)
-    valid = (scene.read_masks(band, window=where) > 0) & np.isfinite(values)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The dataset's nodata attribute is shadowing")  # both are no data to us
+        valid = (scene.read_masks(band, window=where) > 0) & np.isfinite(values)
     return values, valid if rule.nodata is None else valid & (values != rule.nodata)
 
 
@@ -258,26 +298,30 @@ def _limits(
 ) -> tuple[tuple[float, float] | None, ...]:
     """Of each band the values that become 0 and 255; None for a band of 8 bits, which stays as it is."""
     scene = open_raster(path)
-    dtype = np.dtype(scene.dtypes[bands[0] - 1])
+    if (name := scene.dtypes[bands[0] - 1]).startswith("complex"):
+        raise _Refused(f"{path}: values of type {name} are no brightness; convert the file first")
+    dtype, bits = np.dtype(name), int(scene.tags(bands[0], ns="IMAGE_STRUCTURE").get("NBITS", 8))
     if rule.limits or dtype == np.uint8:
-        return (rule.limits,) * len(bands)
-    if dtype.kind not in "uif":
-        raise _Refused(f"{path}: values of type {dtype} are no brightness; convert the file first")
+        return (rule.limits or (None if bits >= 8 else (0, 2**bits - 1)),) * len(bands)
     number, side = (1, _SAMPLE**2) if scene.width * scene.height <= _SAMPLE**2 else (8, _SAMPLE // 8)
     rows, columns = (np.linspace(0, max(0, n - side), number).astype(int) for n in scene.shape)
     windows = [((r, min(r + side, scene.height)), (c, min(c + side, scene.width))) for r in rows for c in columns]
-    limits: list[tuple[float, float]] = []
-    highest = 0.0
+    samples = []
     for band in bands:
         sampled = (band_values(scene, band, window, rule) for window in windows)
-        sample = np.concatenate([values[valid] for values, valid in sampled])
-        if not sample.size:
+        samples.append(np.concatenate([values[valid] for values, valid in sampled]))
+        if not samples[-1].size:
             raise _Refused(f"{path}: band {band} holds no data where it was sampled; give Reading(limits=...)")
-        highest = max(highest, float(sample.max()))
-        dark, bright = np.percentile(sample, rule.percentiles)
-        limits.append((float(dark), float(bright)))
+    return _stretch(samples, dtype, rule)
+
+
+def _stretch(samples: list[np.ndarray], dtype: np.dtype, rule: Reading) -> tuple[tuple[float, float], ...]:
+    """Of each band the values that become 0 and 255, from a sample of its data (see `Reading`)."""
+    highest = max(float(sample.max(initial=0)) for sample in samples)
+    ends = (np.percentile(sample, rule.percentiles) for sample in samples)
+    limits = [(float(dark), float(bright)) for dark, bright in ends]
     low, high = min(low for low, _ in limits), max(high for _, high in limits)
     # 2^k - 1, or 2^k for fractions, k the least that holds all values
     full = 2.0 ** np.ceil(np.log2(highest + (dtype.kind != "f"))) - (dtype.kind != "f") if highest > 0 else 1.0
     picture = low >= 0 and (high - low >= full / 4 or any(low == high for low, high in limits))
-    return ((0.0, float(full)),) * len(bands) if picture else tuple(limits)
+    return ((0.0, float(full)),) * len(samples) if picture else tuple(limits)

@@ -1,8 +1,16 @@
 """What label files may call an image."""
 
+import unicodedata
 from pathlib import Path
 
 from rscir_lib.archive import Archive, read_archive
+
+
+def plain_word(text: str) -> str:
+    """A text as a person sees it: composed letters (Unicode NFC), nothing invisible or blank at its ends."""
+    text = unicodedata.normalize("NFC", text)
+    seen = [i for i, letter in enumerate(text) if not letter.isspace() and unicodedata.category(letter) != "Cf"]
+    return text[seen[0] : seen[-1] + 1] if seen else ""
 
 
 class ImageNames:
@@ -24,11 +32,13 @@ class ImageNames:
         self._position = {file: position for position, file in enumerate(archive.files)}
         self.whole = read_archive(archive.root) if listing else archive
         for file in dict.fromkeys((*self.whole.files, *archive.files)):
-            for form in {file, str(Path(file).with_suffix(""))} if suffixless else {file}:
+            forms = {file, str(Path(file).with_suffix(""))} if suffixless else {file}
+            for form in forms | {unicodedata.normalize("NFC", form) for form in forms}:
                 self._files_by_ending["./" + form] = [file]
                 parts = form.split("/")
                 for start in range(len(parts)):
-                    self._files_by_ending.setdefault("/".join(parts[start:]), []).append(file)
+                    files = self._files_by_ending.setdefault("/".join(parts[start:]), [])
+                    files += [file] if files[-1:] != [file] else []
 
     def __contains__(self, name: str) -> bool:
         return name in self._files_by_ending

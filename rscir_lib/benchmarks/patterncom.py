@@ -9,7 +9,7 @@ import pandas as pd
 
 from rscir_lib.archive import Archive, class_of, read_archive, read_lines
 from rscir_lib.benchmarks.base import ATTRIBUTES, Benchmark, ValidationReport, benchmark_of_labels, group_of
-from rscir_lib.benchmarks.image_names import ImageNames
+from rscir_lib.benchmarks.image_names import ImageNames, plain_word
 
 # PatternNet's 38 classes; the merges below speak of these
 CLASSES = frozenset(
@@ -127,8 +127,9 @@ def _report_classes(archive: Archive, report: ValidationReport) -> None:
 def _read_labels(path: Path, attribute: str, names: ImageNames, report: ValidationReport) -> pd.DataFrame:
     """The rows of one attribute file, columns line, image, value, position."""
     rows, outside = [], 0
+    spellings: dict[str, str] = {}
     for number, line in read_lines(path):
-        fields = [field.strip() for field in next(csv.reader([line]))]  # quotes hold a name with commas together
+        fields = [plain_word(field) for field in next(csv.reader([line]))]  # quotes hold a name with commas together
         where = f"{path}, line {number}"
         if len(fields) != 3 or not all(fields):
             raise ValueError(f"{where}: expected `file name,attribute,value`, found {line!r}")
@@ -138,6 +139,8 @@ def _read_labels(path: Path, attribute: str, names: ImageNames, report: Validati
             raise ValueError(f"{where}: attribute {named!r} in the file of {attribute!r}; correct the row")
         if not any(map(str.isalnum, value)):
             raise ValueError(f"{where}: value {value!r} is no word to ask for; correct the row, or remove it")
+        if (first := spellings.setdefault(value.casefold(), value)) != value:
+            report.add(path.name, number, value, f"differs from {first!r} in case alone, and counts as another value")
         if names.position(file) < 0:
             outside += 1
         else:

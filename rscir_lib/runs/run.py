@@ -49,7 +49,10 @@ class Run:
         """Every image of the dataset, with features or without."""
         if not self.config.DATASET_ROOT and not self.root.exists():
             raise FileNotFoundError(f"{self.root}: the bundled benchmark is not drawn yet; run notebook 01")
-        return read_archive(self.root, self.listing)
+        archive = read_archive(self.root, self.listing)
+        if "left out" in archive.note:
+            print(f"{self.root.name}: {archive.note}")
+        return archive
 
     @cached_property
     def archive_with_features(self) -> Archive:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from rscir_lib import ranking
 from rscir_lib.archive import Archive
-from rscir_lib.archive.reading import DEFAULT_READING, read_image
+from rscir_lib.archive.reading import DEFAULT_READING, read_image, rgb_of
 from rscir_lib.features import Features
 from rscir_lib.methods.base import Method, Questions, Scorer
 from rscir_lib.methods.pairwise import TwoSimilarities
@@ -141,7 +141,7 @@ class Searcher:
             rule = self.archive.rule if self.archive else DEFAULT_READING
             picture, name = read_image(Path(image).expanduser(), rule), Path(image).name
         elif isinstance(image, Image.Image):
-            picture, name = image.convert("RGB"), Path(getattr(image, "filename", "") or "a picture").name
+            picture, name = rgb_of(image), Path(getattr(image, "filename", "") or "a picture").name
         else:
             raise ValueError(f"query image {image!r}: expected a position, a path or a PIL image")
         feature = self.encoder.encode_images(self.encoder.preprocess(picture)[None])[0]

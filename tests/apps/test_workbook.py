@@ -1,5 +1,6 @@
 """The command that runs the notebooks, on tiny notebooks of its own."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -285,6 +286,18 @@ def test_kernels_import_the_library_of_the_command(run, notebooks, tmp_path, mon
     assert run("01") == 0
     found = (notebooks / "runs" / "data_demo" / "tables" / "01.csv").read_text()
     assert found == str(runs.ROOT / "rscir_lib" / "__init__.py")
+
+
+def test_no_kernel_of_another_environment_and_braces_in_a_path(run, notebooks, tmp_path, monkeypatch):
+    """A cluster's JUPYTER_PATH names a kernel python3 too; papermill takes braces for parameters of its own."""
+    kernel = tmp_path / "share" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    argv = ["/bin/false", "{connection_file}"]
+    (kernel / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    braced = tmp_path / "pictures {final} {"
+    braced.mkdir()
+    assert run("01", f"OUTPUT_ROOT={braced}") == 0
 
 
 def test_two_commands_at_once_take_turns(run, notebooks, capsys):

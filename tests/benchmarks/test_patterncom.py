@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import oracle
 from rscir_lib.archive import class_of, read_archive, read_image
@@ -68,6 +69,27 @@ def test_merges_as_the_oracle(tmp_path, protocol):
 
     assert comparable(queries_of(benchmark)) == comparable(expected)  # in the order of the rows, too
     assert benchmark.labels.index.equals(pd.RangeIndex(200))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "values"),
+    [("for\u00eat", "fore\u0302t", 2), ("grey", "grey\ufeff", 2), ("grey", "\u200bgrey", 2), ("White", "white", 3)],
+)
+def test_values_that_look_alike(tmp_path, one, other, values):
+    """Composed or not, with invisible characters at their ends: one value. In upper and lower case: two, and a line."""
+    rows = [(POOLS[0], one), (POOLS[1], other), (POOLS[2], "blue"), (POOLS[3], "blue")]
+    benchmark = read_patterncom(write(tmp_path, POOLS, shape=rows), ["shape"])
+    assert benchmark.labels["value"].nunique() == values
+    alike = [problem for problem in benchmark.warnings["problem"] if "in case alone" in problem]
+    assert alike == ["differs from 'White' in case alone, and counts as another value"] * (values - 2)
+
+
+def test_a_label_finds_a_file_whose_letters_are_not_composed(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "fore\u0302t.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    (tmp_path / "PatternCom").mkdir()
+    (tmp_path / "PatternCom" / "colour.csv").write_text("for\u00eat.png,colour,white\nb.png,colour,grey\n", "utf-8")
+    assert len(read_benchmark(tmp_path).queries) == 2
 
 
 def test_duplicate_rows(tmp_path):

@@ -198,9 +198,14 @@ def execute(notebook: Path, copy: Path, parameters: dict[str, object], timeout: 
     # the kernel must import this library, whatever is installed in its environment
     others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", str(ROOT))]
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])
+    # of all kernels named python3, this environment's, whatever a cluster's JUPYTER_PATH puts first
+    own = str(Path(sys.prefix, "share", "jupyter"))
+    os.environ["JUPYTER_PATH"] = os.pathsep.join([own, os.environ.get("JUPYTER_PATH", "")]).rstrip(os.pathsep)
+    # papermill takes braces in a path for parameters of its own
+    paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, copy)]
     try:
         return papermill.execute_notebook(
-            str(notebook), str(copy), parameters, kernel_name="python3", language="python", cwd=str(NOTEBOOKS),
+            *paths, parameters, kernel_name="python3", language="python", cwd=str(NOTEBOOKS),
             execution_timeout=timeout, extra_arguments=["--log-level=CRITICAL"], progress_bar=sys.stderr.isatty(),
         )  # fmt: skip
     except PapermillExecutionError as error:

@@ -255,7 +255,10 @@ class Explorer:
     def footprint(self, position: int) -> list[list[float]] | None:
         """Corners [x, y] of an image on the ground, where the archive knows them."""
         shape = self.archive.footprint(position) if self.placed else None
-        return None if shape is None else [[x, y] for x, y, *_ in shape["coordinates"][0]]
+        if shape is None:
+            return None
+        ring = shape["coordinates"][0] if shape["type"] == "Polygon" else shape["coordinates"][0][0]
+        return [[x, y] for x, y, *_ in ring]
 
     def _checked(self, position: int) -> int:
         if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position < len(self.archive):
