@@ -16,6 +16,8 @@ from rscir_lib.encoders import hub
 from rscir_lib.storage import downloads
 from rscir_lib.storage.downloads import NotFetched
 
+pytestmark = pytest.mark.slow  # real clients against a server on loopback
+
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):

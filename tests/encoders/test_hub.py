@@ -37,6 +37,7 @@ def world(started, monkeypatch, tmp_path):
     ).items():
         monkeypatch.setenv(key, value)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    huggingface_hub.utils.close_session()  # a test before may have opened it, with another way out
     started.hub, started.drive, started.web = {}, {}, {}
     started.asked.clear()
     return started

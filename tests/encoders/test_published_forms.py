@@ -27,6 +27,7 @@ from tokenizers.processors import TemplateProcessing
 from loopback.world import World, digest
 from rscir_lib.encoders import CONFIG, WEIGHTS, hub, load_encoder
 
+pytestmark = pytest.mark.slow  # real clients against a server on loopback
 FAST = {"timeout": 2, "pause": 0.001}
 TEXTS = ["a red roof", "A Red Roof.", "Blue  sea"]
 NAMES = ["RN50", "ViT-B-32", "ViT-L-14", "ViT-L-14-336", "ViT-H-14"]

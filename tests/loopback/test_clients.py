@@ -15,6 +15,7 @@ from loopback.world import Fault, World, digest
 
 CONTENT = random.Random(0).randbytes(300_000)
 FILE, FOLDER, INSIDE = "1F9Kk7PZXhkv1KkCN0CCrctE5nnS1DmUv", "1NP2Ryj4V2L_wwInQB6HjzPDPRH2k0J5U", "1" + "a" * 32
+pytestmark = pytest.mark.slow  # real clients against a server on loopback
 LAION = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 OPENAI = f"https://openaipublic.azureedge.net/clip/models/{digest(CONTENT)}/RN50.pt"
 CODE = """

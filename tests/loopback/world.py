@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
+
 HUBS = ("huggingface.co", "hf-mirror.com")
 HOSTS = (
     *HUBS,
@@ -73,10 +75,12 @@ class World(ThreadingHTTPServer):
         self.tls.load_cert_chain(self.certificate, key)
 
     def __enter__(self):
+        huggingface_hub.utils.close_session()  # of this process: it would go on to a world before this one
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *error):
+        huggingface_hub.utils.close_session()
         self.released.set()
         self.shutdown()
         self.server_close()

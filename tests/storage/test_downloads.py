@@ -14,6 +14,7 @@ from loopback.world import QUOTA, Fault, World, digest
 from rscir_lib.storage import downloads
 from rscir_lib.storage.downloads import TRIES, NotFetched, download
 
+pytestmark = pytest.mark.slow  # real clients against a server on loopback
 HUB = "https://huggingface.co/chendelong/RemoteCLIP/resolve/main/RemoteCLIP-RN50.pt"
 DRIVE = "https://drive.google.com/uc?id=1F9Kk7PZXhkv1KkCN0CCrctE5nnS1DmUv&export=download"
 CONTENT = random.Random(0).randbytes(700_001)
