@@ -200,12 +200,13 @@ def execute(notebook: Path, copy: Path, parameters: dict[str, object], timeout: 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])
     # of all kernels named python3, this environment's, whatever a cluster's JUPYTER_PATH puts first
     own = str(Path(sys.prefix, "share", "jupyter"))
-    os.environ["JUPYTER_PATH"] = os.pathsep.join([own, os.environ.get("JUPYTER_PATH", "")]).rstrip(os.pathsep)
+    paths = [path for path in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if path not in ("", own)]
+    os.environ["JUPYTER_PATH"] = os.pathsep.join([own, *paths])
     # papermill takes braces in a path for parameters of its own
-    paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, copy)]
+    notebooks = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, copy)]
     try:
         return papermill.execute_notebook(
-            *paths, parameters, kernel_name="python3", language="python", cwd=str(NOTEBOOKS),
+            *notebooks, parameters, kernel_name="python3", language="python", cwd=str(NOTEBOOKS),
             execution_timeout=timeout, extra_arguments=["--log-level=CRITICAL"], progress_bar=sys.stderr.isatty(),
         )  # fmt: skip
     except PapermillExecutionError as error:
