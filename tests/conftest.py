@@ -188,3 +188,12 @@ def lab(chromium, tmp_path_factory):
         finally:
             server.terminate()
             server.wait()
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """The hub, its CDN and Drive on the loopback interface, for the tests of a module."""
+    from loopback.world import World  # which makes a certificate, and few tests need it
+
+    with World(tmp_path_factory.mktemp("world")) as world:
+        yield world

@@ -137,11 +137,8 @@ def polygon_on_earth(ring: list[tuple[float, float]], wide: bool = False) -> dic
         points = points[::-1]
     halves = [_clipped(points, -1), _clipped(points, 1) - [360, 0]]
     rings = [[half[[*range(len(half)), 0]].tolist()] for half in halves if len(half) > 2]
-    return (
-        {"type": "Polygon", "coordinates": rings[0]}
-        if len(rings) == 1
-        else {"type": "MultiPolygon", "coordinates": rings}
-    )
+    kind, coordinates = ("Polygon", rings[0]) if len(rings) == 1 else ("MultiPolygon", rings)
+    return {"type": kind, "coordinates": coordinates}
 
 
 def _clipped(points: np.ndarray, side: int) -> np.ndarray:

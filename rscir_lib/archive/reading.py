@@ -121,8 +121,11 @@ def read_image(path: str | Path, rule: Reading = DEFAULT_READING, window: Window
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for a writer for ever
             raise ValueError("a folder, pipe or device")
         state = (path.stat().st_mtime_ns, path.stat().st_size)
-        if not (rule.bands or rule.limits) and (plain := _read_plain(path, state, rule, window is not None)):
-            return plain.crop(_box(plain.size, window)) if window else plain.copy()
+        if not (rule.bands or rule.limits):
+            if window is None and (plain := _read_plain(path, rule)):
+                return plain
+            if window and (scene := _plain_scene(path, state, rule)):
+                return scene.crop(_box(scene.size, window))
         return _read_raster(path, rule, window)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: the archive lists this image, but it is not on disk") from None
@@ -133,8 +136,12 @@ def read_image(path: str | Path, rule: Reading = DEFAULT_READING, window: Window
         raise ValueError(f"{path}: not a readable image ({reason}); replace the file") from None
 
 
-@lru_cache(maxsize=1)  # the windows of a scene come one after the other
-def _read_plain(path: Path, state: tuple[int, int], rule: Reading, windowed: bool) -> Image.Image | None:
+@lru_cache(maxsize=1)  # the windows of a scene come one after the other; a whole image is read once, and not kept
+def _plain_scene(path: Path, state: tuple[int, int], rule: Reading) -> Image.Image | None:
+    return _read_plain(path, rule, windowed=True)
+
+
+def _read_plain(path: Path, rule: Reading, windowed: bool = False) -> Image.Image | None:
     """An 8-bit image, by Pillow; None for one that rasterio reads: of another depth, whose values Pillow would cut,
     with pixels that declare to be no data, of a compression that Pillow lacks, or too large to decode for a window."""
     driver = _driver(path)

@@ -10,19 +10,13 @@ from dataclasses import replace
 import pytest
 
 from fetch_stand_in import FILES, jpg, listing, patternnet, stand_in, zip_of_images, zipped
-from loopback.world import Fault, World, digest
+from loopback.world import Fault, digest
 from rscir_lib.apps.commands import fetch
 from rscir_lib.encoders import hub
 from rscir_lib.storage import downloads
 from rscir_lib.storage.downloads import NotFetched
 
 pytestmark = pytest.mark.slow  # real clients against a server on loopback
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory):
-    with World(tmp_path_factory.mktemp("world")) as world:
-        yield world
 
 
 @pytest.fixture

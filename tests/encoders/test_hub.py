@@ -10,7 +10,7 @@ import huggingface_hub
 import open_clip
 import pytest
 
-from loopback.world import COMMIT, World, digest
+from loopback.world import COMMIT, digest
 from rscir_lib.apps.commands import cli
 from rscir_lib.encoders import hub
 from rscir_lib.encoders.hub import PUBLISHED, Published, fetch, files_of_a_model, find, home, published_as, recorded
@@ -22,12 +22,6 @@ PLACES = [(name, key) for name, each in PUBLISHED.items() for key, one in each.i
 
 def content(name):
     return random.Random(name).randbytes(2000)
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory):
-    with World(tmp_path_factory.mktemp("world")) as world:
-        yield world
 
 
 @pytest.fixture

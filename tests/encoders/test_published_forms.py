@@ -24,7 +24,7 @@ from test_encoder_families import (
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
-from loopback.world import World, digest
+from loopback.world import digest
 from rscir_lib.encoders import CONFIG, WEIGHTS, hub, load_encoder
 
 pytestmark = pytest.mark.slow  # real clients against a server on loopback
@@ -35,12 +35,6 @@ MODELS = {  # open_clip's models that the registry names: each in small, of one 
     name: CLIP | {"quick_gelu": "quickgelu" in name, "embed_dim": 16 + 2 * row}
     for row, name in enumerate([*NAMES, *(f"{name}-quickgelu" for name in NAMES)])
 }
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory):
-    with World(tmp_path_factory.mktemp("world")) as world:
-        yield world
 
 
 @pytest.fixture
