@@ -21,7 +21,7 @@ from rscir_lib.encoders.base import PRECISIONS, offline, one_of, versions
 from rscir_lib.encoders.checkpoints import digest_of, misfit, read_tensors
 from rscir_lib.encoders.configs import read_config
 from rscir_lib.encoders.hub import NAMES, Published, weights_in
-from rscir_lib.encoders.towers import TwoTowers, try_out
+from rscir_lib.encoders.towers import TOKENIZING, TwoTowers, try_out
 
 WEIGHTS = "open_clip_model.safetensors"  # the names open_clip's "local-dir:" scheme looks for
 CONFIG = "open_clip_config.json"
@@ -49,13 +49,16 @@ class OpenClipEncoder(TwoTowers):
         return self.model.encode_image(batch)
 
     def of_texts(self, texts: list[str]) -> torch.Tensor:
-        return self.model.encode_text(self.tokenizer(texts).to(self.device))
+        with TOKENIZING:
+            tokens = self.tokenizer(texts)
+        return self.model.encode_text(tokens.to(self.device))
 
     def tokens(self, text: str) -> list[int]:
-        if isinstance(self.tokenizer, HFTokenizer):
-            clean = self.tokenizer.clean_fn(text)
-            return self.tokenizer.tokenizer(clean, add_special_tokens=False, verbose=False).input_ids
-        return self.tokenizer.encode(text)
+        with TOKENIZING:
+            if isinstance(self.tokenizer, HFTokenizer):
+                clean = self.tokenizer.clean_fn(text)
+                return self.tokenizer.tokenizer(clean, add_special_tokens=False, verbose=False).input_ids
+            return self.tokenizer.encode(text)
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a text with a token that training never saw: features tell nothing or too little of them."""

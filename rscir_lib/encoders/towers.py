@@ -1,5 +1,6 @@
 """Encoders of two torch towers, whichever library they are of: texts checked, batches, features of length 1."""
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,9 @@ from PIL import Image
 from rscir_lib.encoders.base import normalised, reason
 
 LONGEST = 64  # times its width: an image that is longer is cut, as one line of 200,000 pixels would be resized to GBs
+# Held while a tokenizer is at work. Hugging Face's keep the padding of a call as their state: of two threads at once,
+# one would have its text padded as the other's is, and get the feature of something else.
+TOKENIZING = threading.Lock()
 
 
 def _of_middle(preprocess: Callable[[Image.Image], torch.Tensor], image: Image.Image) -> torch.Tensor:
@@ -41,11 +45,6 @@ class TwoTowers:
     def __post_init__(self) -> None:
         self.preprocess = partial(_of_middle, self.preprocess)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the towers' products; some small weights stay float32 whatever it is."""
-        return getattr(torch, self.precision)
-
     def of_images(self, batch: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
@@ -59,7 +58,7 @@ class TwoTowers:
     def encode_images(self, batch: torch.Tensor) -> np.ndarray:
         """Features of preprocessed images (B, 3, H, W) -> (B, dim)."""
         batch = batch.to(self.device, non_blocking=True)  # so pinned memory is copied as it is
-        batch = batch.to(self.dtype, memory_format=torch.channels_last)  # as convolutions take it
+        batch = batch.to(getattr(torch, self.precision), memory_format=torch.channels_last)  # as convolutions take it
         return normalised(self.of_images(batch))
 
     @torch.inference_mode()

@@ -14,7 +14,7 @@ from PIL import Image
 from rscir_lib.encoders.base import offline, one_of, versions
 from rscir_lib.encoders.checkpoints import digest_of, misfit, read_tensors
 from rscir_lib.encoders.configs import read_config
-from rscir_lib.encoders.towers import TwoTowers, try_out
+from rscir_lib.encoders.towers import TOKENIZING, TwoTowers, try_out
 
 CONFIG = "config.json"
 NEEDED = (  # one of each
@@ -36,13 +36,15 @@ class TransformersEncoder(TwoTowers):
 
     def of_texts(self, texts: list[str]) -> torch.Tensor:
         cleaned = [self.clean(text) for text in texts]
-        tokens = self.tokenizer(cleaned, padding="max_length", max_length=self.context, return_tensors="pt")
+        with TOKENIZING:
+            tokens = self.tokenizer(cleaned, padding="max_length", max_length=self.context, return_tensors="pt")
         # SigLIP was trained without a mask: padding is part of what it reads
         keys = ("input_ids",) if self.architecture == "siglip" else ("input_ids", "attention_mask")
         return _features(self.model.get_text_features(**{key: tokens[key].to(self.device) for key in keys}))
 
     def tokens(self, text: str) -> list[int]:
-        return self.tokenizer(self.clean(text), add_special_tokens=False, verbose=False).input_ids
+        with TOKENIZING:
+            return self.tokenizer(self.clean(text), add_special_tokens=False, verbose=False).input_ids
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a text that the tokenizer can't spell."""

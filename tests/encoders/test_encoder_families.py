@@ -4,6 +4,7 @@ import json
 import socket
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import open_clip
@@ -18,7 +19,7 @@ from encoder_folders import CONTEXT, WORDS, hugging_face_folder, word_tokenizer
 from rscir_lib.encoders import CONFIG, WEIGHTS, load_encoder, unknown_words
 from rscir_lib.encoders.configs import LIMITS
 from rscir_lib.encoders.openclip import model_tensors, read_openclip_config
-from rscir_lib.encoders.towers import _of_middle
+from rscir_lib.encoders.towers import TwoTowers, _of_middle
 
 transformers = pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
 tokenizers = pytest.importorskip("tokenizers", reason="the extra `transformers` is not installed")
@@ -115,6 +116,45 @@ def test_every_config_of_open_clip(no_network, capsys, monkeypatch):
         print(f"\nopen_clip's {kinds.total()} configs:", dict(kinds))
     assert kinds.total() == len(open_clip.list_models()) >= 144
     assert kinds["text tower on the hub: refused"] <= 10
+
+
+FAMILIES = {
+    "demo": lambda folder: "demo",
+    "clip": lambda folder: open_clip_folder(folder, CLIP),
+    "coca": lambda folder: open_clip_folder(folder, COCA),
+    "siglip": lambda folder: open_clip_folder(folder, SIGLIP),
+    "transformers clip": lambda folder: hugging_face_folder(folder, "clip"),
+    "transformers siglip": lambda folder: hugging_face_folder(folder, "siglip"),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_threads_get_the_features_of_their_own_texts(family, tmp_path):
+    """Four ask at once, as the explorer's visitors do; a tokenizer that is shared may keep the padding of another."""
+    made = FAMILIES[family](tmp_path / "mine")
+    encoder = load_encoder(made if made == "demo" else tmp_path / "mine", device="cpu")
+    asked = [["red"], ["a red roof"], ["blue", "a green field"], ["a red roof blue sea"]]
+    expected = [encoder.encode_texts(texts) for texts in asked]
+    pixels = encoder.preprocess(picture())
+
+    def ask(nth):
+        for _ in range(40):
+            np.testing.assert_allclose(encoder.encode_texts(asked[nth]), expected[nth], atol=1e-5)
+            assert unknown_words(encoder, "red roof zebra") == unknown
+        assert torch.equal(encoder.preprocess(picture()), pixels)
+        return nth
+
+    unknown = unknown_words(encoder, "red roof zebra")
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(4))) == [0, 1, 2, 3]
+
+
+def test_every_family_is_asked_from_threads(tmp_path):
+    kinds = set()
+    for family, make in FAMILIES.items():
+        made = make(tmp_path / family)
+        kinds.add(type(load_encoder(made if made == "demo" else tmp_path / family, device="cpu")))
+    assert kinds == set(TwoTowers.__subclasses__())
 
 
 def test_open_clips_own_configs_are_in_bounds(tmp_path):

@@ -249,8 +249,7 @@ class Explorer:
     @cached_property
     def placed(self) -> bool:
         """Whether the archive's images have a place on the ground: three are looked at, for each look opens a file."""
-        n = len(self.archive)
-        return any(self.archive.footprint(position) is not None for position in {0, n // 2, n - 1})
+        return any(map(self.archive.footprint, (0, len(self.archive) // 2, -1)))
 
     def footprint(self, position: int) -> list[list[float]] | None:
         """Corners [x, y] of an image on the ground, where the archive knows them."""

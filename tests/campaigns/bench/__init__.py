@@ -237,7 +237,7 @@ def image_flops(encoder: Encoder) -> int:
     """FLOPs of the image tower for one image (autograd on, so that no fused layer hides its own)."""
     image = encoder.preprocess(Image.new("RGB", (256, 256)))[None]
     with FlopCounterMode(display=False) as counter:
-        encoder.model.encode_image(image.to(encoder.device, encoder.dtype))
+        encoder.model.encode_image(image.to(encoder.device, getattr(torch, encoder.precision)))
     return counter.get_total_flops()
 
 
@@ -266,14 +266,15 @@ def bench_throughput(
         encoder = load(precision)
         plain_extraction(start, encoder)
         some = few if gpu and note != "demo" and precision == "float32" else archive  # a GPU's slow way
-        peak = peak_flops(encoder.device, encoder.dtype)
+        dtype = getattr(torch, encoder.precision)
+        peak = peak_flops(encoder.device, dtype)
         with tempfile.TemporaryDirectory() as folder:
             seconds, _ = timed(extract_features, some, encoder, folder)
             stored = read_features(folder, some, encoder)
             # in memory: they are asked after the folder is gone
             features[precision] = Features.from_arrays(stored.feats, stored.files, stored.classes, stored.provenance)
         alone = tower_speed(encoder, 128 if gpu else 16)
-        peak = max(peak, peak_flops(encoder.device, encoder.dtype))  # and after: a shared machine's speed varies
+        peak = max(peak, peak_flops(encoder.device, dtype))  # and after: a shared machine's speed varies
         rate = len(some) / seconds
         values = {"images": len(some), "seconds": seconds, "images_per_second": rate}
         ratio = rate / (len(few) / plain)
