@@ -1,6 +1,5 @@
 """Which images an archive has: those of a listing, or those that lie in a folder."""
 
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from rscir_lib.archive.archive import Archive, class_name, class_of, nameable, normal_path
 from rscir_lib.archive.reading import Reading, read_rule
 from rscir_lib.storage.atomic import write_text
+from rscir_lib.storage.folders import walk
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".j2k"}
 LONGEST_LINE = 2**16  # characters: a longer line is no row of a table but another kind of file
@@ -103,17 +103,9 @@ def _images(folder: Path, root: Path) -> tuple[list[Path], Counter[str], list[Pa
     images: list[Path] = []
     outside: list[Path] = []
     left: Counter[str] = Counter()
-    seen: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:  # reached before, through a link
-            folders.clear()
-            continue
-        seen.add(real)
-        visible = sorted(name for name in folders if not name.startswith("."))
-        left["hidden folders"] += len(folders) - len(visible)
-        folders[:] = visible
-        for path in (Path(here, name) for name in files):
+    for here, real, files, hidden in walk(folder):
+        left["hidden folders"] += hidden
+        for path in (here / name for name in files):
             if path.name.startswith("."):
                 left["hidden files"] += 1
             elif path.suffix.lower() not in IMAGE_SUFFIXES:
@@ -124,7 +116,7 @@ def _images(folder: Path, root: Path) -> tuple[list[Path], Counter[str], list[Pa
                 left["files with a control character in their path"] += 1
             else:
                 images.append(path)
-                if not (path.resolve() if path.is_symlink() else Path(real)).is_relative_to(root):
+                if not (path.resolve() if path.is_symlink() else real).is_relative_to(root):
                     outside.append(path)
     return sorted(images), +left, outside
 

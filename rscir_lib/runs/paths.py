@@ -1,11 +1,17 @@
 """Where the things of a run lie: its dataset, its encoder, and a folder of its own that says whose it is."""
 
+import glob
+import itertools
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rscir_lib.archive.listing import IMAGE_SUFFIXES
 from rscir_lib.storage.atomic import read_json, write_json
-from rscir_lib.storage.digests import sha256_of
+from rscir_lib.storage.digests import sha256_of, sha256_of_sample
+from rscir_lib.storage.folders import files_below
+from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.project import ROOT
 
 # the parameters that a run folder is named by; runs that differ in one of them never share a folder
@@ -51,39 +57,50 @@ def run_folder(
     """The folder of a run, made if need be, with `features/`, `tables/`, `figures/`, `notebooks/` inside.
 
     It is called `<OUTPUT_ROOT>/<dataset>_<encoder>`, and after that architecture, listing, protocol and precision where
-    they are not the default; OUTPUT_ROOT "" is `runs/` in the project. `run.json` in it names the run. Raises ValueError
-    where the folder is that of another run: with another dataset or encoder of the same name.
+    they are not the default; OUTPUT_ROOT "" is `runs/` in the project. `run.json` in it names the run. Where that
+    folder is another run's, with another dataset, encoder or listing of the same name, a number follows: `..._2`.
     """
     dataset, encoder, listing = dataset_root(DATASET_ROOT), encoder_folder(ENCODER) or ENCODER, from_root(LISTING) or ""
     parts = [dataset.name, Path(encoder).name, ARCHITECTURE, Path(listing).stem]
     parts += [PROTOCOL if PROTOCOL != "released" else "", PRECISION if PRECISION != "float32" else ""]
-    run = (ROOT / Path(OUTPUT_ROOT or "runs").expanduser()).resolve() / "_".join(part for part in parts if part)
-    own = {"dataset": dataset, "encoder": encoder, "listing": listing}
-    own |= {"architecture": ARCHITECTURE, "protocol": PROTOCOL, "precision": PRECISION}
-    note = run / "run.json"
-    noted = read_note(note)
-    if noted and (others := [key for key, value in own.items() if not _same(noted.get(key), value)]):
-        raise ValueError(
-            f"{run} holds another run, with another {' and '.join(others)}; choose another OUTPUT_ROOT. If one was "
-            f"moved and changed since, and is the same to you, delete {note}"
-        )
+    paths = {"dataset": dataset, "encoder": encoder, "listing": listing}
+    own: dict[str, Any] = {"architecture": ARCHITECTURE, "protocol": PROTOCOL, "precision": PRECISION}
+    own |= {key: {"place": _place(path)} if isinstance(path, Path) else path for key, path in paths.items()}
+    first = (ROOT / Path(OUTPUT_ROOT or "runs").expanduser()).resolve() / "_".join(part for part in parts if part)
+    run, _ = _noted(first, own)
+    if run is None:
+        with folder_lock(first.parent):  # or two runs might take one name
+            own |= {key: own[key] | {"content": _content(p)} for key, p in paths.items() if isinstance(p, Path)}
+            run, notes = _noted(first, own)  # another process's by now, or moved here
+            numbered = (first.with_name(f"{first.name}_{number}") for number in itertools.count(2))
+            run = run or next(folder for folder in itertools.chain([first], numbered) if folder not in notes)
+            run.mkdir(exist_ok=True)
+            write_json(run / "run.json", own)
     for room in ("features", "tables", "figures", "notebooks"):
-        (run / room).mkdir(parents=True, exist_ok=True)
-    if noted is None or any(noted[key].get("place") != _place(v) for key, v in own.items() if isinstance(v, Path)):
-        paths = {key: value for key, value in own.items() if isinstance(value, Path)}
-        write_json(note, own | {key: {"place": _place(p), "content": _content(p)} for key, p in paths.items()})
+        (run / room).mkdir(exist_ok=True)
     return run
+
+
+def _noted(first: Path, own: dict[str, Any]) -> tuple[Path | None, dict[Path, dict[str, Any]]]:
+    """Of all runs of a name, or of that with a number, the one whose note fits; and the notes of all.
+
+    Of a path, its place fits or its content.
+    """
+
+    def fits(noted: object, value: object) -> bool:
+        if not isinstance(value, dict) or not isinstance(noted, dict):
+            return noted == value
+        return any(noted.get(key) == known for key, known in value.items() if known)
+
+    folders = [first, *first.parent.glob(f"{glob.escape(first.name)}_[0-9]*")]
+    notes = {folder: noted for folder in folders if (noted := read_note(folder / "run.json"))}
+    found = (run for run, noted in notes.items() if all(fits(noted.get(key), value) for key, value in own.items()))
+    return next(found, None), notes
 
 
 def run_of(parameters: dict[str, Any]) -> Path:
     """The run folder of a notebook's parameters."""
     return run_folder(**{key: parameters[key] for key in IDENTITY if key in parameters})
-
-
-def files_below(place: Path) -> dict[str, Path]:
-    """The files below a folder, by their posix path in it, sorted, without hidden ones; a file itself as "."."""
-    paths = [place] if place.is_file() else sorted(path for path in place.rglob("[!.]*") if path.is_file())
-    return {path.relative_to(place).as_posix(): path for path in paths}
 
 
 def read_note(note: Path) -> dict[str, Any] | None:
@@ -106,14 +123,11 @@ def _place(path: Path) -> str:
 
 
 def _content(path: Path) -> str:
-    """A digest of the names and sizes of the files there, by which a moved dataset is known; "" where there are none."""
-    lines = [f"{file} {place.stat().st_size}\n" for file, place in files_below(path).items()]
+    """A digest of the files there, by which a moved dataset is known; "" where there are none. Of pictures, which are
+    many, 64 pieces of 256 bytes; of all else, such as labels and weights, 64 of a MiB."""
+    lines = []
+    for file, place in files_below(path).items():
+        block = 2**8 if place.suffix.lower() in IMAGE_SUFFIXES else 2**20
+        with suppress(OSError):  # nobody may read it
+            lines.append(f"{file} {place.stat().st_size} {sha256_of_sample(place, block)}\n")
     return sha256_of(*lines)[:DIGITS] if lines else ""
-
-
-def _same(noted: object, value: object) -> bool:
-    if not isinstance(value, Path):
-        return noted == value
-    if not isinstance(noted, dict):
-        return False
-    return noted.get("place") == _place(value) or noted.get("content") == (_content(value) or None)

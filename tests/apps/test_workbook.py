@@ -69,9 +69,25 @@ def test_run_folders_differ_where_runs_differ(tmp_path):
 
 
 def test_run_folder_is_not_shared_by_datasets_of_one_name(tmp_path):
-    runs.run_folder(str(tmp_path), "/a/PatternNet", "clip")
-    with pytest.raises(ValueError, match=r"PatternNet_clip holds another run, with another dataset; .*OUTPUT_ROOT"):
-        runs.run_folder(str(tmp_path), "/b/PatternNet", "clip")
+    """Each gets one of its own by itself, and finds it again, also where the first is gone."""
+    names = [runs.run_folder(str(tmp_path), f"/{place}/PatternNet", "clip").name for place in "abcab"]
+    assert names == [
+        "PatternNet_clip",
+        "PatternNet_clip_2",
+        "PatternNet_clip_3",
+        "PatternNet_clip",
+        "PatternNet_clip_2",
+    ]
+    shutil.rmtree(tmp_path / "PatternNet_clip")
+    assert runs.run_folder(str(tmp_path), "/b/PatternNet", "clip").name == "PatternNet_clip_2"
+    assert runs.run_folder(str(tmp_path), "/d/PatternNet", "clip").name == "PatternNet_clip"
+    # names that come to the same by another way
+    assert runs.run_folder(str(tmp_path), "/d/PatternNet_clip", "RN50").name == "PatternNet_clip_RN50"
+    assert runs.run_folder(str(tmp_path), "/d/PatternNet", "clip", "RN50").name == "PatternNet_clip_RN50_2"
+
+
+def test_blanks_in_names_stay(tmp_path):
+    assert runs.run_folder(str(tmp_path), "/a/survey north").name == "survey north_demo"
 
 
 def test_paths_count_from_the_project(monkeypatch, tmp_path):
@@ -207,6 +223,35 @@ def test_a_changed_listing_makes_results_fall(notebooks, tmp_path):
     assert workbook.fingerprint(notebook, parameters, tmp_path / "runs" / "r") != before
 
 
+@pytest.mark.parametrize("link", ["images", "PatternCom", "images/river", "models", "."])
+def test_inputs_behind_a_link_to_a_folder_are_looked_at(notebooks, tmp_path, link):
+    """As the archive follows links, also in a circle; results behind one are none."""
+    data, run = notebooks / "set" / "data", tmp_path / "runs" / "data_demo"
+    for file in ("images/river/a.png", "PatternCom/color.csv", "models/RN50.pt"):
+        (data / file).parent.mkdir(parents=True, exist_ok=True)
+        (data / file).write_text("a")
+    linked = data if link == "." else data / link
+    shutil.move(linked, tmp_path / "elsewhere")
+    linked.symlink_to(tmp_path / "elsewhere")
+    (data / "images" / "round").symlink_to(data)
+    run.mkdir(parents=True)
+    (data / "results").symlink_to(run)
+    parameters = {"DATASET_ROOT": str(data), "ENCODER": "demo"}
+
+    def mark() -> str:
+        return workbook.fingerprint(notebooks / "01_write.ipynb", parameters, run)
+
+    before = mark()
+    (run / "table.csv").write_text("a result")
+    assert mark() == before
+    for file in sorted(path for path in (tmp_path / "elsewhere").rglob("*") if path.is_file()):
+        file.write_text("another")
+        assert mark() != before, file
+        before = mark()
+    (next(path for path in [linked, *linked.rglob("*")] if path.is_dir()) / "new.png").write_text("new")
+    assert mark() != before
+
+
 def test_results_inside_the_dataset_are_no_input(notebooks):
     data = notebooks / "data"
     parameters = {"DATASET_ROOT": str(data)}
@@ -248,6 +293,29 @@ def test_grid_runs_every_combination_and_says_at_its_end_what_failed(run, notebo
         assert (notebooks / "runs" / name / "tables" / "01.csv").read_text() == "3"
     assert run("01", given.replace(",nope", "")) == 0  # resumed
     assert outcomes(capsys.readouterr().out) == ["stands", "stands", "stands"]
+
+
+def test_no_two_of_a_grid_share_a_folder(run, notebooks, capsys):
+    """Folds of one name get a folder each; what is the same twice is refused, and not said to be two results."""
+    for fold, image in (("one", "a"), ("two", "b"), ("three", "b")):
+        (notebooks / fold).mkdir()
+        (notebooks / fold / "train.csv").write_text(f"{image}.jpg 0 a\n")
+    for path in notebooks.glob("0*.ipynb"):
+        path.write_text(path.read_text().replace("ENCODER =", 'LISTING = \\"\\"\\nENCODER ='))
+        cells = nbformat.read(path, as_version=4)
+        cells.cells[
+            1
+        ].source = f"{WRITE}\nrun = max(Path(OUTPUT_ROOT).glob('*_train*'), key=lambda path: path.stat().st_mtime)"
+        nbformat.write(cells, path)
+    folds = [f"{notebooks}/{fold}/train.csv" for fold in ("one", "two", "three")]
+    assert run("01", f"LISTING={','.join(folds)}") == 1
+    out, err = capsys.readouterr()
+    assert outcomes(out) == ["ran", "ran"]
+    assert "2 of 3 combinations finished" in out
+    assert f"LISTING={folds[2]} is the same run as LISTING={folds[1]}" in err
+    assert sorted(path.name for path in (notebooks / "runs").glob("*_*")) == ["data_demo_train", "data_demo_train_2"]
+    assert run("01", f"LISTING={','.join(folds[:2])}") == 0
+    assert outcomes(capsys.readouterr().out) == ["stands", "stands"]
 
 
 def test_grid_varies_what_names_a_run_and_nothing_else(tmp_path, monkeypatch):

@@ -124,11 +124,48 @@ def test_a_moved_dataset_finds_its_run_and_another_of_its_name_does_not(images, 
     moved.parent.mkdir()
     shutil.move(images, moved)
     assert run_folder(output, str(moved), "demo") == run
+    note = (run / "run.json").read_text()
     other = tmp_path / "third" / "archive"
     shutil.copytree(moved, other)
     (other / "river" / "a.png").write_bytes(b"another picture")
-    with pytest.raises(ValueError, match="archive_demo holds another run, with another dataset; choose another OUTPUT"):
-        run_folder(output, str(other), "demo")
+    assert run_folder(output, str(other), "demo").name == "archive_demo_2"
+    assert (run / "run.json").read_text() == note
+
+
+def several(tmp_path, kind, change):
+    """Two places of equal names and sizes, `change`d at one of their bytes: how each is given to `run_folder`."""
+    for place in ("one", "two"):
+        folder = tmp_path / place / "same"
+        folder.mkdir(parents=True)
+        (folder / "labels.csv").write_text("a.png,red\n")
+        (folder / "weights.safetensors").write_bytes(bytes(3 * 2**20))
+        (folder / "a.bmp").write_bytes(bytes(100_000))
+    changed = bytearray((folder / change).read_bytes())
+    changed[-1] += 1
+    (folder / change).write_bytes(changed)
+    paths = [tmp_path / place / "same" for place in ("one", "two")]
+    return [{kind: str(path / change if kind == "LISTING" else path)} for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("LISTING", "labels.csv"),
+        ("DATASET_ROOT", "labels.csv"),
+        ("DATASET_ROOT", "a.bmp"),
+        ("ENCODER", "weights.safetensors"),
+    ],
+)
+def test_equal_names_and_sizes_are_not_the_same_run(tmp_path, kind, change):
+    first, second = (run_folder(str(tmp_path / "runs"), **given) for given in several(tmp_path, kind, change))
+    assert second.name == f"{first.name}_2"
+
+
+def test_a_run_in_a_folder_that_nobody_may_write_is_opened(images, tmp_path, monkeypatch):
+    output = str(tmp_path / "runs")
+    run = run_folder(output, str(images))
+    monkeypatch.setattr(runs, "folder_lock", lambda folder: 1 / 0)  # root may write everywhere
+    assert run_folder(output, str(images)) == run
 
 
 def test_a_dataset_may_grow_where_it_is(images, tmp_path):

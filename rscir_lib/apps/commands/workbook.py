@@ -30,6 +30,7 @@ from rscir_lib.analysis import methods_table
 from rscir_lib.apps.commands import FAILURES
 from rscir_lib.storage.atomic import read_json, remove_unfinished, write_json
 from rscir_lib.storage.digests import sha256_of, sha256_of_file
+from rscir_lib.storage.folders import files_below
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.measuring import measured
 from rscir_lib.storage.project import ROOT
@@ -123,7 +124,7 @@ def _inputs(parameters: dict[str, object], run: Path) -> Iterator[tuple[str, Pat
     for role, place in places.items():
         # results are no input, where the run or its neighbours lie inside the dataset
         results = run.parent if place in run.parent.parents else run
-        for file, path in runs.files_below(place).items() if place else ():
+        for file, path in files_below(place).items() if place else ():
             if role == "FEATURES" or not path.is_relative_to(results):
                 yield f"{role}/{file}", path
 
@@ -137,9 +138,7 @@ def fingerprint(notebook: Path, parameters: dict[str, object], run: Path) -> str
     if values.get("ENCODER") and (folder := runs.encoder_folder(values["ENCODER"])):
         values["ENCODER"] = folder.name
     cells = [cell.source for cell in nbformat.read(notebook, as_version=4).cells]
-    library = [
-        file + sha256_of_file(path) for file, path in runs.files_below(LIBRARY).items() if "__pycache__" not in file
-    ]
+    library = [file + sha256_of_file(path) for file, path in files_below(LIBRARY).items() if "__pycache__" not in file]
     stats = [(name, path.stat()) for name, path in _inputs(parameters, run)]
     inputs = [f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, stat in stats]
     return sha256_of(json.dumps(values, sort_keys=True), *cells, *library, *inputs)
@@ -188,7 +187,7 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
 
 def _files(run: Path) -> dict[str, tuple[int, int]]:
     """Size and time of every file of a run that may be a notebook's result."""
-    files = {file: path for file, path in runs.files_below(run).items() if "/" in file}
+    files = {file: path for file, path in files_below(run).items() if "/" in file}
     stats = {file: path.stat() for file, path in files.items() if not re.fullmatch(r"notebooks/.*\.json", file)}
     return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
 
@@ -271,10 +270,17 @@ def run_combinations(notebooks: list[Path], given: dict[str, object], **options:
     if len(combinations) == 1:
         run_plan(resolve_parameters(notebooks, *combinations.values()), **options)
         return 0
+    folders: dict[Path, str] = {}
     for number, (label, parameters) in enumerate(combinations.items(), 1):
         print(f"\n({number}/{len(combinations)}) {label}", flush=True)
         try:
-            run_plan(resolve_parameters(notebooks, parameters), **options)
+            plan = resolve_parameters(notebooks, parameters)
+            first = folders.setdefault(runs.run_of(next(iter(plan.values()))), label)
+            if first != label:
+                raise ValueError(
+                    f"{label} is the same run as {first}: the files there are equal; leave one of them out"
+                )
+            run_plan(plan, **options)
         except FAILURES as error:
             failed[label] = str(error).partition("\n")[0]
             print(f"error: {error}", file=sys.stderr, flush=True)

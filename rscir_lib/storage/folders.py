@@ -1,0 +1,36 @@
+"""What lies below a folder."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, Path, list[str], int]]:
+    """The visible folders from one on, through links too, but none twice: links may lead in a circle.
+
+    Each with the place that it really has, the names of its files, and the number of its hidden folders.
+    """
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real, visible = os.path.realpath(here), sorted(name for name in folders if not name.startswith("."))
+        hidden = len(folders) - len(visible)
+        folders[:] = visible if real not in seen else []
+        if real not in seen:
+            seen.add(real)
+            yield Path(here), Path(real), files, hidden
+
+
+def files_below(place: Path) -> dict[str, Path]:
+    """The files below a folder, by their posix path in it, sorted, without hidden ones; a file itself as ".".
+
+    Where a link leads to their folder, the paths are those behind it.
+    """
+    if place.is_file():
+        return {".": place}
+    visible = (
+        ((here / name).relative_to(place).as_posix(), real / name)
+        for here, real, names, _ in walk(place)
+        for name in names
+        if not name.startswith(".")
+    )
+    return {file: path for file, path in sorted(visible) if path.is_file()}
