@@ -148,7 +148,7 @@ def test_precisions_are_the_evaluators(explorer, benchmark, features, encoder, l
 def test_queries_are_rated(explorer, monkeypatch):
     ap = explorer.precisions()
     monkeypatch.setattr(session, "JUDGED", 10)
-    explorer.precisions.cache_clear()
+    explorer._judged.cache_clear()
     drawn = json.loads(json.dumps(explorer.answer({"ask": "rated"})))["ap"]
     assert len(drawn) == len(ap)
     rated = {row: value for row, value in enumerate(drawn) if value is not None}

@@ -4,9 +4,11 @@ import csv
 import io
 import json
 import re
+from ast import literal_eval
 from urllib.parse import urlencode
 
 import numpy as np
+import papermill
 import pytest
 import rasterio
 from browser import served
@@ -18,12 +20,14 @@ from rscir_lib.apps.explorer.opening import prepared
 from rscir_lib.apps.explorer.page import write_page
 from rscir_lib.archive import read_archive
 from rscir_lib.archive.tiles import read_scenes
+from rscir_lib.benchmarks.synthcom import HELD_OUT
 from rscir_lib.encoders import load_encoder
 from rscir_lib.evaluation import evaluate
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.methods.registry import METHODS
 from rscir_lib.runs import open_run
 from rscir_lib.search import Searcher, top_k
+from rscir_lib.storage.project import ROOT
 
 LAMBDAS = (0, 0.3, 0.5, 0.75, 1)
 pytestmark = pytest.mark.usefixtures("chromium")  # or nothing here runs
@@ -92,12 +96,40 @@ def slide(page, lam: float) -> None:
     page.locator(".lambda").fill(f"{lam:g}")
 
 
+def test_first_screens_show_a_query_that_works_and_needs_picture_and_words(bundled, run, tmp_path):
+    """Explorer, static page, notebooks 03, 04 and 07: never worse than half of all queries, and learned in training."""
+    methods = ["image", "text", "weicom"]
+    rows = evaluate(run.benchmark, run.features, run.encoder.encode_texts, methods, [0.5], progress=False)
+    ap = rows.set_index("method", append=True)["AP"].unstack()
+    queries = run.benchmark.queries
+    facts = json.loads(write_page(bundled, tmp_path).with_name("data.js").read_text()[len("globalThis.RSCIR = ") : -2])
+    parameters = {
+        number: {name: entry["default"] for name, entry in papermill.inspect_notebook(str(path)).items()}
+        for number in ("03", "04", "07") for path in (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+    }  # fmt: skip
+    hands_on = {name: literal_eval(parameters["07"][name]) for name in ("POSITION", "QUERY_TEXT", "LAMBDA")}
+    shown = queries[(queries["position"] == hands_on["POSITION"]) & (queries["text"] == hands_on["QUERY_TEXT"])]
+    first = {
+        "explorer": bundled.hello()["opening"], "page": facts["facts"]["opening"], "07": shown.index[0],
+        **{number: literal_eval(parameters[number]["QUERY"]) for number in ("03", "04")},
+    }  # fmt: skip
+    print({where: round(100 * ap["weicom"][row], 1) for where, row in first.items()}, 100 * ap["weicom"].median())
+    assert bundled.hello()["median"] == facts["facts"]["median"] == pytest.approx(100 * ap["weicom"].median())
+    assert hands_on["LAMBDA"] == 0.5
+    for row in first.values():
+        query = queries.loc[row]
+        assert ap["weicom"][row] >= ap["weicom"].median()
+        assert ap["weicom"][row] > 2 * ap.loc[row, ["image", "text"]].max()
+        assert HELD_OUT.isdisjoint((query["attribute"], query["group"], query[value]) for value in ("text", "value"))
+
+
 def test_the_page_loads_with_a_query_of_the_benchmark(visit, address, bundled):
     page = visit(address)
-    query = bundled.benchmark.queries.iloc[0]
+    query = bundled.benchmark.queries.iloc[bundled.hello()["opening"]]
     file = bundled.archive.files[query["position"]]
     wait_for(page, image=file, words=query["text"], lambda_=0.5)
     assert page.get_by_role("heading", name=bundled.title).is_visible()
+    assert re.search(r"AP \d\d\.\d \(median query \d\d\.\d\)", page.locator(".metrics").inner_text())
     assert len(hits(page)) == 20
     relevant = set(files(bundled, bundled.benchmark.targets[query["target"]]))
     framed = page.eval_on_selector_all(".hits li.relevant .open", "nodes => nodes.map((node) => node.title)")

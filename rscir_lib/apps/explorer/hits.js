@@ -77,7 +77,8 @@ export function drawHits(/** @type {View} */ view) {
   const parts = [`${attribute}, ${relevant.size} relevant`];
   if (facts.whole && shown.scores.length) {
     const precision = averagePrecision(ranks(shown.scores, [...relevant], query.unknown));
-    parts.push(`AP ${(100 * precision).toFixed(1)}`);
+    const median = state.method === "weicom" && state.lambda === 0.5 && facts.median;
+    parts.push(`AP ${(100 * precision).toFixed(1)} ${median ? `(median query ${median.toFixed(1)})` : ""}`.trim());
   }
   const labelled = judgements.filter((judgement) => judgement !== "unknown");
   for (const k of [5, 10, 20]) {

@@ -109,7 +109,7 @@ class Explorer:
             "classIndex": self.class_index.tolist(), "words": self.words + known, "methods": methods, "whole": whole,
             "queries": self.queries[["position", "text", "attribute", "target", "unknown"]].to_numpy().tolist(),
             "targets": [target.tolist() for target in targets], "unknowns": [unknown.tolist() for unknown in unknowns],
-            "excludeSelf": getattr(self.benchmark, "exclude_self", False),
+            "excludeSelf": getattr(self.benchmark, "exclude_self", False), **self._opening(),
             "marks": marks_table(self.marks).to_numpy().tolist(), "hasKernel": True,
         }  # fmt: skip
 
@@ -133,6 +133,17 @@ class Explorer:
                 for attribute, values in scene.attributes.items():
                     words += [*values, *(phrase(name, {attribute: value}) for value in values)]
         return list(dict.fromkeys(words))
+
+    def _opening(self) -> Answer:
+        """The query to begin with: the first that is answered at least as well as half of them, and twice as well as by
+        its picture or its words alone; and the median AP, in per cent."""
+        if self.queries.empty or len(self.archive) > WHOLE:  # of more, the first hits would wait for this
+            return {"opening": 0, "median": None}
+        ap = self._judged(0.5)
+        median, alone = ap["weicom"].median(), ap[["image", "text"]].max(axis=1)
+        needs_both = ap.index[(ap["weicom"] >= median) & (ap["weicom"] > 2 * alone)]
+        first = needs_both[0] if len(needs_both) else ap["weicom"].idxmax()
+        return {"opening": self.queries.index.get_loc(first), "median": 100 * median}
 
     def images(self, positions: list[int]) -> Answer:
         """A JPEG of each of these images, and where there is one its footprint."""
@@ -238,13 +249,17 @@ class Explorer:
         ap = pd.Series() if self.queries.empty else self.precisions()
         return {"ap": ap.reindex(self.queries.index).astype(object).replace(np.nan, None).tolist()}
 
-    @lru_cache(maxsize=4)  # noqa: B019 (an explorer lives as long as its process)
     def precisions(self, lam: float = 0.5) -> pd.Series:
         """Average precision of WeiCom, in [0, 1], of `queries`, or of `JUDGED` drawn from them, by their index."""
+        return self._judged(lam)["weicom"].rename("AP")
+
+    @lru_cache(maxsize=4)  # noqa: B019 (an explorer lives as long as its process)
+    def _judged(self, lam: float) -> pd.DataFrame:
+        """As `precisions`, of picture and words alone, too: a column a method."""
         drawn = self.queries.sample(min(JUDGED, len(self.queries)), random_state=0).sort_index()
-        benchmark = replace(self.benchmark, queries=drawn)
-        rows = evaluate(benchmark, self.features, self.encoder.encode_texts, ["weicom"], [lam], "cpu", progress=False)
-        return rows["AP"].sort_index()
+        asked = replace(self.benchmark, queries=drawn), self.features, self.encoder.encode_texts
+        rows = evaluate(*asked, ["image", "text", "weicom"], [lam], "cpu", progress=False)
+        return rows.set_index("method", append=True)["AP"].unstack()
 
     @cached_property
     def placed(self) -> bool:

@@ -344,8 +344,8 @@ export async function mount(el, host, link = true, start = undefined) {
   if (link) addEventListener("hashchange", follow);
   if (link && location.hash.length > 1) await follow();
   else {
-    const [[image, text]] = facts.queries.length ? facts.queries : [[0, ""]];
-    view.state = { ...START, ...(start ?? { images: [image], text }) };
+    const [image, text] = facts.queries[facts.opening] ?? [0, ""];
+    view.state = { ...START, ...(start?.images ? start : { images: [image], text }) };
     await view.renew();
   }
   view.browser.list(); // the rest may come when the hits are there

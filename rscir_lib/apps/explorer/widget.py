@@ -16,9 +16,10 @@ class Widget(anywidget.AnyWidget):
     _css = HERE / "explorer.css"
     start = traitlets.Dict().tag(sync=True)
 
-    def __init__(self, explorer: Explorer, image: int = 0, words: str = "", lam: float = 0.5) -> None:
-        """image: archive position of the first query's picture; words and lam in [0, 1]: the rest of it."""
-        super().__init__(start={"images": [image], "text": words, "lambda": lam})
+    def __init__(self, explorer: Explorer, image: int | None = None, words: str = "", lam: float = 0.5) -> None:
+        """image: archive position of the first query's picture; words and lam in [0, 1]: the rest of it. Without an
+        image, one of the benchmark's queries that needs both."""
+        super().__init__(start={} if image is None else {"images": [image], "text": words, "lambda": lam})
         self.explorer = explorer
         self.on_msg(self._answer)
 
