@@ -1,4 +1,5 @@
 """The methods: a query image and a query text in, one score per archive image out."""
+# ruff: noqa: F401 (names for users)
 
 from rscir_lib.methods.base import EncodeTexts, Method, Questions, Scorer
 from rscir_lib.methods.basic import Basic
@@ -8,8 +9,3 @@ from rscir_lib.methods.pairwise import TwoSimilarities, Weighted, mix
 from rscir_lib.methods.registry import METHODS, get_method
 from rscir_lib.methods.slerp import Slerp
 from rscir_lib.methods.vocabulary import read_vocabulary
-
-__all__ = [
-    "METHODS", "Basic", "EncodeTexts", "Expanded", "FreeDom", "Method", "Questions", "Scorer", "Slerp",
-    "TwoSimilarities", "Weighted", "get_method", "mix", "read_vocabulary",
-]  # fmt: skip

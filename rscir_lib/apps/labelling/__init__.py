@@ -1,4 +1,5 @@
 """Labels of one's own: proposals, a widget answered by keyboard, journals of several people, PatternCom's file."""
+# ruff: noqa: F401 (names for users)
 
 from rscir_lib.apps.labelling.journal import (
     agreement,
@@ -8,11 +9,6 @@ from rscir_lib.apps.labelling.journal import (
     read_journal,
     read_journals,
     write_patterncom,
-)
+)  # fmt: skip
 from rscir_lib.apps.labelling.session import Session, check_proposals, propose
 from rscir_lib.apps.labelling.widget import Labeller
-
-__all__ = [
-    "Labeller", "Session", "agreement", "changed_share", "check_proposals", "cohens_kappa", "merge_journals", "propose",
-    "read_journal", "read_journals", "write_patterncom",
-]  # fmt: skip
