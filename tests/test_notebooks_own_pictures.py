@@ -44,6 +44,7 @@ def test_an_archive_without_labels_from_pictures_to_a_gallery(unlabelled, capsys
         cli.main(["workbook", *"01 02 03 04 05 06".split(), *(f"{k}={v}" for k, v in unlabelled.items()), *small]) == 0
     )
     lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("THE BUNDLED ENCODER KNOWS DRAWN SCENES ALONE")] == lines[:1]
     outcomes = [line.split(",")[0].strip() for line in lines if line.startswith("      ")]
     early = "ran as far as it goes without labels"
     assert outcomes == [early, "ran", early, early, early, early]
@@ -59,6 +60,11 @@ def test_an_archive_without_labels_from_pictures_to_a_gallery(unlabelled, capsys
     unread = pd.read_csv(folder / "tables" / "02_unreadable.csv")
     assert unread["file"].tolist() == ["text.jpg"]
     assert "its content is not of an image format" in unread["reason"][0]
+    for name in ("02_feature_extraction", "06_retrieval_galleries"):
+        ran = nbformat.read(folder / "notebooks" / f"{name}.ipynb", as_version=4)
+        said = "".join(out.get("text", "") for cell in code_cells_of(ran) for out in cell.outputs)
+        assert said.count("KNOWS DRAWN SCENES ALONE") == 1
+        assert "ENCODER=clip-openai" in said
     described = nbformat.read(folder / "notebooks" / "01_dataset_construction.ipynb", as_version=4)
     printed = "".join(out.get("text", "") for cell in code_cells_of(described) for out in cell.outputs)
     assert "archive has no labels: this notebook ends here" in printed

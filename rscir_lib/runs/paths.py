@@ -5,6 +5,7 @@ import itertools
 import sys
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rscir_lib.archive.listing import IMAGE_SUFFIXES
@@ -43,6 +44,30 @@ def encoder_folder(ENCODER: str, start: Path = ROOT) -> Path | None:
     from rscir_lib.encoders import ENCODERS
 
     return None if ENCODER in ENCODERS else folder
+
+
+def absolute(name: str, value: Any) -> Any:
+    """A path parameter as absolute path, where relative ones count from where the command runs; other values as given."""
+    if isinstance(value, str) and name in PATHS:
+        return str(Path(value).expanduser().absolute()) if value else value
+    if isinstance(value, str) and name == "ENCODER":
+        return str(encoder_folder(value, Path.cwd()) or value)
+    return value
+
+
+def notice_of(ENCODER: str = "demo", DATASET_ROOT: str = "", **_others: object) -> str:
+    """What nobody may miss before believing an answer: the bundled encoder before pictures that aren't drawn; else "".
+
+    With the command that helps.
+    """
+    bundled = ENCODER == "demo" or encoder_folder(ENCODER) == ROOT / "data" / "demo_encoder"
+    if not (bundled and DATASET_ROOT) or (dataset_root(DATASET_ROOT) / "synthcom.json").exists():
+        return ""
+    return (
+        "THE BUNDLED ENCODER KNOWS DRAWN SCENES ALONE, and these pictures are not drawn: its answers are hardly better "
+        f"than chance. What helps: make explore DATASET_ROOT={quote(DATASET_ROOT)} ENCODER=clip-openai (with workbook "
+        "for explore, the notebooks); it fetches 605 MB, once"
+    )
 
 
 def run_folder(

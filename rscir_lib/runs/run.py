@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from rscir_lib.archive import Archive, read_archive
 from rscir_lib.runs.parameters import RunConfig, check_parameters, checked
-from rscir_lib.runs.paths import dataset_root, encoder_folder, from_root, read_note, run_of
+from rscir_lib.runs.paths import dataset_root, encoder_folder, from_root, notice_of, read_note, run_of
 from rscir_lib.storage.atomic import write_file, write_text
 from rscir_lib.storage.project import check_checkout
 
@@ -70,11 +70,18 @@ class Run:
         """Where weights are looked for before the person's home of them."""
         return from_root(self.config.MODELS_ROOT) or self.root / "models"
 
+    @property
+    def notice(self) -> str:
+        """See `notice_of`."""
+        return notice_of(**self.config.model_dump())
+
     @cached_property
     def encoder(self) -> "Encoder":
-        """The encoder, loaded."""
+        """The encoder, loaded; `notice` is printed, where there is one."""
         from rscir_lib.encoders import load_encoder
 
+        if self.notice:
+            print(self.notice, flush=True)
         name, architecture = self.config.ENCODER, self.config.ARCHITECTURE
         device, precision = self.config.DEVICE, self.config.PRECISION
         return load_encoder(encoder_folder(name) or name, architecture, device, precision, self.models)

@@ -647,3 +647,25 @@ def test_it_is_a_cell_of_jupyterlab(visit, lab, run, bundled):
     words_of(page).fill("red")
     wait_for(page, words="red")
     assert "#" not in page.url  # which is the notebook's
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_a_banner_where_the_encoder_does_not_know_such_pictures(visit, tmp_path, drawn):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(4):
+        Image.new("RGB", (40, 40), (50 * number, 90, 60)).save(pictures / f"{number}.png")
+    if drawn:
+        (pictures / "synthcom.json").write_text("{}")
+    run = prepared(open_run(str(pictures), OUTPUT_ROOT=str(tmp_path / "runs"), DEVICE="cpu"))
+    write_page(Explorer.of(run), tmp_path / "page", ["red"])
+    with served(Explorer.of(run)) as address:
+        for place in (address, (tmp_path / "page" / "index.html").as_uri()):
+            banner = visit(place).locator("[data-part=notice]")
+            if drawn:
+                banner.wait_for(state="attached")
+                assert not banner.is_visible()
+            else:
+                banner.wait_for()
+                assert banner.inner_text() == run.notice
+                assert banner.bounding_box()["y"] < 120

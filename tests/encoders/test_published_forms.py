@@ -312,7 +312,7 @@ def test_from_photographs_to_an_explorer_in_one_command(world, tmp_path, capsys)
     )
     without_network(lambda: open_explorer(given))
     open_explorer(given | {"ENCODER": "demo"})
-    assert "KNOWS DRAWN SCENES ALONE: for photographs add ENCODER=clip-openai" in capsys.readouterr().out
+    assert "KNOWS DRAWN SCENES ALONE" in capsys.readouterr().out
     world.hub["owner/name", "model"] = files_in(made)
     with pytest.warns(UserWarning, match="has no preprocess_cfg"):
         open_explorer(given | {"ENCODER": "hf-hub:owner/name"})

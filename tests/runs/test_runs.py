@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rscir_lib.apps.commands import workbook
-from rscir_lib.runs import PARAMETERS, Run, check_parameters, open_run, run_folder
+from rscir_lib.runs import PARAMETERS, Run, check_parameters, notice_of, open_run, run_folder
 from rscir_lib.runs import paths as runs
 
 
@@ -260,3 +260,20 @@ def test_every_parameter_says_what_is_expected_of_it():
     for name in PARAMETERS:
         with pytest.raises(ValueError, match=rf"^{name}=\[None\]: expected .*[a-z]"):
             check_parameters(**{name: [None]})
+
+
+def test_the_bundled_encoder_before_pictures_says_so(images, tmp_path, capsys):
+    """Under either of its names; of drawn scenes, and by another encoder, nothing is said."""
+    (tmp_path / "my drawings").mkdir()
+    (tmp_path / "my drawings" / "synthcom.json").write_text("{}")
+    for name in ("demo", "data/demo_encoder"):
+        said = notice_of(name, str(images))
+        assert said.startswith("THE BUNDLED ENCODER KNOWS DRAWN SCENES ALONE")
+        assert f"make explore DATASET_ROOT={images} ENCODER=clip-openai" in said
+        assert notice_of(name) == notice_of(name, str(tmp_path / "my drawings")) == ""
+    assert notice_of("clip", str(images)) == ""
+    assert "DATASET_ROOT='/my pictures' ENCODER" in notice_of("demo", "/my pictures")
+    open_run(str(images), OUTPUT_ROOT=str(tmp_path / "out"), DEVICE="cpu").encoder
+    assert capsys.readouterr().out == notice_of("demo", str(images)) + "\n"
+    open_run(OUTPUT_ROOT=str(tmp_path / "out"), DEVICE="cpu").encoder
+    assert capsys.readouterr().out == ""

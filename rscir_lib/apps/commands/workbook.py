@@ -77,18 +77,9 @@ def resolve_parameters(notebooks: list[Path], given: dict[str, object]) -> dict[
         kind = (int, float) if isinstance(default, float) else type(default)
         if name not in runs.PARAMETERS and not isinstance(value, kind):
             raise ValueError(f"{name}={value!r}: expected {type(default).__name__}, such as {default!r}")
-        values[name] = _absolute(name, value)
+        values[name] = runs.absolute(name, value)
     runs.check_parameters(**{name: value for name, value in values.items() if name in runs.PARAMETERS})
     return {nb: own | {k: v for k, v in values.items() if k in own} for nb, own in defaults.items()}
-
-
-def _absolute(name: str, value: object) -> object:
-    """A path parameter as absolute path: the notebooks run in another folder."""
-    if isinstance(value, str) and name in runs.PATHS:
-        return os.path.abspath(os.path.expanduser(value)) if value else value
-    if isinstance(value, str) and name == "ENCODER":
-        return str(runs.encoder_folder(value, Path.cwd()) or value)
-    return value
 
 
 def grid(given: dict[str, object]) -> dict[str, dict[str, object]]:
@@ -250,6 +241,8 @@ def run_plan(
         from rscir_lib.encoders import provide
 
         provide(given["ENCODER"], given.get("ARCHITECTURE", ""), place)
+    if "ENCODER" in given and (notice := runs.notice_of(**given)):  # the notebooks' copies say it too
+        print(notice, flush=True)
     for number, (notebook, parameters) in enumerate(plan.items(), 1):
         print(f"[{number}/{len(plan)}] {notebook.stem} ...", flush=True)
         seconds, mib, outcome = measured(run_notebook, notebook, parameters, timeout, force)

@@ -12,6 +12,7 @@ const field = (/** @type {string} */ name, /** @type {string} */ control) =>
 
 const MARKUP = `
 <h2 data-part="title"></h2>
+<p class="notice" data-part="notice" role="alert"></p>
 <div class="columns">
   <div class="side">
     <section aria-label="Query" class="query">
@@ -87,6 +88,7 @@ export function layout(/** @type {Facts} */ facts, /** @type {boolean} */ link) 
   ui.suggestions.id = `words-${Math.random().toString(36).slice(2)}`; // a notebook may show the explorer twice
   ui.words.setAttribute("list", ui.suggestions.id);
   ui.title.textContent = facts.title;
+  ui.notice.textContent = facts.notice;
   ui.browse.open = !matchMedia("(max-width: 820px)").matches;
   const options = (/** @type {string[]} */ values) => values.map((value) => make("option", { value }, value));
   ui.method.append(...options(facts.methods.map((method) => method.name)));

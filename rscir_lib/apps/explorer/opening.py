@@ -4,12 +4,13 @@ from rscir_lib.apps.explorer.session import Explorer
 from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.encoders import provide
 from rscir_lib.features import extract_features
-from rscir_lib.runs import Run, open_run
+from rscir_lib.runs import Run, absolute, open_run
 
 
 def open_explorer(parameters: dict[str, str]) -> Explorer:
-    """The explorer of a run, by the parameters of `open_run`; empty ones count as left out."""
-    return Explorer.of(prepared(open_run(**{name: value for name, value in parameters.items() if value})))
+    """The explorer of a run, by the parameters of `open_run`; empty ones count as left out, paths from here."""
+    given = {name: absolute(name, value) for name, value in parameters.items() if value}
+    return Explorer.of(prepared(open_run(**given)))
 
 
 def prepared(run: Run) -> Run:
@@ -17,8 +18,6 @@ def prepared(run: Run) -> Run:
     if not run.config.DATASET_ROOT and not run.root.exists():
         print("drawing the bundled benchmark, once ...", flush=True)
         draw_synthcom(run.root)
-    if run.config.ENCODER == "demo" and run.config.DATASET_ROOT:
-        print("THE BUNDLED ENCODER KNOWS DRAWN SCENES ALONE: for photographs add ENCODER=clip-openai", flush=True)
     provide(run.config.ENCODER, run.config.ARCHITECTURE, run.models)
     if not run.config.FEATURES:
         extract_features(run.whole_archive, run.encoder, run.store)

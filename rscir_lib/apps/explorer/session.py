@@ -64,7 +64,7 @@ class Explorer:
         self.gallery = InMemory(features.aligned(archive))
         self.feats = self.gallery.feats
         self.scorers: dict[str, Scorer] = {}  # methods that the browser doesn't know, fitted when first asked for
-        self.title = f"{archive.name}, {encoder.name} {encoder.architecture}"
+        self.title, self.notice = f"{archive.name}, {encoder.name} {encoder.architecture}", ""
         self.thumbnails = Thumbnails(archive, folder / "thumbnails")
         self.marks = folder / "marks.csv"
         self.class_names = sorted(set(archive.classes))
@@ -75,7 +75,7 @@ class Explorer:
         """The explorer of a run (`open_run`): its archive, features and encoder, its benchmark where it has labels."""
         benchmark = run.benchmark if run.has_benchmark else None
         explorer = cls(run.archive_with_features, run.features, run.encoder, run.folder, benchmark)
-        explorer.title = run.title
+        explorer.title, explorer.notice = run.title, run.notice
         return explorer
 
     def answer(self, question: Mapping[str, Any]) -> Answer:
@@ -105,7 +105,7 @@ class Explorer:
         ]
         targets, unknowns = (self.benchmark.targets, self.benchmark.unknowns) if self.benchmark else ((), ())
         return {
-            "title": self.title, "files": self.archive.files, "classes": self.class_names,
+            "title": self.title, "notice": self.notice, "files": self.archive.files, "classes": self.class_names,
             "classIndex": self.class_index.tolist(), "words": self.words + known, "methods": methods, "whole": whole,
             "queries": self.queries[["position", "text", "attribute", "target", "unknown"]].to_numpy().tolist(),
             "targets": [target.tolist() for target in targets], "unknowns": [unknown.tolist() for unknown in unknowns],

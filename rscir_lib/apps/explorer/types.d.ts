@@ -12,7 +12,7 @@ export type Method = { name: string; scale: string | null; rule: string | null; 
 
 /** The answer to "hello". opening: the query to begin with; median: of WeiCom's AP in per cent. whole: an answer to a query holds every image; hasKernel: Python encodes, and keeps the marks. */
 export type Facts = {
-  title: string; files: string[]; classes: string[]; classIndex: number[]; words: string[]; methods: Method[];
+  title: string; notice: string; files: string[]; classes: string[]; classIndex: number[]; words: string[]; methods: Method[];
   queries: BenchmarkQuery[]; targets: number[][]; unknowns: number[][]; excludeSelf: boolean;
   marks: Mark[]; whole: boolean; hasKernel: boolean; opening: number; median: number | null;
 };
@@ -51,8 +51,9 @@ export type PageData = {
 
 /** The nodes of the page that change, by their data-part in layout.js. */
 export type Parts = Record<
-  "root" | "title" | "pictures" | "note" | "error" | "pageText" | "thumbs" | "suggestions" | "lambda" | "count" | "metrics" |
-  "hits" | "plot" | "pointed" | "strip" | "curveFigure" | "curveText" | "mapFigure" | "uploadLabel" | "noUpload" | "benchmark", HTMLElement
+  "root" | "title" | "notice" | "pictures" | "note" | "error" | "pageText" | "thumbs" | "suggestions" | "lambda" | "count" |
+  "metrics" | "hits" | "plot" | "pointed" | "strip" | "curveFigure" | "curveText" | "mapFigure" | "uploadLabel" | "noUpload" |
+  "benchmark", HTMLElement
 > & Record<
   "back" | "forward" | "clear" | "pageBefore" | "nextPage" | "random" | "best" | "worst" | "any" | "link" | "csv" | "png" |
   "html" | "marks", HTMLButtonElement
