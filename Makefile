@@ -157,6 +157,8 @@ figures: workbook ## put the README's figures into figures/ (scaling.png after m
 demo-encoder: $(READY) ## train the bundled encoder again, on synthetic scenes
 	$(RSCIR) train demo $(ARGS)
 
+# without hashes: conda installs the lock and this project in one call, which pip refuses where hashes are, and another
+# TORCH_BACKEND's wheels have other ones
 lock: $(READY) ## resolve requirements.lock afresh
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --upgrade pyproject.toml -o requirements.lock
 

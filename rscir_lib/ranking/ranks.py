@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -77,9 +77,9 @@ def rank_relevant(
         terms, row_of = _terms([jobs[i] for i in by_row])
         count = counter(backend, device_of(features))
         workers = workers if device_of(features) == "cpu" else 1  # a GPU works in parallel by itself
-        with running(scheduler, workers) as address:
+        with running(scheduler, workers) as cluster:
             for batches in _prepared(questions, features, groups, any(term.scale is not raw for term in terms)):
-                for group, ranks in _ranks_by_blocks(batches, parts_of(features), terms, count, address, workers):
+                for group, ranks in _ranks_by_blocks(batches, parts_of(features), terms, count, cluster, workers):
                     yield Ranks(np.array(by_row), group.queries, ranks[row_of])
     count = counter("numba" if backend == "triton" else backend, "cpu")
     for numbers in _batches(questions, SIMILARITIES["cpu"] // len(features)) if whole else ():
@@ -197,7 +197,7 @@ def _terms(jobs: Sequence[Job]) -> tuple[list[_Term], list[int]]:
 
 def _ranks_by_blocks(
     batches: list[_Batch], parts: list[Part], terms: list[_Term], count: Count,
-    scheduler: str | None, workers: int | None,
+    scheduler: Any, workers: int | None,
 ) -> Iterator[tuple[_Group, np.ndarray]]:  # fmt: skip
     """Each group with the ranks (J, B, R) by all terms. Each part counts by itself, wherever; here counts add up."""
     items = [(batch, part) for part in range(len(parts)) for batch in range(len(batches))]

@@ -83,29 +83,40 @@ def _work(item: Any) -> Any:
 
 
 @contextmanager
-def running(scheduler: str | None, workers: int | None = None) -> Generator[str | None, None, None]:
-    """The scheduler's address inside the block: for "local" that of a Dask cluster of `workers` processes (None: one a
-    core) on this machine, which ends with the block; None or an address as it is. ImportError says what to install."""
+def running(scheduler: Any, workers: int | None = None) -> Generator[Any, None, None]:
+    """What a Client connects to inside the block: for "local" a Dask cluster of `workers` processes (None: one a core)
+    on this machine, which ends with the block; else `scheduler` as it is. ImportError says what to install.
+
+    Whoever reaches a scheduler can have code run in its workers: this one listens on the loopback interface alone, with
+    certificates made for it, so that no other person's process connects, and has no dashboard.
+    """
     if not scheduler:
         yield None
         return
     try:
-        from distributed import LocalCluster
+        from distributed import LocalCluster, Security
     except ImportError:
         raise ImportError("a scheduler wants Dask: pip install 'rscir-workbook[scale]'") from None
     if scheduler != "local":
         yield scheduler
         return
+    try:
+        security = Security.temporary()  # type: ignore[no-untyped-call]
+    except ImportError:
+        open_to_all = "any process on this machine can have code run in the workers of SCHEDULER=local"
+        warnings.warn(f"{open_to_all}: pip install 'rscir-workbook[scale]' closes that", stacklevel=3)
+        security = None
     # several processes map the same files: what Dask would count as theirs is the system's page cache
-    options: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": ":0", "memory_limit": 0}
+    options: dict[str, Any] = {"threads_per_worker": 1, "memory_limit": 0, "security": security, "host": "127.0.0.1"}
+    options |= {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
     with LocalCluster(n_workers=workers, **options) as cluster:  # type: ignore[no-untyped-call]
-        yield cluster.scheduler_address
+        yield cluster
 
 
 def each(
     function: Callable[[Item], Result],
     items: Sequence[Item],
-    scheduler: str | None = None,
+    scheduler: Any = None,
     workers: int | None = None,
 ) -> Generator[Result, None, None]:
     """The results of `function(item)`, in order.
@@ -114,17 +125,17 @@ def each(
         function: Travels once, and so should hold what is large.
         items: Travel one by one, and so should be small.
         scheduler: None for `parallel_map`; "local" for a Dask cluster of processes here, which a script must start
-            under `if __name__ == "__main__":`; the address of one that runs, such as "tcp://host:8786", whose workers
-            see the same files. A worker that dies is replaced, its items are done again.
+            under `if __name__ == "__main__":`; the address of one that runs, such as "tcp://host:8786", or a cluster of
+            Dask's, whose workers see the same files. A worker that dies is replaced, its items are done again.
         workers: Processes, None for one a core.
     """
-    with running(scheduler, workers) as address:
-        if address is None:
+    with running(scheduler, workers) as cluster:
+        if cluster is None:
             yield from parallel_map(function, items, workers)
             return
         from distributed import Client
 
-        with Client(address) as client:  # type: ignore[no-untyped-call]
+        with Client(cluster) as client:  # type: ignore[no-untyped-call]
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Sending large graph")  # an encoder is large, and is sent once
                 # as a task of its own: where the worker that holds it dies, it is made again

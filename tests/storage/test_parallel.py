@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+import requests
 
-from rscir_lib.storage.parallel import AHEAD, parallel_map
+from rscir_lib.storage.parallel import AHEAD, each, parallel_map, running
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 
@@ -211,3 +214,34 @@ def test_where_the_first_ignores_an_interrupt_the_workers_do_too(tmp_path):
         assert gone(workers)
     finally:
         end(first)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*leaked semaphore", "ignore:any process on this machine")
+def test_a_cluster_of_this_machine_is_closed_to_others():
+    """It listens on the loopback interface alone, shows no dashboard, and runs nobody's code who has no certificate."""
+    distributed = pytest.importorskip("distributed", reason="Dask isn't installed (extra scale)")
+    with running("local", 1) as cluster:
+        assert list(each(abs, [-1, 2], cluster)) == [1, 2]
+        this = psutil.Process()
+        connections = [c for p in (this, *this.children(recursive=True)) for c in p.net_connections("inet")]
+        listening = {c.laddr for c in connections if c.status == psutil.CONN_LISTEN}
+        assert {address.ip for address in listening} == {"127.0.0.1"}
+        pages = [
+            requests.get(f"http://127.0.0.1:{cluster.scheduler.http_server.port}/{p}", timeout=60)
+            for p in ("", "status")
+        ]
+        assert [page.status_code for page in pages] == [404, 404]
+        pytest.importorskip("cryptography", reason="without it there is a warning")
+        for address in (cluster.scheduler_address, cluster.scheduler_address.replace("tls://", "tcp://")):
+            with pytest.raises((TypeError, OSError)):
+                distributed.Client(address, timeout=2)
+
+
+def test_without_certificates_it_says_so(monkeypatch):
+    distributed = pytest.importorskip("distributed", reason="Dask isn't installed (extra scale)")
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    monkeypatch.setattr(distributed, "LocalCluster", lambda **options: nullcontext(options))
+    warned = pytest.warns(UserWarning, match="any process on this machine can have code run in the workers")
+    with warned, running("local", 1) as options:
+        assert options["host"] == "127.0.0.1"

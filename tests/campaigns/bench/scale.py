@@ -27,7 +27,7 @@ from rscir_lib.ranking import ImageSets, Job, Questions, rank_relevant, top_k
 from rscir_lib.similarity import Gallery, InMemory, Moments, best_first
 from rscir_lib.storage.device import torch_device
 from rscir_lib.storage.measuring import measured
-from rscir_lib.storage.parallel import each, parallel_map
+from rscir_lib.storage.parallel import each, parallel_map, running
 
 IMAGES = 10_000_000
 LAM, TOP = 0.5, 20
@@ -275,26 +275,24 @@ def bench_dask(
 ) -> None:
     """The batch on a local cluster, undisturbed and with a worker killed; raises RuntimeError for other bytes."""
     try:
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError:
         print("Dask is skipped: pip install 'rscir-workbook[scale]'")
         return
     start = time.perf_counter()
-    with LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=":0", memory_limit=0) as cluster:
+    with running("local", WORKERS) as cluster:
         with Client(cluster) as client:
             client.run(import_module, "rscir_lib.ranking")
         report.add("dask", f"{WORKERS} processes started", seconds=time.perf_counter() - start)
         tasks = 500
-        seconds, _ = timed(lambda: list(each(abs, range(tasks), cluster.scheduler_address)))
+        seconds, _ = timed(lambda: list(each(abs, range(tasks), cluster)))
         report.add("dask", "task_ms", ms=1e3 * seconds / tasks)
         usual = None
         for what in ("undisturbed", "a worker killed"):
             timer = threading.Timer(0.3 * (usual or 0), lambda: os.kill(next(iter(cluster.workers.values())).pid, 9))
             if usual:
                 timer.start()
-            seconds, mib, found = measured(
-                asked.search, features, memory=anonymous_mib, scheduler=cluster.scheduler_address
-            )
+            seconds, mib, found = measured(asked.search, features, memory=anonymous_mib, scheduler=cluster)
             timer.cancel()
             if [f.tobytes() for f in found] != [e.tobytes() for e in expected]:
                 raise RuntimeError(f"Dask, {what}: other bytes than one process finds")
