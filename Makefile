@@ -11,6 +11,8 @@ LISTING ?=
 PROTOCOL ?=
 PRECISION ?=
 SCHEDULER ?=
+# a file of methods, encoders and benchmarks of one's own
+PLUGINS ?=
 # further arguments of the command behind a target, such as ARGS="04_weicom LAMBDAS=[0.3]" or ARGS=--quick
 ARGS ?=
 
@@ -27,7 +29,7 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4
 PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UNMARKED := not (slow or browser or notebook or campaign)
 # the shell takes what a user gives from its environment, so that spaces and quotes in it stay as they are
-NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION SCHEDULER
+NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION SCHEDULER PLUGINS
 RESULTS := 01 02 04 05 09 --show 04_beside_chance,04_against_average,05_normalisation,09_how_sure
 GIVEN = $(foreach name,$(NAMED),$(if $($(name)),"$(name)=$$$(name)"))
 export $(NAMED) IMAGES CAPTIONS OUT

@@ -27,13 +27,32 @@ class Encoder(Protocol):
     device: torch.device
     precision: str  # of the towers: a key of PRECISIONS
     preprocess: Callable[[Image.Image], torch.Tensor]  # RGB image -> float32 (3, H, W)
-    provenance: dict[str, str]  # what the features depend on; holds `weights_sha256`
+    provenance: dict[str, str]  # what the features depend on; holds `encoder` (its name) and `weights_sha256`
 
     def encode_images(self, batch: torch.Tensor) -> np.ndarray:
         """Features of preprocessed images (B, 3, H, W) -> (B, dim)."""
 
     def encode_texts(self, texts: list[str]) -> np.ndarray:
         """Features of texts -> (len(texts), dim). Raises ValueError for a text that it can't read whole."""
+
+
+def checked_encoder(encoder: Encoder) -> Encoder:
+    """An encoder of a person's own, when it has what `Encoder` asks for. Raises ValueError naming what it lacks."""
+    parts = (*Encoder.__annotations__, "encode_images", "encode_texts")
+    if missing := [part for part in parts if not hasattr(encoder, part)]:
+        raise ValueError(f"{encoder!r} is no encoder: it lacks {', '.join(missing)} (rscir_lib.encoders.Encoder)")
+    if missing := [key for key in ("encoder", "weights_sha256") if not encoder.provenance.get(key)]:
+        example = f'provenance = {{"encoder": {encoder.name!r}, "weights_sha256": ...}}'
+        raise ValueError(f"encoder {encoder.name!r}: its provenance lacks {' and '.join(missing)}; give it {example}")
+    feats = np.asarray(encoder.encode_texts(["a text"]))
+    if (
+        feats.shape != (1, encoder.dim)
+        or feats.dtype != np.float32
+        or not np.isclose(np.linalg.norm(feats), 1, 0, 1e-3)
+    ):
+        length = f"{feats.dtype} {feats.shape} of length {np.linalg.norm(feats):.3g}"
+        raise ValueError(f"encoder {encoder.name!r}: a text gives {length}, not float32 (1, {encoder.dim}) of length 1")
+    return encoder
 
 
 def unknown_words(encoder: Encoder, text: str) -> list[str]:

@@ -9,7 +9,7 @@ import open_clip
 import torch
 
 from rscir_lib.encoders import hub, openclip, stored, transformers
-from rscir_lib.encoders.base import PRECISIONS, Encoder, one_of
+from rscir_lib.encoders.base import PRECISIONS, Encoder, checked_encoder, one_of
 from rscir_lib.storage.device import torch_device
 from rscir_lib.storage.project import DATA
 
@@ -78,7 +78,8 @@ def load_encoder(
         raise ValueError(f"an encoder is given by name or folder, not by {name!r}; one of {', '.join(ENCODERS)}")
     place, root, path = torch_device(device), Path(models_root or "models").expanduser(), Path(name).expanduser()
     if name in ENCODERS:
-        return ENCODERS[name](name, architecture or None, place, precision, root)
+        encoder = ENCODERS[name](name, architecture or None, place, precision, root)
+        return encoder if ENCODERS[name] in (_demo, _published) else checked_encoder(encoder)
     if path.is_file():
         models = open_clip.list_models()
         model = one_of(models, architecture or "", f"architecture of {path}, the name of its model in open_clip")

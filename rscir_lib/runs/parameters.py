@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from rscir_lib.runs.paths import encoder_folder, from_root
+from rscir_lib.runs.plugins import run_plugins
 
 
 def _type(kind: Any, expected: str, fits: Callable[[Any], object] = lambda value: True) -> Any:
@@ -108,6 +109,7 @@ class RunConfig(BaseModel):
     DEVICE: _Device = "auto"
     PRECISION: _choice("float32", "bfloat16", "float16") = "float32"
     FEATURES: _Store = ""
+    PLUGINS: _File = ""
 
     @model_validator(mode="after")
     def _architecture_is_the_encoders(self) -> Self:
@@ -166,7 +168,11 @@ PARAMETERS = NotebookConfig.model_fields  # by name
 
 
 def checked(model: type[RunConfig], values: dict[str, object]) -> RunConfig:
-    """A configuration of checked values. Raises ValueError naming parameter, value and what was expected."""
+    """A configuration of checked values, after PLUGINS has run, which may add to them.
+
+    Raises ValueError naming parameter, value and what was expected."""
+    if isinstance(plugins := values.get("PLUGINS"), str) and plugins and from_root(plugins).is_file():
+        run_plugins(from_root(plugins))
     try:
         return model.model_validate(values)
     except ValidationError as failure:

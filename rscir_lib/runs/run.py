@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from rscir_lib.archive import Archive, read_archive
 from rscir_lib.runs.parameters import RunConfig, check_parameters, checked
-from rscir_lib.runs.paths import dataset_root, encoder_folder, from_root, notice_of, read_note, run_of
+from rscir_lib.runs.paths import DIGITS, dataset_root, encoder_folder, from_root, notice_of, read_note, run_of
 from rscir_lib.storage.atomic import write_file, write_text
+from rscir_lib.storage.digests import sha256_of
 from rscir_lib.storage.project import check_checkout
 
 if TYPE_CHECKING:  # each takes seconds to import, and not every caller needs them
@@ -183,7 +184,7 @@ def open_run(DATASET_ROOT: str = "", **parameters: str) -> Run:
     Args:
         DATASET_ROOT: Folder of images and labels; "" is the bundled benchmark.
         parameters: Further fields of `RunConfig`: ENCODER, ARCHITECTURE, LISTING, PROTOCOL, OUTPUT_ROOT, MODELS_ROOT,
-            DEVICE, PRECISION, FEATURES.
+            DEVICE, PRECISION, FEATURES, PLUGINS.
 
     Raises:
         ValueError: Naming parameter and value, before any folder is made; or for a folder that holds another run.
@@ -191,4 +192,9 @@ def open_run(DATASET_ROOT: str = "", **parameters: str) -> Run:
     """
     check_checkout(Path.cwd())
     config = checked(RunConfig, {"DATASET_ROOT": DATASET_ROOT, **parameters})
-    return Run(run_of(config.model_dump()), dataset_root(config.DATASET_ROOT), config)
+    run = Run(run_of(config.model_dump()), dataset_root(config.DATASET_ROOT), config)
+    if plugins := from_root(config.PLUGINS):  # what the results were made with
+        text = plugins.read_text(encoding="utf-8")
+        (run.folder / "plugins").mkdir(exist_ok=True)
+        write_text(run.folder / "plugins" / f"{plugins.stem}_{sha256_of(text)[:DIGITS]}.py", text)
+    return run

@@ -108,7 +108,9 @@ def _inputs(parameters: dict[str, object], run: Path) -> Iterator[tuple[str, Pat
     encoder = parameters.get("ENCODER")
     if encoder:
         places["ENCODER"] = ROOT / "data" / "demo_encoder" if encoder == "demo" else runs.encoder_folder(encoder)
-    places |= {name: runs.from_root(parameters.get(name, "")) for name in ("MODELS_ROOT", "LISTING", "QUERY_IMAGE")}
+    places |= {
+        name: runs.from_root(parameters.get(name, "")) for name in ("MODELS_ROOT", "LISTING", "QUERY_IMAGE", "PLUGINS")
+    }
     if "RUNS_FOLDER" in parameters:  # what it compares
         folder = runs.from_root(parameters["RUNS_FOLDER"]) or run.parent
         yield from ((f"RUNS_FOLDER/{name}", path) for name, path in runs.finished_runs(folder)["rows"].items())
