@@ -51,6 +51,14 @@ def test_search_can_be_called_whoever_imported_its_package_first(first):
     assert done.stdout.split() == ["Searcher", "search"]
 
 
+@pytest.mark.slow
+def test_what_loads_no_model_waits_for_none():
+    """open_clip takes as long to import as all else together."""
+    code = "import sys, rscir_lib as r; r.evaluate, r.open_run, r.search; print('open_clip' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 def test_an_unknown_name_is_refused_with_those_there_are():
     with pytest.raises(AttributeError, match=r"no attribute 'serach'; it has .*search"):
         rscir_lib.serach  # noqa: B018

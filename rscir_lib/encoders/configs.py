@@ -6,6 +6,8 @@ from typing import Any
 
 from rscir_lib.storage.atomic import read_json
 
+WEIGHTS = "open_clip_model.safetensors"  # the names that open_clip's "local-dir:" scheme looks for
+CONFIG = "open_clip_config.json"
 MOST_BYTES = 2**20  # of a config file; the largest known has some kilobytes
 # The largest numbers that a config may hold, where a greater one costs hours or gigabytes before the weights, which
 # must fit, show that it is wrong. open_clip's own stay below half of them.

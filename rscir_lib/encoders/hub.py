@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import open_clip
 import platformdirs
 import requests
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from rscir_lib.encoders.base import one_of
 from rscir_lib.storage.atomic import write_file, write_json
@@ -57,8 +55,8 @@ class Published:
     web: str = ""  # where the hub has none: the address of a file, or of a zip that holds one
     drive: str = ""  # id on Google Drive, tried last
     model: str = ""  # open_clip's name of it; "" where the config in its folder describes it
-    mean: Sequence[float] = OPENAI_DATASET_MEAN
-    std: Sequence[float] = OPENAI_DATASET_STD
+    mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, of red, green, blue
+    std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711)
     by_hand: str = ""  # its file under a models root, where that isn't `file`
 
     @property
@@ -75,6 +73,8 @@ class Published:
     @property
     def activation(self) -> str:
         """GELU or QuickGELU, as it was trained."""
+        import open_clip  # here, not above: it takes seconds
+
         model = open_clip.get_model_config(self.model) if self.model else None
         return "as its config says" if model is None else "QuickGELU" if model.get("quick_gelu") else "GELU"
 
@@ -111,7 +111,11 @@ def published_as(name: str, architecture: str | None = None) -> Published | None
             raise ValueError(f"{name!r} names no repository: write hf-hub:owner/name")
         return Published(repository, revision=revision or "main")
     model, _, tag = name.rpartition("/")
-    listed = open_clip.pretrained.get_pretrained_cfg(model, tag) if model and tag else {}
+    if not model or not tag:
+        return None
+    from open_clip.pretrained import get_pretrained_cfg  # here, not above: it takes seconds
+
+    listed = get_pretrained_cfg(model, tag)
     if "hf_hub" not in listed:
         return None
     repository, file = os.path.split(listed["hf_hub"])

@@ -19,12 +19,10 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from rscir_lib.encoders.base import PRECISIONS, offline, one_of, versions
 from rscir_lib.encoders.checkpoints import digest_of, misfit, read_tensors
-from rscir_lib.encoders.configs import read_config
+from rscir_lib.encoders.configs import CONFIG, read_config
 from rscir_lib.encoders.hub import NAMES, Published, weights_in
 from rscir_lib.encoders.towers import TOKENIZING, TwoTowers, try_out
 
-WEIGHTS = "open_clip_model.safetensors"  # the names open_clip's "local-dir:" scheme looks for
-CONFIG = "open_clip_config.json"
 TOWERS = {"vision_cfg": CLIPVisionCfg, "text_cfg": CLIPTextCfg, "multimodal_cfg": MultimodalCfg}
 MODEL = {"embed_dim", "quick_gelu", "custom_text", "init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"}
 PARTS = {  # what each part of a config may hold

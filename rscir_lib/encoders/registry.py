@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import open_clip
 import torch
 
-from rscir_lib.encoders import hub, openclip, stored, transformers
+from rscir_lib.encoders import hub, stored, transformers
 from rscir_lib.encoders.base import PRECISIONS, Encoder, checked_encoder, one_of
+from rscir_lib.encoders.configs import CONFIG
 from rscir_lib.storage.device import torch_device
 from rscir_lib.storage.project import DATA
 
@@ -18,9 +18,11 @@ DEMO_FOLDER = DATA / "demo_encoder"
 Loader = Callable[[str, str | None, torch.device, str, Path], Encoder]
 
 
-def _demo(name: str, architecture: str | None, device: torch.device, precision: str, models_root: Path) -> Encoder:
-    """The bundled encoder, which has seen synthetic scenes only."""
-    return openclip.load_folder(name, architecture, device, precision, DEMO_FOLDER)
+def _load_openclip(name: str, architecture: str | None, device: torch.device, precision: str, folder: Path) -> Encoder:
+    """A folder in open_clip's own form. Importing open_clip takes seconds, so only loading a model of it does."""
+    from rscir_lib.encoders import openclip
+
+    return openclip.load_folder(name, architecture, device, precision, folder)
 
 
 def _published(name: str, architecture: str | None, device: torch.device, precision: str, models_root: Path) -> Encoder:
@@ -39,13 +41,18 @@ def _published(name: str, architecture: str | None, device: torch.device, precis
     if place.is_relative_to(models_root):  # such a file may come from another training: any digest will do
         published = replace(published, sha256=None)
     weights = place if place.is_file() else hub.weights_in(place)
+    from rscir_lib.encoders import openclip
+
     return openclip.load_checkpoint(name, architecture, device, precision, weights, published, family)
 
 
-ENCODERS: dict[str, Loader] = {"demo": _demo, **dict.fromkeys(hub.PUBLISHED, _published)}
+ENCODERS: dict[str, Loader] = {
+    "demo": lambda *given: _load_openclip(*given[:4], DEMO_FOLDER),  # bundled; it has seen synthetic scenes only
+    **dict.fromkeys(hub.PUBLISHED, _published),
+}
 # A folder is known by its config: open_clip's and transformers' own formats, as the hub hands them out; or by a table
 FOLDERS: dict[str, Loader] = {
-    openclip.CONFIG: openclip.load_folder,
+    CONFIG: _load_openclip,
     transformers.CONFIG: transformers.load_folder,
     stored.TABLE: stored.load_stored,
 }
@@ -78,9 +85,12 @@ def load_encoder(
         raise ValueError(f"an encoder is given by name or folder, not by {name!r}; one of {', '.join(ENCODERS)}")
     place, root, path = torch_device(device), Path(models_root or "models").expanduser(), Path(name).expanduser()
     if name in ENCODERS:
-        encoder = ENCODERS[name](name, architecture or None, place, precision, root)
-        return encoder if ENCODERS[name] in (_demo, _published) else checked_encoder(encoder)
+        return checked_encoder(ENCODERS[name](name, architecture or None, place, precision, root))
     if path.is_file():
+        import open_clip
+
+        from rscir_lib.encoders import openclip
+
         models = open_clip.list_models()
         model = one_of(models, architecture or "", f"architecture of {path}, the name of its model in open_clip")
         encoder = openclip.load_checkpoint(path.stem, model, place, precision, path, hub.Published("", model=model))

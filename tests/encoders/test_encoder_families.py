@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from encoder_folders import CONTEXT, WORDS, hugging_face_folder, word_tokenizer
 from rscir_lib.encoders import CONFIG, WEIGHTS, load_encoder, unknown_words
 from rscir_lib.encoders.configs import LIMITS
+from rscir_lib.encoders.hub import Published
 from rscir_lib.encoders.openclip import model_tensors, read_openclip_config
 from rscir_lib.encoders.towers import TwoTowers, _of_middle
 
@@ -50,6 +51,11 @@ COCA = {
     "multimodal_cfg": TEXT | {"attn_pooler_heads": 2},
 }
 CLIP = {"embed_dim": 32, "quick_gelu": True, "vision_cfg": VISION, "text_cfg": TEXT}
+
+
+def test_mean_and_std_that_nobody_names_are_openais():
+    assert Published("").mean == open_clip.constants.OPENAI_DATASET_MEAN
+    assert Published("").std == open_clip.constants.OPENAI_DATASET_STD
 
 
 @pytest.fixture
