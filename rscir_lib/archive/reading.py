@@ -1,7 +1,9 @@
 """One image, or a window of a scene, as 8-bit RGB, whatever its format, depth and bands, by one recorded rule."""
 
 import io
+import math
 import os
+import re
 import stat
 import threading
 import warnings
@@ -32,6 +34,16 @@ PngImagePlugin.MAX_TEXT_CHUNK = 2**24  # bytes of text in a PNG: cameras and edi
 # Pixels a side: the stretch of a larger scene is that of 8 x 8 windows spread over it, as many pixels. Fewer would miss
 # what is rare, more take longer to read.
 _SAMPLE = 2048
+# Times an image's width: an encoder makes its short side 224 pixels or so, and few bytes that are longer fill GBs then
+LONGEST = 64
+# Passes over a progressive JPEG; editors write about ten. Each takes some 30 bytes and, on a large image, 20 ms
+MOST_SCANS = 100
+# Bytes that are decoded at once, 4096 x 4096 pixels of four bands of 16 bits: a block of a few thousand bands has more
+MOST_BLOCK = 2**27
+NO_ROOM = "it takes more memory than is free; end other programs, or leave it out"
+_ROWS = 1024  # of pixels that are stretched at once: all would take as many bytes as eight or more copies of the image
+
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")  # of a JPEG's segment, which says its own length
 
 Window = tuple[int, int, int, int]  # column, row, width, height in pixels of the scene
 Part = tuple[tuple[int, int], tuple[int, int]]  # first and last row, first and last column: rasterio's window
@@ -120,20 +132,30 @@ def read_image(path: str | Path, rule: Reading = DEFAULT_READING, window: Window
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for a writer for ever
             raise ValueError("a folder, pipe or device")
-        state = (path.stat().st_mtime_ns, path.stat().st_size)
+        state, plain = (path.stat().st_mtime_ns, path.stat().st_size), None
         if not (rule.bands or rule.limits):
-            if window is None and (plain := _read_plain(path, rule)):
-                return plain
-            if window and (scene := _plain_scene(path, state, rule)):
-                return scene.crop(_box(scene.size, window))
-        return _read_raster(path, rule, window)
+            plain = _plain_scene(path, state, rule) if window else _read_plain(path, rule)
+        if plain and window:
+            plain = plain.crop(_box(plain.size, window))
+        return _proportioned(plain or _read_raster(path, rule, window), path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: the archive lists this image, but it is not on disk") from None
     except _Refused:
         raise
+    except MemoryError:
+        raise _Refused(f"{path}: {NO_ROOM}") from None
     except Exception as error:  # decoders that are fed damaged bytes raise nearly anything
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path}: not a readable image ({reason}); replace the file") from None
+
+
+def _proportioned(image: Image.Image, name: str | Path) -> Image.Image:
+    """The image, unless it is a line rather than a picture."""
+    if max(image.size) > LONGEST * min(image.size):
+        size, tile = f"{image.width} x {image.height} pixels", min(256, LONGEST * min(image.size))
+        advice = f'crop it, or cut it into tiles (make tiles ARGS="--tile {tile}")'
+        raise _Refused(f"{name}: a line rather than a picture ({size}, the limit is {LONGEST} to 1); {advice}")
+    return image
 
 
 @lru_cache(maxsize=1)  # the windows of a scene come one after the other; a whole image is read once, and not kept
@@ -164,10 +186,22 @@ def _read_plain(path: Path, rule: Reading, windowed: bool = False) -> Image.Imag
             if windowed:
                 return None
             raise _too_large(path, f"{image.width} x {image.height} pixels", rule)
+        if image.info.get("progressive") and (scans := _scans(path.read_bytes())) > MOST_SCANS:
+            advice = "save it again as a plain JPEG"
+            raise _Refused(f"{path}: a JPEG of {scans} scans, which takes long; the limit is {MOST_SCANS}; {advice}")
         if _is_deep(image) or (isinstance(image, TiffImagePlugin.TiffImageFile) and _wants_gdal(image.tag_v2)):
             return None
         ImageOps.exif_transpose(image, in_place=True)
         return image.convert("RGB")
+
+
+def _scans(data: bytes) -> int:
+    """How many passes the data of a JPEG make over its pixels."""
+    scans, at = 0, 2
+    while (marker := _MARKER.search(data, at)) and marker[1] != b"\xd9":  # the end; another picture may follow
+        scans += marker[1] == b"\xda"
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+    return scans
 
 
 def _is_deep(image: Image.Image) -> bool:
@@ -193,7 +227,7 @@ def _box(size: tuple[int, int], window: Window) -> tuple[int, int, int, int]:
 
 def rgb_of(image: Image.Image, rule: Reading = DEFAULT_READING) -> Image.Image:
     """A picture in memory as 8-bit RGB, as `read_image` would read its file."""
-    if not _is_deep(image):
+    if not _is_deep(_proportioned(image, "a picture in memory")):
         return ImageOps.exif_transpose(image).convert("RGB")
     values = np.asarray(image)
     valid = np.isfinite(values)
@@ -225,7 +259,13 @@ def _opened(path: Path, state: tuple[int, int], process: int, thread: int) -> "D
     os.environ.setdefault("GDAL_CACHEMAX", CACHE)  # GDAL looks once, at its first block
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        return rasterio.open(path, driver=_driver(path))
+        scene = rasterio.open(path, driver=_driver(path))
+    bands = scene.count if scene.profile.get("interleave") == "pixel" else 1
+    size = math.prod(scene.block_shapes[0]) * np.dtype(scene.dtypes[0]).itemsize * bands
+    if size > MOST_BLOCK:
+        advice = "write it in small blocks: rio convert FILE NEW.tif --co TILED=YES --co INTERLEAVE=BAND"
+        raise _Refused(f"{path}: {size:,} bytes of {bands} bands in one block, the limit is {MOST_BLOCK:,}; {advice}")
+    return scene
 
 
 def _driver(path: Path) -> str:
@@ -266,7 +306,9 @@ def _read_raster(path: Path, rule: Reading, window: Window | None) -> Image.Imag
     limits = _limits(path, (path.stat().st_mtime_ns, path.stat().st_size), bands, rule)
     rgb = np.empty((height, width, len(bands)), np.uint8)
     for i, (band, limit) in enumerate(zip(bands, limits, strict=True)):
-        rgb[..., i] = _stretched(*band_values(scene, band, where, rule), limit)
+        for top in range(0, height, _ROWS):
+            part = (row + top, row + min(top + _ROWS, height)), where[1]
+            rgb[top : top + _ROWS, :, i] = _stretched(*band_values(scene, band, part, rule), limit)
     return Image.fromarray(rgb if len(bands) == 3 else rgb[..., 0]).convert("RGB")
 
 

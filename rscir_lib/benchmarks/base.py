@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -135,16 +136,21 @@ class Benchmark:
 
     def in_gallery(self, number: int) -> "Benchmark":
         """The queries of a gallery, over its images alone."""
-        queries, images = self.queries[self.queries["gallery"] == number], self.galleries[number]
-        moved = np.full(len(self.archive) + 1, -1)  # the last for position -1, which stays
-        moved[images] = np.arange(len(images))
-        targets, target = np.unique(queries["target"], return_inverse=True)
-        unknowns = tuple(moved[positions][moved[positions] >= 0] for positions in self.unknowns)
-        queries = queries.drop(columns="gallery").assign(position=moved[queries["position"]], target=target)
+        queries = self.queries[self.queries["gallery"] == number].drop(columns="gallery")
+        return self._over(self.galleries[number], queries, galleries=())
+
+    def _over(self, kept: np.ndarray, queries: pd.DataFrame, **others: Any) -> "Benchmark":
+        """These queries over the images at these positions alone, in what else is replaced."""
+        moved, sets = _moved(self.archive, kept), {"unknowns": self.unknowns, "galleries": self.galleries} | others
+        used, target = np.unique(queries["target"], return_inverse=True)
+        sets["targets"] = tuple(self.targets[i] for i in used)
+        for name in ("targets", "unknowns", "galleries"):
+            sets[name] = tuple(moved[p][moved[p] >= 0] for p in sets[name])
+        labels = self.labels.assign(position=moved[self.labels["position"]])
+        queries = queries.assign(position=moved[queries["position"]], target=target)
         return replace(
-            self, archive=self.archive.subset(images), queries=queries, labels=self.labels.iloc[:0], galleries=(),
-            targets=tuple(moved[self.targets[i]] for i in targets), unknowns=unknowns,
-        )  # fmt: skip
+            self, archive=self.archive.subset(kept), queries=queries, labels=labels[labels["position"] >= 0], **sets
+        )
 
     def read_query(self, query: int) -> Image.Image:
         """The RGB picture of the query whose index in `queries` is `query`, inside the archive or outside."""
@@ -179,28 +185,21 @@ class Benchmark:
         gone, asking = set(files), self.query_archive
         if strange := gone - set(self.archive.files) - set(asking.files if asking is not None else ()):
             raise ValueError(f"{sorted(strange)[0]!r} is no image of {self.archive.root}; files lists them")
-        kept, moved = _without(self.archive, gone)
-        targets, unknowns, galleries = (
-            tuple(moved[p][moved[p] >= 0] for p in sets) for sets in (self.targets, self.unknowns, self.galleries)
-        )
-        labels = self.labels.assign(position=moved[self.labels["position"]])
-        queries = self.queries.assign(position=moved[self.queries["position"]])
-        has_image = queries["position"] >= 0
+        kept = _kept(self.archive, gone)
+        moved, queries = _moved(self.archive, kept), self.queries
+        has_image = moved[queries["position"]] >= 0
         if asking is not None:
-            asking, moved_query = _without(asking, gone)
-            queries["query"] = moved_query[self._optional("query")]
-            has_image |= queries["query"] >= 0
-        has_answer = (_sizes(targets, queries["target"]) > 0) | (self.n_relevant == 0)
+            queries = queries.assign(query=_moved(asking, _kept(asking, gone))[self._optional("query")])
+            has_image, asking = has_image | (queries["query"] >= 0), asking.subset(_kept(asking, gone))
+        answers = np.array([(moved[positions] >= 0).sum() for positions in self.targets])
+        has_answer = (answers[queries["target"]] > 0) | (self.n_relevant == 0)
         report = ValidationReport()
         answerless = has_image & ~has_answer
         for dropped, why in ((~has_image, "their image is left out"), (answerless, "every answer is left out")):
             if dropped.any():
                 report.add("archive", None, f"{dropped.sum()} queries", f"dropped: {why}")
-        return replace(
-            self, archive=kept, queries=queries[has_image & has_answer], targets=targets, unknowns=unknowns,
-            galleries=galleries, labels=labels[labels["position"] >= 0], query_archive=asking,
-            warnings=pd.concat([self.warnings, report.table()], ignore_index=True),
-        )  # fmt: skip
+        warnings = pd.concat([self.warnings, report.table()], ignore_index=True)
+        return self._over(kept, queries[has_image & has_answer], query_archive=asking, warnings=warnings)
 
     def counts(self, by: Sequence[str] = ("attribute", "group")) -> pd.DataFrame:
         """Labelled rows, their values, queries, and relevant images per query (min, median, max), for each group.
@@ -263,12 +262,16 @@ def _is_member(sets: Sequence[np.ndarray], index: np.ndarray, positions: np.ndar
     return result
 
 
-def _without(archive: Archive, gone: set[str]) -> tuple[Archive, np.ndarray]:
-    """The archive without these files; for each old position the new one, -1 for those that are gone and for -1."""
-    kept = [i for i, file in enumerate(archive.files) if file not in gone]
+def _kept(archive: Archive, gone: set[str]) -> np.ndarray:
+    """The positions of the images that aren't gone."""
+    return np.flatnonzero([file not in gone for file in archive.files])
+
+
+def _moved(archive: Archive, kept: np.ndarray) -> np.ndarray:
+    """For each position the one among those kept, -1 for none, and last for position -1, which stays."""
     moved = np.full(len(archive) + 1, -1)
     moved[kept] = np.arange(len(kept))
-    return archive.subset(kept), moved
+    return moved
 
 
 class ValidationReport:

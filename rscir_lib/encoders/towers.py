@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,9 @@ from PIL import Image
 
 from rscir_lib.encoders.base import normalised, reason
 
-LONGEST = 64  # times its width: an image that is longer is cut, as one line of 200,000 pixels would be resized to GBs
 # Held while a tokenizer is at work. Hugging Face's keep the padding of a call as their state: of two threads at once,
 # one would have its text padded as the other's is, and get the feature of something else.
 TOKENIZING = threading.Lock()
-
-
-def _of_middle(preprocess: Callable[[Image.Image], torch.Tensor], image: Image.Image) -> torch.Tensor:
-    """Of an image that is longer than `LONGEST` times its width, the middle, all that most encoders look at."""
-    most = LONGEST * min(image.size)
-    left, top = (max(0, (length - most) // 2) for length in image.size)
-    return preprocess(image.crop((left, top, image.width - left, image.height - top)) if left or top else image)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,9 +32,6 @@ class TwoTowers:
     tokenizer: Any = field(repr=False)
     context: int  # tokens that the text tower reads
     ends: int  # how many of them mark a text's start and end
-
-    def __post_init__(self) -> None:
-        self.preprocess = partial(_of_middle, self.preprocess)
 
     def of_images(self, batch: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from rscir_lib.archive import Archive
+from rscir_lib.archive.reading import NO_ROOM
 from rscir_lib.features import store
 from rscir_lib.features.features import Features, open_store, replaced
 from rscir_lib.features.store import Stamp
@@ -242,6 +243,10 @@ class _Images(Dataset[tuple[Known, torch.Tensor | None]]):
             return (position, f"{path}: not on disk"), None
         except (OSError, ValueError) as error:
             return (position, str(error)), None
+        except (MemoryError, RuntimeError) as error:  # torch's own has no class on a CPU
+            if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+                raise
+            return (position, f"{path}: {NO_ROOM}"), None
 
 
 def _stacked(images: Sequence[tuple[Known, torch.Tensor | None]]) -> tuple[list[Known], torch.Tensor]:

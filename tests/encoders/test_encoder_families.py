@@ -20,7 +20,7 @@ from rscir_lib.encoders import CONFIG, WEIGHTS, load_encoder, unknown_words
 from rscir_lib.encoders.configs import LIMITS
 from rscir_lib.encoders.hub import Published
 from rscir_lib.encoders.openclip import model_tensors, read_openclip_config
-from rscir_lib.encoders.towers import TwoTowers, _of_middle
+from rscir_lib.encoders.towers import TwoTowers
 
 transformers = pytest.importorskip("transformers", reason="the extra `transformers` is not installed")
 tokenizers = pytest.importorskip("tokenizers", reason="the extra `transformers` is not installed")
@@ -373,11 +373,3 @@ def test_weights_that_are_not_finite(tmp_path):
 def test_bounds_leave_room_for_open_clips_own():
     assert LIMITS["layers"] >= 2 * 56
     assert LIMITS["image_size"] >= 2 * 512
-
-
-def test_a_line_of_pixels_is_cut_before_it_is_resized():
-    """A file of 300 bytes would become a picture of gigabytes; what isn't so long is left as it is."""
-    seen = []
-    for size in ((200_000, 1), (1, 200_000), (640, 10), (90, 80)):
-        _of_middle(lambda image: seen.append(image.size), Image.new("L", size))
-    assert seen == [(64, 1), (1, 64), (640, 10), (90, 80)]
