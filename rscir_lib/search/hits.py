@@ -18,6 +18,7 @@ from PIL import Image
 from rscir_lib import plots
 from rscir_lib.archive.reading import jpeg
 from rscir_lib.storage.atomic import write_json, write_text
+from rscir_lib.storage.cells import as_cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,9 +76,9 @@ class Hits:
         return self.read
 
     def to_csv(self, path: str | Path) -> Path:
-        """The table as CSV, the question's parts as columns too."""
+        """The table as CSV, the question's parts as columns too, texts as `as_cell` has them."""
         table = self.table.assign(**{f"query_{key}": value for key, value in self.question.items()})
-        return write_text(path, table.drop(columns="footprint").to_csv(index=False))
+        return write_text(path, table.drop(columns="footprint").map(as_cell).to_csv(index=False))
 
     def to_html(self, path: str | Path) -> Path:
         """One file that holds everything, pictures too: opens in any browser, without network."""

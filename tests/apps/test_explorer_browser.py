@@ -472,6 +472,45 @@ def test_marks_are_saved(visit, address, bundled):
     assert again.locator(".hits li.marked-right, .hits li.marked-wrong").count() == 2
 
 
+def test_a_page_left_open_over_a_restart_says_reload(visit, bundled, monkeypatch):
+    with served(bundled) as address:
+        page = visit(address + link(bundled.archive.files[111], "sand"))
+        wait_for(page, words="sand")
+        before = bundled.marks.read_bytes() if bundled.marks.exists() else b""
+        monkeypatch.setattr(bundled, "identity", "of other images")
+        page.locator(".hits li button[aria-label^=mark]").first.click()
+        page.get_by_role("alert").filter(has_text="reload it").wait_for()
+        assert page.locator(".hits li.marked-right").count() == 0
+        words_of(page).fill("roof")  # nor is anything shown for a question that is answered no more
+        wait_for_hits(page, [])
+        assert "reload it" in page.get_by_role("alert").inner_text()
+        assert (bundled.marks.read_bytes() if bundled.marks.exists() else b"") == before
+        page.reload()
+        wait_for(page, words="roof")
+        assert page.locator("p.error").text_content() == ""
+        page.goto("about:blank")  # or it might ask a server that is gone
+
+
+def test_damaged_marks_and_changed_images_are_said_on_the_page(visit, bundled, tmp_path, monkeypatch):
+    explorer = Explorer(bundled.archive, bundled.features, bundled.encoder, tmp_path)
+    explorer.marks.write_text("image,text,answer,verdict\na,b,c,maybe\n")
+    with served(explorer) as address:
+        page = visit(address + link(explorer.archive.files[222], "sand"))
+        alert = page.get_by_role("alert")
+        wait_for(page, words="sand")
+        assert re.search(r"marks\.csv, line 2: .* mend or remove it\. Until then", alert.inner_text())
+        slide(page, 0.9)
+        wait_for(page, lambda_=0.9)
+        assert "line 2" in alert.inner_text()
+        explorer.marks.unlink()
+        monkeypatch.setattr(explorer.thumbnails, "changed", lambda k: "one.jpg has changed" if k != 222 else "")
+        page.goto("about:blank")
+        page = visit(address + link(explorer.archive.files[222], "roof"))
+        page.get_by_role("alert").filter(has_text="one.jpg has changed").wait_for()
+        wait_for(page, words="roof")
+        page.goto("about:blank")
+
+
 def test_the_view_is_exported(visit, address, bundled):
     page = visit(address + link(bundled.archive.files[5], "many", top="8"))
     wait_for(page, words="many")

@@ -40,6 +40,13 @@ def path(text: str) -> Path:
     return Path(text).expanduser()
 
 
+def port(text: str) -> int:
+    """A port of this machine; the system would take a greater number for another port."""
+    if not 0 <= int(text) < 2**16:
+        raise argparse.ArgumentTypeError(f"{text} is no port; give one up to {2**16 - 1}, or 0 for any that is free")
+    return int(text)
+
+
 def parameters(words: list[str]) -> dict[str, str]:
     """The parameters among the words of a command, given as KEY=value."""
     return dict(word.split("=", 1) for word in words if "=" in word)
@@ -80,7 +87,7 @@ def print_methods(runs: list[Path]) -> None:
         print(f"## {run.resolve().name}\n\n{methods_of(run)}")
 
 
-@command("explore", PARAMETERS, argument("--port", type=int, default=8866, help="0 for any that is free"))
+@command("explore", PARAMETERS, argument("--port", type=port, default=8866, help="0 for any that is free"))
 def explore(words: list[str], port: int) -> None:
     """Pick a picture, type words, slide lambda: a page on this machine, until Ctrl+C."""
     from rscir_lib.apps.explorer import opening, server

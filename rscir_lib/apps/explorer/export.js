@@ -19,8 +19,11 @@ function heading(/** @type {View} */ { method, pictures, state }) {
 }
 
 function saveTable(/** @type {string} */ name, /** @type {(string | number)[][]} */ rows) {
+  // a text that a spreadsheet would run as a formula is shown by an apostrophe in front, as storage/cells.py has it
+  const shown = (/** @type {string | number} */ value) =>
+    typeof value === "string" ? value.replace(/^(?='*[=+\-@\t\r\n])/, "'") : String(value);
   const cell = (/** @type {string} */ text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  save(name, "text/csv", rows.map((row) => `${row.map((value) => cell(String(value))).join(",")}\n`).join(""));
+  save(name, "text/csv", rows.map((row) => `${row.map((value) => cell(shown(value))).join(",")}\n`).join(""));
 }
 
 export function saveCsv(/** @type {View} */ view) {

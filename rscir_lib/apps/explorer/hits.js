@@ -93,8 +93,9 @@ async function mark(/** @type {View} */ view, /** @type {number} */ answer, /** 
   const { facts, query } = view;
   if (view.isWaiting) return; // the hits on the screen are no answer to what is asked by now
   const now = view.markOf(answer) === verdict ? "" : verdict;
-  const { error } = await view.ask({ ask: "mark", image: query.image, text: query.text, answer, verdict: now });
+  const [image, file] = [query.image, answer].map((position) => facts.files[position]);
+  const { error } = await view.ask({ ask: "mark", image, text: query.text, answer: file, verdict: now });
   if (error) return;
-  view.marks.push([facts.files[query.image], query.text, facts.files[answer], now]);
+  view.marks.push([image, query.text, file, now]);
   if (query === view.query) drawHits(view);
 }

@@ -4,6 +4,6 @@ import { open } from "./view.js";
 
 open(async (question) => {
   const reply = await fetch("ask", { method: "POST", body: JSON.stringify(question) });
-  if (!reply.ok) throw new Error(`the server answered ${reply.status}`);
+  if (!reply.ok && reply.status !== 400) throw new Error(`the server answered ${reply.status}`);
   return reply.json();
 });

@@ -90,7 +90,7 @@ const answers = {
     return { similarities: sides, moments: sides.map(momentsOf) };
   },
   mark({ image, text, answer, verdict }) {
-    facts.marks.push([facts.files[image], text, facts.files[answer], verdict]);
+    facts.marks.push([image, text, answer, verdict]);
     localStorage.setItem(store, JSON.stringify(facts.marks));
     return {};
   },

@@ -5,23 +5,27 @@ the disk; images are asked for by their position in the archive.
 """
 
 import asyncio
+import errno
 import json
 import os
+import socket
 import sys
+import time
 import webbrowser
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import tornado.httpserver
-import tornado.netutil
 import tornado.web
 
 from rscir_lib.apps.explorer.page import page_files
 from rscir_lib.apps.explorer.session import Explorer
 
 LARGEST = 96 * 2**20  # bytes of a question, an uploaded picture of 64 MB in base64 included
+SLOW = ("upload", "rated")  # questions that may take seconds: answered one after the other, beside the others
 TYPES = {"": "text/html", "explorer.css": "text/css", "explorer.js": "text/javascript"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
@@ -32,9 +36,28 @@ HEADERS = {
 }
 
 
+class _Listener(socket.socket):
+    """Where no file handle is left, it waits a moment. Tornado would try again at once, with a traceback each time."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            time.sleep(0.1)
+            raise BlockingIOError from None
+
+
+@tornado.web.stream_request_body  # or a body would be held in memory before anybody looks at whose it is
 class _Handler(tornado.web.RequestHandler):
-    def initialize(self, explorer: Explorer, files: dict[str, str], pool: ThreadPoolExecutor) -> None:
-        self.explorer, self.files, self.pool = explorer, files, pool
+    def initialize(
+        self, explorer: Explorer, files: dict[str, str], pool: ThreadPoolExecutor, slow: ThreadPoolExecutor
+    ) -> None:
+        self.explorer, self.files, self.pool, self.slow, self.body = explorer, files, pool, slow, bytearray()
+
+    def data_received(self, chunk: bytes) -> None:
+        self.body += chunk
 
     def prepare(self) -> None:
         # another site's page in the same browser must not ask: not by a name that it points here, not by a form
@@ -54,24 +77,35 @@ class _Handler(tornado.web.RequestHandler):
         self.finish(self.files[name or "index.html"])
 
     async def post(self, name: str) -> None:
+        if name != "ask":
+            raise tornado.web.HTTPError(404)
         try:
-            question = json.loads(self.request.body)
-        except ValueError:
+            question = json.loads(self.body)
+        except (ValueError, RecursionError):
             question = None
-        if name != "ask" or not isinstance(question, dict):
-            raise tornado.web.HTTPError(400)
+        if not isinstance(question, dict):
+            question = {}
         # off the loop, so that one visitor's long question does not hold up the others
-        self.finish(await asyncio.get_running_loop().run_in_executor(self.pool, self.explorer.answer, question))
+        pool = self.slow if question.get("ask") in SLOW else self.pool
+        answer = await asyncio.get_running_loop().run_in_executor(pool, self.explorer.answer, question)
+        self.set_status(400 if answer.pop("malformed", False) else 200)
+        self.finish(answer)
 
 
 def listen(explorer: Explorer, port: int) -> tuple[tornado.httpserver.HTTPServer, int]:
     """A server on loopback, in the event loop that runs, and its port; 0 takes a free one."""
-    given = {"explorer": explorer, "files": page_files(explorer.title, "http.js"), "pool": ThreadPoolExecutor(4)}
+    files = page_files(explorer.title, "http.js")
+    given = {"explorer": explorer, "files": files, "pool": ThreadPoolExecutor(4), "slow": ThreadPoolExecutor(1)}
     application = tornado.web.Application([("/(.*)", _Handler, given)], log_function=lambda handler: None)
-    server = tornado.httpserver.HTTPServer(application, max_buffer_size=LARGEST)
-    sockets = tornado.netutil.bind_sockets(port, "127.0.0.1")
-    server.add_sockets(sockets)
-    return server, sockets[0].getsockname()[1]
+    server = tornado.httpserver.HTTPServer(application, max_body_size=LARGEST)
+    try:
+        listener = _Listener(fileno=socket.create_server(("127.0.0.1", port)).detach())
+    except OSError as error:
+        advice = "choose another by --port, or 0 for any that is free"
+        raise OSError(f"port {port} can't be served ({error.strerror}): {advice}") from None
+    listener.setblocking(False)
+    server.add_sockets([listener])
+    return server, listener.getsockname()[1]
 
 
 @contextmanager

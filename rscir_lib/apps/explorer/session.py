@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field, ValidationError, validate_call
 
 from rscir_lib.apps.explorer.marks import add_mark, marks_table
 from rscir_lib.apps.explorer.thumbnails import Thumbnails, thumbnail
@@ -24,6 +25,7 @@ from rscir_lib.archive.reading import read_image
 from rscir_lib.benchmarks.base import Benchmark
 from rscir_lib.benchmarks.synthcom import CLASSES, phrase
 from rscir_lib.encoders import Encoder, unknown_words
+from rscir_lib.encoders.base import one_of
 from rscir_lib.evaluation import evaluate
 from rscir_lib.features import Features
 from rscir_lib.methods import Questions, Scorer
@@ -34,6 +36,7 @@ from rscir_lib.ranking.skyband import skyband
 from rscir_lib.runs import Run
 from rscir_lib.similarity import InMemory, best_first, similarities
 from rscir_lib.similarity.scales import Scale, check_lambda, clamped, minmax, raw, reciprocal_rank, upper_tail, zscore
+from rscir_lib.storage.digests import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +47,14 @@ RULES = {mix: "mix", halfway: "halfway", add: "add", multiply: "multiply", minim
 WHOLE = 200_000  # images whose similarities are all sent, 4 MB a query; of more, those that can be among the hits
 HITS = 200  # the most that the page shows (MOST_HITS in state.js): with fewer here, the last of them could be wrong
 JUDGED = 2000  # queries among which the best and the worst are looked for: a second or two, once
-ASKED = {"hello", "images", "query", "scores", "upload", "rated", "mark"}
+ASKED = ("hello", "images", "query", "scores", "upload", "rated", "mark")
+
+OF_ALL = ("ask", "archive")  # what every question may say
 
 Answer = dict[str, Any]
 ImageId = int | str  # archive position, or the key of an uploaded picture
+Images = Annotated[list[ImageId], Field(max_length=1000)]  # five times what a page asks for at once
+asked = validate_call(config={"strict": True})  # a method that answers a question; its arguments are of their types
 
 
 class Explorer:
@@ -65,6 +72,7 @@ class Explorer:
         self.feats = self.gallery.feats
         self.scorers: dict[str, Scorer] = {}  # methods that the browser doesn't know, fitted when first asked for
         self.title, self.notice = f"{archive.name}, {encoder.name} {encoder.architecture}", ""
+        self.identity = sha256_of(archive.fingerprint, encoder.provenance["weights_sha256"], self.feats)
         self.thumbnails = Thumbnails(archive, folder / "thumbnails")
         self.marks = folder / "marks.csv"
         self.class_names = sorted(set(archive.classes))
@@ -79,20 +87,37 @@ class Explorer:
         return explorer
 
     def answer(self, question: Mapping[str, Any]) -> Answer:
-        """The answer to {"ask": one of ASKED, ...}; {"error": message} where the question can't be answered."""
-        ask = question.get("ask")
+        """The answer to {"ask": one of ASKED, ...}; {"error": message} where the question can't be answered.
+
+        `malformed` is in the answer to what no page asks; `archive` in a question is the `identity` of what the page
+        shows, so that one left open over a restart never speaks of other images by its positions.
+        """
+        ask, identity = question.get("ask"), question.get("archive", self.identity)
         try:
             if ask not in ASKED:
-                raise ValueError(f"unknown question {ask!r}")
-            return getattr(self, ask)(**{name: value for name, value in question.items() if name != "ask"})
-        except (ValueError, KeyError, OSError) as error:
+                return {"error": f"unknown question {str(ask)[:50]!r}; one of {', '.join(ASKED)}", "malformed": True}
+            if identity != self.identity and ask != "hello":
+                raise ValueError("images, features or encoder are others than when this page was opened: reload it")
+            return getattr(self, ask)(**{name: value for name, value in question.items() if name not in OF_ALL})
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            return {"error": f"the question is malformed: {where}: {problem['msg']}", "malformed": True}
+        except UnicodeError:
+            return {"error": "the question holds half a character: type it again", "malformed": True}
+        except (ValueError, OSError) as error:
             return {"error": str(error)}
-        except TypeError as error:
-            logger.warning("question refused: %s", error)
-            return {"error": "the question is malformed"}
+        except Exception as error:  # a browser that gets no answer would wait for ever
+            logger.exception("this question can't be answered")
+            return {"error": f"this question can't be answered ({type(error).__name__}: {error})"}
 
+    @asked
     def hello(self) -> Answer:
-        """All that is the same for every query."""
+        """All that is the same for every query; `warning` is of marks that can't be read."""
+        try:
+            marks, warning = marks_table(self.marks).to_numpy().tolist(), ""
+        except (ValueError, OSError) as error:
+            marks, warning = [], f"{error}. Until then there are answers, but no marks"
         whole = len(self.archive) <= WHOLE
         # the whole words that a tokenizer knows, of an encoder that learned more than a few captions
         tokens = getattr(getattr(self.encoder, "tokenizer", None), "encoder", {}) if self.encoder.name != "demo" else {}
@@ -110,7 +135,7 @@ class Explorer:
             "queries": self.queries[["position", "text", "attribute", "target", "unknown"]].to_numpy().tolist(),
             "targets": [target.tolist() for target in targets], "unknowns": [unknown.tolist() for unknown in unknowns],
             "excludeSelf": getattr(self.benchmark, "exclude_self", False), **self._opening(),
-            "marks": marks_table(self.marks).to_numpy().tolist(), "hasKernel": True,
+            "marks": marks, "warning": warning, "archive": self.identity, "hasKernel": True,
         }  # fmt: skip
 
     @cached_property
@@ -145,17 +170,19 @@ class Explorer:
         first = needs_both[0] if len(needs_both) else ap["weicom"].idxmax()
         return {"opening": self.queries.index.get_loc(first), "median": 100 * median}
 
-    def images(self, positions: list[int]) -> Answer:
-        """A JPEG of each of these images, and where there is one its footprint."""
-        positions = [self._checked(position) for position in positions]
-        jpegs = [base64_of(jpeg) for jpeg in self.thumbnails.of(positions)]
-        return {"jpegs": jpegs, "footprints": [self.footprint(position) for position in positions]}
+    @asked
+    def images(self, positions: Annotated[list[int], Field(max_length=1000)]) -> Answer:
+        """A JPEG of each of these images, and where there is one its footprint; `warning` is of changed images."""
+        jpegs = [base64_of(jpeg) for jpeg in self.thumbnails.of([*map(self._checked, positions)])]
+        warning = next(filter(None, map(self.thumbnails.changed, positions)), "")
+        return {"jpegs": jpegs, "footprints": [*map(self.footprint, positions)], "warning": warning}
 
+    @asked
     def upload(self, data: str, name: str) -> Answer:
         """Encode a picture that is not of the archive: its key among a query's images, its feature; and a JPEG."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "picture"
-            path.write_bytes(base64.b64decode(data))
+            path.write_bytes(base64.b64decode(data, validate=True))
             try:
                 image = read_image(path, self.archive.rule)
             except ValueError as error:
@@ -165,8 +192,9 @@ class Explorer:
 
     # one query
 
+    @asked
     def query(
-        self, images: list[ImageId], words: str = "", without: str = "", method: str = "weicom", cls: str = ""
+        self, images: Images, words: str = "", without: str = "", method: str = "weicom", cls: str = ""
     ) -> Answer:
         """Similarities (N,) float64 to the picture and to the words, "" for an absent side, with their moments.
 
@@ -177,21 +205,23 @@ class Explorer:
         sides, moments = zip(*map(self._similarities, (self._image(images), self._text(words, without))), strict=True)
         typed = dict.fromkeys(word.strip('.,;:!?"()') for word in f"{words} {without}".split())
         strange = [word for word in typed if unknown_words(self.encoder, word)]  # it reads "it's" in parts
+        scale = METHODS[one_of(METHODS, method, "method")].scale
         answer: Answer = {"moments": moments, "strange": strange}
         if len(self.archive) > WHOLE:
-            positions = self._candidates(sides, moments, METHODS[method].scale, cls)
+            positions = self._candidates(sides, moments, scale, one_of(["", *self.class_names], cls, "class"))
             below = [100 * np.searchsorted(np.sort(s), s[positions]) / (len(s) - 1) if s.size else s for s in sides]
             sides = [s[positions] if s.size else s for s in sides]
             answer |= {"positions": base64_of(positions.astype(np.int32)), "percentiles": [*map(base64_of, below)]}
         return answer | {"similarities": [*map(base64_of, sides)]}
 
-    def scores(self, images: list[ImageId], lam: float, method: str, words: str = "", without: str = "") -> Answer:
+    @asked
+    def scores(self, images: Images, lam: float, method: str, words: str = "", without: str = "") -> Answer:
         """Scores (N,) float64 by a method that the browser doesn't know."""
         image, text = self._image(images), self._text(words, without)
-        if image is None or text is None or method not in METHODS:
-            raise ValueError("scores are those of a picture and words, by a method of the registry")
+        if image is None or text is None:
+            raise ValueError("scores are those of a picture and words: give both")
         check_lambda(lam)
-        if method not in self.scorers:
+        if one_of(METHODS, method, "method") not in self.scorers:
             self.scorers[method] = METHODS[method].fit(self.gallery, self.encoder.encode_texts)
         one, own = np.zeros(1, int), np.array([images[0] if len(images) == 1 and isinstance(images[0], int) else -1])
         (scores,) = self.scorers[method](Questions(image[None], text[None], (words,), one, one, own), lam)
@@ -205,8 +235,8 @@ class Explorer:
 
     def _feature(self, image: ImageId) -> np.ndarray:
         if not isinstance(image, str):
-            return self.feats[self._checked(image)]
-        feature = np.frombuffer(base64.b64decode(image), np.float32)
+            return self.feats[self._unchanged(image)]
+        feature = np.frombuffer(base64.b64decode(image, validate=True), np.float32)
         if feature.shape != self.feats[0].shape or not np.isfinite(feature).all():
             raise ValueError("the encoder of this archive gave a picture no such feature; upload it again")
         return feature
@@ -238,12 +268,17 @@ class Explorer:
             kept.append(skyband(*scaled, HITS))
         return allowed[np.unique(np.concatenate(kept))]
 
-    def mark(self, image: int, text: str, answer: int, verdict: str) -> Answer:
-        """Keep that a person called an answer right or wrong, or took that back ("")."""
-        asked, marked = (self.archive.files[self._checked(position)] for position in (image, answer))
-        add_mark(self.marks, asked, text, marked, verdict)
+    @asked
+    def mark(self, image: str, text: str, answer: str, verdict: str) -> Answer:
+        """Keep that a person called an answer right or wrong, or took that back (""); image and answer are files."""
+        for file in (image, answer):
+            if file not in self.archive.files:
+                raise ValueError(f"{self.archive.name} has no image {file!r}: reload the page")
+            self._unchanged(self.archive.files.index(file))
+        add_mark(self.marks, image, text, answer, verdict)
         return {"saved": str(self.marks)}
 
+    @asked
     def rated(self) -> Answer:
         """Of each query WeiCom's average precision at lambda 0.5, None where it was not drawn."""
         ap = pd.Series() if self.queries.empty else self.precisions()
@@ -274,8 +309,14 @@ class Explorer:
         ring = shape["coordinates"][0] if shape["type"] == "Polygon" else shape["coordinates"][0][0]
         return [[x, y] for x, y, *_ in ring]
 
+    def _unchanged(self, position: int) -> int:
+        """The position of an image whose file is the one that its features are of."""
+        if problem := self.thumbnails.changed(self._checked(position)):
+            raise ValueError(problem)
+        return position
+
     def _checked(self, position: int) -> int:
-        if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position < len(self.archive):
+        if not 0 <= position < len(self.archive):
             raise ValueError(f"no image {position!r}; the archive has {len(self.archive)}")
         return position
 

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from rscir_lib.archive import Archive
@@ -22,19 +23,37 @@ def thumbnail(image: Image.Image) -> bytes:
 
 
 class Thumbnails:
-    """Thumbnails by archive position. Size and time of the file, and the rule by which it is read, are in the name: a
-    replaced image gets a new one."""
+    """Thumbnails by archive position. Size and time of the file, and the rule by which it is read, are in the name: of
+    an image that was replaced, the next `Thumbnails` have a new one. These remember how every file was at their start.
+    """
 
     def __init__(self, archive: Archive, folder: str | Path) -> None:
         self.archive, self.folder = archive, Path(folder)
+        self.states = np.fromiter(map(self._state, range(len(archive))), np.int64, len(archive))
         self.pool = ThreadPoolExecutor(4)  # Pillow decodes without holding the others up
 
+    def _state(self, position: int) -> int:
+        """A number that another file in an image's place, or other content, would not have; -1 for an absent one."""
+        try:
+            stat = self.archive.path(position).stat()
+        except OSError:
+            return -1
+        return hash((stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
+
+    def changed(self, position: int) -> str:
+        """A sentence where the file of an image is not as it was at the start, "" where it is."""
+        if self._state(position) == self.states[position]:
+            return ""
+        return f"{self.archive.files[position]} has changed, its features have not: stop the explorer and start it anew"
+
     def of(self, positions: Sequence[int]) -> list[bytes]:
-        """JPEGs of these images; a crossed-out grey one stands for an image that can't be read."""
+        """JPEGs of these images; a crossed-out grey one stands for an image that can't be read, or has changed."""
         return list(self.pool.map(self._of, positions))
 
     def _of(self, position: int) -> bytes:
         try:
+            if problem := self.changed(position):
+                raise ValueError(problem)
             stat = self.archive.path(position).stat()
             name = f"{self.archive.files[position]} {stat.st_size} {stat.st_mtime_ns} {SIDE} {self.archive.rule}"
             digest = sha256_of(name)

@@ -10,11 +10,13 @@ export type Rule = (image: number, text: number, lambda: number) => number;
 /** scale and rule: names in scoring.js, null where only the kernel can compute the method. */
 export type Method = { name: string; scale: string | null; rule: string | null; hasLambda: boolean };
 
-/** The answer to "hello". opening: the query to begin with; median: of WeiCom's AP in per cent. whole: an answer to a query holds every image; hasKernel: Python encodes, and keeps the marks. */
+/** The answer to "hello". opening: the query to begin with; median: of WeiCom's AP in per cent. whole: an answer to a query
+ * holds every image; hasKernel: Python encodes, and keeps the marks; archive: the identity of what is shown, which every
+ * question carries; warning: what a person must know. */
 export type Facts = {
   title: string; notice: string; files: string[]; classes: string[]; classIndex: number[]; words: string[]; methods: Method[];
   queries: BenchmarkQuery[]; targets: number[][]; unknowns: number[][]; excludeSelf: boolean;
-  marks: Mark[]; whole: boolean; hasKernel: boolean; opening: number; median: number | null;
+  marks: Mark[]; whole: boolean; hasKernel: boolean; opening: number; median: number | null; archive: string; warning: string;
 };
 
 /** Position, text, attribute, and which of the targets and unknowns are its own. */

@@ -37,10 +37,12 @@ export class View {
     this.facts = facts;
     this.marks = [...facts.marks];
     this.link = link;
-    /** Every refusal is shown; a host that fails refuses, too. @type {Ask} */
+    /** Every refusal is shown, and a warning from then on; a host that fails refuses, too. @type {Ask} */
     this.ask = async (question) => {
-      const answer = await host(question).catch((error) => ({ error: `no answer (${error.message})` }));
-      if (answer.error) say(this.ui.error, answer.error);
+      const asked = { ...question, archive: facts.archive };
+      const answer = await host(asked).catch((error) => ({ error: `no answer (${error.message})` }));
+      facts.warning ||= answer.warning;
+      if (answer.error || answer.warning) this.complain(answer.error);
       return answer;
     };
     this.state = START;
@@ -104,6 +106,10 @@ export class View {
     this.timers.set(name, setTimeout(act, ms));
   }
 
+  complain(error = "") {
+    say(this.ui.error, error || this.facts.warning);
+  }
+
   /** @returns {Method} */
   get method() {
     return this.facts.methods.find(({ name }) => name === this.state.method) ?? this.facts.methods[0];
@@ -130,7 +136,7 @@ export class View {
   // another mix of the same query; where not every image was sent, that takes other candidates
   async change(/** @type {Partial<State>} */ changes) {
     this.state = { ...this.state, ...changes };
-    say(this.ui.error, "");
+    this.complain();
     if (!this.facts.whole && ("method" in changes || "cls" in changes)) await this.renew();
     else await this.draw();
   }
@@ -194,7 +200,7 @@ export class View {
     const [answer] = await Promise.all([this.ask({ ask: "query", ...question }), this.pictures.fetch(images)]);
     if (turn !== this.asked) return;
     this.ui.root.removeAttribute("aria-busy");
-    say(this.ui.error, answer.error ?? "");
+    this.complain(answer.error);
     // of a refused question nothing is shown: the hits of the one before would be taken for its own
     this.query = answer.error ? new Query() : new Query(question, answer, this.facts);
     this.isWaiting = false;

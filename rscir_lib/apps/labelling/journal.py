@@ -8,11 +8,13 @@ import csv
 import io
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 
 from rscir_lib.storage.atomic import write_text
+from rscir_lib.storage.cells import as_cell, from_cell
 
 HEADER = ["image", "value", "proposed"]
 
@@ -23,22 +25,33 @@ def read_rows(path: str | Path, header: list[str], kind: str) -> Iterator[tuple[
     Raises ValueError naming file and line for another header, a line that doesn't fit it, and what is not CSV.
     """
     path = Path(path)
+    if path.exists():
+        yield from _rows(path, path.read_bytes(), header, kind)
+
+
+def _rows(path: Path, data: bytes, header: list[str], kind: str) -> Iterator[tuple[int, list[str]]]:
     try:
-        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")))) if path.exists() else []
+        lines = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); restore it, or move it away") from None
     columns = ",".join(header)
-    if path.exists() and lines[:1] != [header]:
+    if lines[:1] != [header]:
         raise ValueError(f"{path}, line 1: expected the header {columns}; these are no {kind}")
     for number, row in enumerate(lines[1:], 2):
         if len(row) != len(header) or not row[0]:
             raise ValueError(f"{path}, line {number}: expected {columns}, found {','.join(row)!r}; mend or remove it")
-        yield number, row
+        yield number, [from_cell(cell) for cell in row]
 
 
 def write_rows(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table whole, as `read_rows` reads it."""
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    """Write a table whole, as `read_rows` reads it. Raises ValueError, and writes nothing, for what that couldn't."""
+    text, path = table.map(as_cell).to_csv(index=False, lineterminator="\n"), Path(path)
+    rows: list[list[str]] = []
+    with suppress(ValueError):
+        rows = [row for _, row in _rows(path, text.encode(), [*map(str, table)], "rows")]
+    if rows != table.to_numpy().tolist():
+        raise ValueError(f"{path} can't hold this: too long, half a character, a line break; write it in other words")
+    write_text(path, text)
 
 
 def read_journal(path: str | Path) -> pd.DataFrame:
