@@ -20,7 +20,7 @@ from rscir_lib.evaluation import chance
 
 
 @pytest.fixture(scope="module")
-def unlabelled(tmp_path_factory, kernel):
+def unlabelled(tmp_path_factory, kernel, long_to_make):
     """Parameters of a flat folder of GeoTIFFs, without classes or labels, its name with a space and an umlaut."""
     folder = tmp_path_factory.mktemp("own pictures für")
     (folder / "archive").mkdir()
@@ -97,7 +97,7 @@ def test_a_position_outside_the_archive_is_named(unlabelled):
         run("06", **unlabelled, POSITION=99999, DEVICE="cpu")
 
 
-def test_real_images(ucm_root, tmp_path, kernel):
+def test_real_images(ucm_root, tmp_path, kernel, long_to_make):
     """Four on real JPEGs of uneven sizes with human labels: nothing in the chain is special to synthetic data."""
     lines = [
         f"images/{path.parent.name}/{path.name} 0 {path.parent.name}\n"

@@ -408,6 +408,7 @@ def test_two_commands_at_once_take_turns(run, notebooks, capsys):
     other.communicate()
 
 
+@pytest.mark.long
 def test_a_kill_inside_a_notebook_loses_and_hides_nothing(notebooks, kernel):
     """SIGKILL of the command and its kernel while the second notebook works: it alone runs again."""
     nb = nbformat.read(notebooks / "02_divide.ipynb", as_version=4)
