@@ -10,6 +10,7 @@ ARCHITECTURE ?=
 LISTING ?=
 PROTOCOL ?=
 PRECISION ?=
+TEMPLATE ?=
 SCHEDULER ?=
 # a file of methods, encoders and benchmarks of one's own
 PLUGINS ?=
@@ -29,7 +30,7 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4
 PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 UNMARKED := not (slow or long or browser or notebook or campaign)
 # the shell takes what a user gives from its environment, so that spaces and quotes in it stay as they are
-NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION SCHEDULER PLUGINS
+NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION TEMPLATE SCHEDULER PLUGINS
 RESULTS := 01 02 04 05 09 --show 04_beside_chance,04_against_average,05_normalisation,09_how_sure
 GIVEN = $(foreach name,$(NAMED),$(if $($(name)),"$(name)=$$$(name)"))
 export $(NAMED) IMAGES CAPTIONS OUT

@@ -75,7 +75,8 @@ def extract_features(
         if value is not None and value < (name == "batch_size"):
             raise ValueError(f"{name} {value}: a positive number, or None for the usual")
     named = {"archive": archive.name, "archive_fingerprint": archive.fingerprint, "dtype": dtype}
-    provenance = encoder.provenance | archive.reading | named
+    made_by = {key: value for key, value in encoder.provenance.items() if key != "template"}  # which is of texts
+    provenance = made_by | archive.reading | named
     if not overwrite and _is_complete(folder, archive, provenance):
         return folder
     with ExitStack() as lock:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # reading features needs no encoder
 # shard; a greater value is faster, until the memory of a small machine is full.
 HELD_BYTES = 2**32
 # All rows of a store agree in these, but a reader need not: texts of any precision are compared with them
-ROWS_ONLY = frozenset({"precision", "dtype"})
+ROWS_ONLY = frozenset({"precision", "dtype", "template"})
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 

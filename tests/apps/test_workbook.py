@@ -91,6 +91,11 @@ def test_blanks_in_names_stay(tmp_path):
     assert runs.run_folder(str(tmp_path), "/a/survey north").name == "survey north_demo"
 
 
+def test_a_comma_in_a_template_makes_no_grid_a_list_does():
+    assert list(workbook.grid({"TEMPLATE": "many, {}", "ENCODER": "clip,demo"})) == ["ENCODER=clip", "ENCODER=demo"]
+    assert len(workbook.grid({"TEMPLATE": ["{}", "many, {}"]})) == 2
+
+
 def test_paths_count_from_the_project(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert runs.dataset_root() == runs.ROOT / "data" / "synthcom"

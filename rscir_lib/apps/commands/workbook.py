@@ -15,7 +15,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import nbformat
@@ -91,7 +91,7 @@ def grid(given: dict[str, object]) -> dict[str, dict[str, object]]:
     several = {}
     for name in runs.IDENTITY[1:]:
         value = given.get(name)
-        if isinstance(value, str) and "," in value and not Path(value).expanduser().exists():
+        if isinstance(value, str) and "," in value and name != "TEMPLATE" and not Path(value).expanduser().exists():
             value = [one.strip() for one in value.split(",")]
         if isinstance(value, list):
             several[name] = list(dict.fromkeys(value)) or [""]
@@ -104,7 +104,7 @@ def _inputs(parameters: dict[str, object], run: Path) -> Iterator[tuple[str, Pat
     """Every file that a notebook may read, by role and relative path: data set, encoder, features, and so on."""
     places = {"data": runs.dataset_root(parameters.get("DATASET_ROOT", "")), "published": ROOT / "data" / "published"}
     if "FEATURES" in parameters:  # 01 needs none, 02 makes them
-        places["FEATURES"] = runs.from_root(parameters["FEATURES"]) or run / "features"
+        places["FEATURES"] = runs.features_of(parameters)
     encoder = parameters.get("ENCODER")
     if encoder:
         places["ENCODER"] = ROOT / "data" / "demo_encoder" if encoder == "demo" else runs.encoder_folder(encoder)
@@ -153,8 +153,9 @@ def _stands(stamp: Path, notebook: Path, parameters: dict[str, object], run: Pat
     except ValueError as error:
         print(f"      {error}; {notebook.stem} runs again", file=sys.stderr)
         return False
-    there = [file for file in old["results"] if (run / file).is_file()]
-    if not there or _digests(run, there) != old["results"]:
+    paths = _paths(run, parameters)
+    there = {file: paths[file] for file in old["results"] if file in paths}
+    if not there or _digests(there) != old["results"]:
         return False
     now = fingerprint(notebook, parameters, run)
     moved = now["made_of"] == old.get("made_of") and now["places"] != old.get("places")
@@ -163,9 +164,9 @@ def _stands(stamp: Path, notebook: Path, parameters: dict[str, object], run: Pat
     return moved or all(old.get(key) == value for key, value in now.items())
 
 
-def _digests(run: Path, files: Iterable[str]) -> dict[str, str]:
+def _digests(results: Mapping[str, Path]) -> dict[str, str]:
     """What each result holds, by a digest; of larger ones, which are shards of features, of 64 MiB."""
-    return {file: sha256_of_sample(run / file, 2**20) for file in files}
+    return {file: sha256_of_sample(path, 2**20) for file, path in results.items()}
 
 
 def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, force: bool = False) -> str:
@@ -182,21 +183,28 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
         if not (force or parameters.get("OVERWRITE")) and _stands(stamp, notebook, parameters, run):
             return "stands"
         stamp.unlink(missing_ok=True)
-        before = _files(run)
+        before = _files(run, parameters)
         done = execute(notebook, copy, parameters, timeout)
-        after = _files(run)
+        after = _files(run, parameters)
         # a store that stood already is the result of the notebook that makes it, too
         kept = "features/" if "OVERWRITE" in parameters else ()
-        made = [file for file in after if after[file] != before.get(file) or file.startswith(kept)]
-        write_json(stamp, fingerprint(notebook, parameters, run) | {"results": _digests(run, made)})
+        paths = _paths(run, parameters)
+        made = {file: paths[file] for file in after if after[file] != before.get(file) or file.startswith(kept)}
+        write_json(stamp, fingerprint(notebook, parameters, run) | {"results": _digests(made)})
     ended = any(out.get("ename") == "SystemExit" for cell in done.cells for out in cell.get("outputs", []))
     return "ran as far as it goes without labels" if ended else "ran"
 
 
-def _files(run: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file of a run that may be a notebook's result."""
-    files = {file: path for file, path in files_below(run).items() if "/" in file}
-    stats = {file: path.stat() for file, path in files.items() if not re.fullmatch(r"notebooks/.*\.json", file)}
+def _paths(run: Path, parameters: dict[str, object]) -> dict[str, Path]:
+    """Every file of a run that may be a notebook's result, its features wherever they lie, by its name."""
+    store = files_below(runs.features_of(parameters | {"FEATURES": ""}))
+    files = files_below(run) | {f"features/{file}": path for file, path in store.items()}
+    return {f: path for f, path in files.items() if "/" in f and not re.fullmatch(r"notebooks/.*\.json", f)}
+
+
+def _files(run: Path, parameters: dict[str, object]) -> dict[str, tuple[int, int]]:
+    """Size and time of every file of `_paths`."""
+    stats = {file: path.stat() for file, path in _paths(run, parameters).items()}
     return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
 
 
