@@ -8,6 +8,7 @@ class with `name`, `has_lambda` and `fit`; those of ours lie in `rscir_lib.metho
 
 from rscir_lib.methods.base import Method
 from rscir_lib.methods.basic import Basic
+from rscir_lib.methods.direction import Direction
 from rscir_lib.methods.freedom import FreeDom
 from rscir_lib.methods.pairwise import TwoSimilarities, Weighted, add, halfway, lowest_maximum, minimum, mix, multiply
 from rscir_lib.methods.slerp import Slerp
@@ -45,6 +46,7 @@ _METHODS: list[Method] = [
         "rank. Cormack et al., Reciprocal rank fusion, SIGIR 2009, where lambda is 1/2.",
     ),
     Slerp(),
+    Direction(),
     FreeDom(),
     Basic(),
     # without their query expansion, marked by a dagger in Psomas et al. (NeurIPS 2025); and as released

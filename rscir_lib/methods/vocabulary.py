@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rscir_lib.storage.project import DATA
+
+if TYPE_CHECKING:
+    from rscir_lib.encoders import Encoder
 
 VOCABULARY = DATA / "vocabulary"
 
@@ -28,3 +32,13 @@ def read_vocabulary(words: str | Path | Sequence[str]) -> tuple[str, ...]:
         twice = next((word for i, word in enumerate(found) if word in found[:i]), None)
         raise ValueError(f"{where}: {f'{twice!r} is listed twice' if twice else 'at least two words are needed'}")
     return tuple(found)
+
+
+def known_words(encoder: "Encoder", words: str | Path | Sequence[str] = "subjects") -> tuple[str, ...]:
+    """The entries of a list of words (`read_vocabulary`) in which the encoder knows every word; all if it can't tell.
+
+    A word that it never met has a feature that means nothing, and leads the method that uses it astray.
+    """
+    from rscir_lib.encoders import unknown_words
+
+    return tuple(word for word in read_vocabulary(words) if not unknown_words(encoder, word))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rscir_lib.evaluation import summarize
-from rscir_lib.methods import METHODS, Basic, Expanded, FreeDom
+from rscir_lib.methods import METHODS, Basic, Captioned, Direction, Expanded, FreeDom, known_words
 from rscir_lib.methods.base import Questions
 from rscir_lib.similarity.gallery import InMemory
 from rscir_lib.similarity.order import best_first
@@ -144,3 +144,38 @@ def test_means_are_rounded_as_the_authors_do():
     rows = pd.DataFrame({"method": "image", "lambda": np.nan, "attribute": ["color"] * 2, "AP": [0.0267, 0.0268]})
     assert summarize(rows, rounding="authors")["Color"].item() == round((2.67 + 2.68) / 2, 2) == 2.67
     assert summarize(rows)["Color"].item() == pytest.approx(2.675)
+
+
+def test_the_image_moves_as_the_words_do(feats):
+    """From the word that it is most similar to, to the text."""
+    words = ["ship", "tree", "road"]
+    found = Direction(words, step=0.5).fit(InMemory(feats), encode)(questions_of(feats, [3, 9], ["red", "old"]), np.nan)
+    x, o = feats.astype(np.float64), encode(words).astype(np.float64)
+    for scores, position, text in zip(found, (3, 9), ("red", "old"), strict=True):
+        shown = o[np.argmax(o @ x[position])]
+        query = x[position] + 0.5 * (encode([text])[0] - shown)
+        np.testing.assert_allclose(scores, x @ query, atol=1e-6)
+
+
+def test_a_caption_and_the_text_are_one_sentence(feats):
+    captions = [[] for _ in feats]
+    captions[3] = ["a grey road", "cars on a road"]
+    found = Captioned(captions).fit(InMemory(feats), encode)(questions_of(feats, [3, 4], ["snow", "sand"]), np.nan)
+    x = feats.astype(np.float64)
+    sentences = encode(["a grey road, snow", "cars on a road, snow"]).astype(np.float64)
+    np.testing.assert_allclose(found[0], x @ sentences.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(found[1], x @ encode(["sand"])[0], atol=1e-6)  # it has no caption
+    strange = questions_of(feats, [3], ["snow"], known=False)
+    np.testing.assert_allclose(Captioned(captions).fit(InMemory(feats), encode)(strange, np.nan)[0],
+                               x @ encode(["snow"])[0], atol=1e-6)  # fmt: skip
+    with pytest.raises(ValueError, match="captions of 2 images for an archive of 40"):
+        Captioned(captions[:2]).fit(InMemory(feats), encode)
+
+
+def test_words_that_an_encoder_never_met_can_be_left_out():
+    class Encoder:
+        def unknown_words(self, text):
+            return [word for word in text.split() if "x" in word]
+
+    assert known_words(Encoder(), ["ship", "xebec", "a taxi way", "road"]) == ("ship", "road")
+    assert known_words(object(), ["ship", "xebec"]) == ("ship", "xebec")

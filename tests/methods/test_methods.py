@@ -192,7 +192,7 @@ def test_every_method_names_formula_and_source():
         assert method.name == name
         assert method.__doc__
         assert method.__doc__ != TwoSimilarities.__doc__
-    for name in ("weicom", "minmax", "rrf", "slerp", "freedom", "basic"):
+    for name in ("weicom", "minmax", "rrf", "slerp", "freedom", "basic", "direction"):
         assert any(source in METHODS[name].__doc__ for source in (" 19", " 20")), f"{name}: no year of a source"
 
 
