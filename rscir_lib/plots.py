@@ -5,7 +5,9 @@
 
 import itertools
 import math
+import re
 import textwrap
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -14,20 +16,35 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from PIL import Image
 
 # one look for all figures, in a palette that colour-blind readers can tell apart
-LOOK = {"savefig.dpi": 120, "savefig.bbox": "tight", "text.parse_math": False}  # people's words and names hold $ signs
+LOOK = {
+    "savefig.dpi": 120,
+    "savefig.bbox": "tight",
+    "text.parse_math": False,
+    "pdf.fonttype": 42,
+}  # people's words and names hold $ signs
 sns.set_theme("notebook", "whitegrid", "colorblind", rc=LOOK)
 RELEVANT = sns.color_palette()[2]
-# methods that have the same colour in every figure
-NAMED = {name: sns.color_palette()[i] for name, i in [("image", 0), ("text", 1), ("weicom", 3), ("average", 7)]}
+# methods that have the same colour in every figure; green is left to what is relevant
+BRIGHT = ["image", "text", "", "weicom", "linear", "minmax", "rrf", "average", "slerp", "zscore"]
+DARK = ["cirevl", "sum", "", "basic", "freedom", "product", "direction", "minimum"]
+NAMED = dict(zip(BRIGHT + DARK, sns.color_palette() + sns.color_palette("dark")[: len(DARK)], strict=True))
 
 
-def _colors(names: Sequence[str]) -> dict[str, tuple]:
-    """A colour for each method: its own, or the next that is free."""
-    free = itertools.cycle(sns.color_palette()[4:7] + sns.color_palette()[8:] + sns.color_palette()[2:3])
-    return {name: NAMED[name] if name in NAMED else next(free) for name in names}
+def color_of(name: str) -> tuple[float, ...]:
+    """The colour of a method, its variants (`basic-dagger`, `weicom+qe`) and its lambdas (`weicom 0.3`), the same in
+    every figure: variants and small lambdas are lighter. One that is not ours has a colour by its name."""
+    base, *lam = re.split(r"[ +-]", name)
+    others = sns.husl_palette(24, l=0.5)
+    color = NAMED.get(base, others[zlib.crc32(base.encode()) % len(others)])
+    try:
+        white = 0.5 * (1 - float(lam[0]))
+    except (IndexError, ValueError):
+        white = 0.35 * bool(lam)
+    return tuple(white + (1 - white) * part for part in color)
 
 
 ROWS_A_PANEL = 32  # of a heat map: as many as a screen shows; further rows go into a panel beside
@@ -149,6 +166,27 @@ def similarity_histograms(groups: Mapping[str, np.ndarray], title: str = "") -> 
     return _done(figure, title, f"Histograms of cosine similarities. {'; '.join(names)}.")
 
 
+def two_normals(sides: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]], title: str = "") -> Figure:
+    """One query's z-scores (1, N) to its image and its text, each with the two normal distributions that were fitted to
+    them (`similarity.lambda_auto.Mixture`): how far the small one lies above the rest, D, and how it spreads, s."""
+    figure, axes = plt.subplots(1, len(sides), figsize=(4.8 * len(sides), 4), layout="constrained", squeeze=False)
+    words = []
+    for ax, (side, ((z,), fit)) in zip(axes.flat, sides.items(), strict=True):
+        low, low_std, high, high_std, share = (part.item() for part in fit)
+        x = np.linspace(z.min() - 0.5, z.max() + 0.5, 400)
+        sns.histplot(x=z, bins=60, stat="density", element="step", alpha=0.3, color=NAMED[side], ax=ax)
+        normals = ("the rest", low, low_std, 1 - share, "0.35"), ("the few above", high, high_std, share, RELEVANT)
+        for name, mean, std, weight, color in normals:
+            density = weight / (std * math.sqrt(2 * math.pi)) * np.exp(-(((x - mean) / std) ** 2) / 2)
+            label = f"{name}: {weight:.0%}, {mean + 0:.1f} ± {std:.1f}"
+            ax.plot(x, density, color=color, linewidth=2, label=label.replace("-0.0", "0.0"))
+        words.append(f"{side}: D = {high - low:.2f}, s = {high_std:.2f}, D / s² = {(high - low) / high_std**2:.1f}")
+        ax.set_yscale("function", functions=(np.sqrt, np.square))  # else a small distribution is a flat line
+        ax.set(title=words[-1], xlabel=f"z-score to the {side}", ylabel="density, on a root scale", ylim=(0, None))
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False, fontsize=10)
+    return _done(figure, title, f"Histograms of z-scores with two normal distributions each. {'; '.join(words)}.")
+
+
 def cdf_steps(
     steps: Mapping[str, tuple[np.ndarray, np.ndarray]], relevant: np.ndarray, lam: float, title: str = ""
 ) -> Figure:
@@ -196,7 +234,7 @@ def lambda_curves(table: pd.DataFrame, chance: pd.Series | None = None, title: s
     rows = math.ceil(len(table.columns) / columns)
     size = (max(3 * columns, 6), 2.7 * rows + 0.9)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    colors, bests = _colors(list(table.index.unique("method"))), []
+    colors, bests = {method: color_of(method) for method in table.index.unique("method")}, []
     dashes = ["--", "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (8, 3))]
     for ax, column in zip(axes.flat, table.columns, strict=False):
         best = {}
@@ -216,7 +254,9 @@ def lambda_curves(table: pd.DataFrame, chance: pd.Series | None = None, title: s
     for ax in axes.flat[len(table.columns) :]:
         ax.axis("off")
     figure.supylabel("mAP (%)", size=12)
-    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    handles, _ = axes.flat[0].get_legend_handles_labels()
+    star = Line2D([], [], linestyle="", marker="*", color="0.3", markersize=11, label="best lambda")
+    figure.legend(handles=[*handles, star], loc="outside lower center", ncols=6, frameon=False)
     return _done(figure, title, f"Curves of mAP in per cent against lambda. {'; '.join(bests)}.")
 
 
@@ -254,7 +294,14 @@ def attribute_bars(
     names = [method if pd.isna(lam) else f"{method} {lam:g}" for method, lam in table.index]
     long = table.set_axis(names).rename_axis("method").melt(ignore_index=False, var_name="attribute", value_name="mAP")
     figure, ax = plt.subplots(figsize=(max(1.4 * len(table.columns), 6), 4), layout="constrained")
-    sns.barplot(long.reset_index(), x="attribute", y="mAP", hue="method", palette=_colors(names), ax=ax)
+    sns.barplot(
+        long.reset_index(),
+        x="attribute",
+        y="mAP",
+        hue="method",
+        palette={name: color_of(name) for name in names},
+        ax=ax,
+    )
     if intervals is not None:
         ends = (intervals.loc[end].to_numpy() for end in ("low", "high"))
         for bars, values, low, high in zip(list(ax.containers), table.to_numpy(), *ends, strict=True):
@@ -275,16 +322,15 @@ def attribute_bars(
     return _done(figure, title, f"Bars of mAP in per cent{', with 95 % intervals' * (intervals is not None)}. {rows}.")
 
 
-def interval_bars(table: pd.DataFrame, title: str = "", label: str = "Avg mAP (%)") -> Figure:
+def interval_bars(table: pd.DataFrame, title: str = "", label: str = "Avg mAP (%)", note: str = "") -> Figure:
     """One bar per row: the first column, with a line from column `low` to `high` where there is an interval.
 
-    A column `mark` has signs for the ends of the bars. In an index of two levels, the second one gives the colour.
+    A column `mark` has signs for the ends of the bars, which `note` explains. The index, its second level where there
+    are two, gives the colour.
     """
     names = [_words(name) for name in table.index]
     value, low, high = (table[column].to_numpy(float) for column in (table.columns[0], "low", "high"))
-    groups = [name[-1] if isinstance(name, tuple) else "" for name in table.index]
-    palette = dict(zip(dict.fromkeys(groups), itertools.cycle(sns.color_palette()), strict=False))
-    colors = [palette[group] for group in groups]
+    colors = [color_of(str(name[-1] if isinstance(name, tuple) else name)) for name in table.index]
     figure, ax = plt.subplots(figsize=(9, 0.38 * len(table) + 1.3), layout="constrained")
     y = np.arange(len(table))
     ax.barh(y, value, color=colors, alpha=0.75)
@@ -293,7 +339,7 @@ def interval_bars(table: pd.DataFrame, title: str = "", label: str = "Avg mAP (%
     for at, end, mark in zip(y, np.fmax(np.fmax(high, value), 0), marks, strict=True):
         ax.annotate(mark, (end, at), (5, 0), textcoords="offset points", va="center", size=13)
     ax.axvline(0, color="0.15", linewidth=1)
-    ax.set(yticks=y, yticklabels=names, xlabel=label)
+    ax.set(yticks=y, yticklabels=names, xlabel=f"{label}\n{note}" if note else label)
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     rows = [

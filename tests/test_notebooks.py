@@ -144,7 +144,7 @@ def prove(number: str, **given: object) -> Path:
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory, kernel, long_to_make):
+def given(tmp_path_factory, kernel):
     """Parameters of a small run on a small synthetic benchmark."""
     folder = tmp_path_factory.mktemp("notebooks")
     root = draw_synthcom(folder / "small", images_per_class=8, workers=1)
@@ -293,18 +293,24 @@ def test_09_beyond_weicom(given, extracted, benchmark, features, encoder):
     expected = found["Avg"] - found.loc["weicom", "Avg"]
     assert sure["difference"].dropna().to_dict() == pytest.approx(expected.drop("weicom").to_dict())
     assert sure.loc["weicom+qe", "low":"high"].between(0, 100).all()
+    choices = pd.read_csv(folder / "tables" / "09_choices.csv", index_col="method")
+    half = summarize(evaluate(benchmark, features, encoder.encode_texts, ["slerp"], [0.5], "cpu", progress=False))
+    assert choices.loc["slerp", "0.5"] == pytest.approx(half["Avg"].item())
+    assert (choices["best"] >= choices["honest"] - 1e-9).all()
+    assert {"image", "text", "average"}.isdisjoint(choices.index)
     cost = pd.read_csv(folder / "tables" / "09_cost.csv", index_col="method")
     assert (cost["ms a query"] > 0).all()
     assert set(cost.index) == set(chosen)
     printed = workbook.methods_of(folder).splitlines()
     assert len(printed) == 2 + len(chosen)
     (line,) = [line for line in printed if line.startswith("| weicom |")]
+    assert f"| {choices.loc['weicom', '0.5']:.1f} | {choices.loc['weicom', 'auto']:.1f} |" in line
     assert f"{found.loc['weicom', 'Color']:.1f} |" in line
     assert f"| {found.loc['weicom', 'Avg']:.1f} ({sure.loc['weicom', 'low']:.1f} to " in line
 
 
 def test_10_how_sure(given, extracted, table, benchmark, features, encoder):
-    folder = prove("10", **given, LAMBDAS=LAMBDAS, TOP=5, DEVICE="cpu")
+    folder = prove("10", **given, LAMBDAS=LAMBDAS, TOP=5, DEPTH=7, DEVICE="cpu")
     choices = pd.read_csv(folder / "tables" / "10_lambda_choices.csv", index_col=["method", "chosen"])["Avg"]
     assert choices["zscore"]["best on these queries (flatters)"] == pytest.approx(table.loc["zscore", "Avg"].max())
     shares = pd.read_csv(folder / "tables" / "10_shortcuts.csv", index_col=0).drop(columns="gain")
@@ -314,13 +320,18 @@ def test_10_how_sure(given, extracted, table, benchmark, features, encoder):
     assert failures.loc["image", "relevant"] == pytest.approx(rows.groupby("attribute")["P@5"].mean().mean())
     worded = pd.read_csv(folder / "tables" / "10_wordings.csv", index_col=0)
     assert np.isclose(worded.loc["value", "Avg"], table.loc["weicom", "Avg"]).any()
-    lines = (folder / "tables" / "10_run.trec").read_text().splitlines()
-    assert len(lines) == 5 * len(benchmark.queries)
+    for name in ("image", "text", "average", "linear", "zscore", "weicom"):
+        lines = (folder / "tables" / f"10_{name}.trec").read_text().splitlines()
+        assert len(lines) == 7 * len(benchmark.queries)
+    halves = pd.read_csv(folder / "tables" / "10_split_half.csv", index_col=0)["Avg"]
+    assert halves["one lambda for all"] <= halves["each query's best"]
+    assert choices["weicom"][["0.5", "auto"]].between(0, 100).all()
 
 
 def test_11_compare(given, tmp_path, benchmark, features, encoder):
     """Two runs of the same queries, one better by exactly 10 points everywhere, and one of other queries."""
     rows = evaluate(benchmark, features, encoder.encode_texts, [*BASELINES, "weicom"], [0.5], "cpu", progress=False)
+    rows = rows.assign(choice=rows["lambda"].notna().map({True: "honest", False: ""}))
     worse = rows.assign(AP=rows["AP"] - 0.1)
     shuffled, fewer = rows.sample(frac=1, random_state=0), rows.drop(index=range(5))
     for name, saved in (("one", worse), ("two", shuffled), ("three", fewer)):
@@ -328,9 +339,14 @@ def test_11_compare(given, tmp_path, benchmark, features, encoder):
         tables.mkdir(parents=True)
         write_json(tables.parent / "run.json", {"dataset": {}, "protocol": "released"})
         write_text(tables / "09_rows.csv", saved.to_csv())
+    unlike = tmp_path / "beside" / "four" / "tables"  # lambdas that nobody chose
+    unlike.mkdir(parents=True)
+    write_json(unlike.parent / "run.json", {"dataset": {}, "protocol": "released"})
+    write_text(unlike / "04_rows.csv", rows.drop(columns="choice").to_csv())
     folder = prove("11", OUTPUT_ROOT=str(tmp_path / "runs"), RUNS_FOLDER=str(tmp_path / "beside"))
     table = summarize(rows)["Avg"].droplevel("lambda")
     found = pd.read_csv(folder / "tables" / "11_avg.csv", index_col="method")
+    assert found.columns.tolist() == ["one", "three", "two"]
     assert found["two"].to_dict() == pytest.approx(table.to_dict())
     differences = pd.read_csv(folder / "tables" / "11_differences.csv")
     assert differences[["run", "less"]].to_numpy().tolist() == [["two", "one"]]
@@ -339,4 +355,4 @@ def test_11_compare(given, tmp_path, benchmark, features, encoder):
     alone = run("11", OUTPUT_ROOT=str(tmp_path / "empty"))
     copy = nbformat.read(alone / "notebooks" / "11_compare.ipynb", as_version=4)
     printed = "".join(out.get("text", "") for cell in code_cells_of(copy) for out in cell.outputs)
-    assert "There is no run: nothing to compare yet" in printed
+    assert "Nothing to compare yet: 0 run(s) with lambda 'honest'" in printed

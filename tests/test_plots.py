@@ -92,7 +92,7 @@ def test_lambda_curves_star_the_best_lambda(table):
     figure = plots.lambda_curves(table, chance=pd.Series([1, 2, 1.5], COLUMNS))
     stars = [line.get_xdata()[0] for ax in figure.axes for line in ax.lines if line.get_marker() == "*"]
     assert stars == [0.5, 1.0, 0.5]
-    assert figure.legends[0].get_texts()[-1].get_text() == "chance"
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-2:] == ["chance", "best lambda"]
 
 
 def test_attribute_bars_are_as_high_as_the_table(table):
@@ -142,3 +142,33 @@ def test_no_figure_is_taller_than_a_screen(table):
     wide = pd.DataFrame(np.ones((4, 17)), table.index, [f"attribute {i}" for i in range(17)])
     for figure in (heat, plots.lambda_curves(wide)):
         assert figure.get_figheight() <= 11
+
+
+def test_a_method_has_one_colour_in_every_figure(table):
+    """Whatever else is in it, in whatever order; variants and lambdas are lighter; a star says what it means."""
+    curves = plots.lambda_curves(table)
+    (line,) = {tuple(line.get_color()) for line in curves.axes[0].lines if line.get_label() == "weicom"}
+    alone = plots.interval_bars(
+        pd.DataFrame({"Avg": [3.0], "low": [1.0], "high": [4.0]}, ["weicom"]), note="* p < 0.05"
+    )
+    assert alone.axes[0].patches[0].get_facecolor()[:3] == pytest.approx(line)
+    assert line == plots.color_of("weicom")
+    assert len({plots.color_of(name) for name in plots.NAMED}) == len(plots.NAMED)
+    assert sum(plots.color_of("weicom 0.3")) > sum(plots.color_of("weicom 0.9")) > sum(plots.color_of("weicom"))
+    assert sum(plots.color_of("basic-dagger")) > sum(plots.color_of("basic"))
+    assert plots.color_of("a method of my own") == plots.color_of("a method of my own")
+    assert "best lambda" in [text.get_text() for text in curves.legends[0].get_texts()]
+    assert "* p < 0.05" in alone.axes[0].get_xlabel()
+
+
+def test_the_two_distributions_that_lambda_is_read_off():
+    rng = np.random.default_rng(0)
+    z = np.concatenate([rng.normal(0, 1, 900), rng.normal(4, 0.3, 100)])[None]
+    fit = [np.array([value]) for value in (0.0, 1.0, 4.0, 0.3, 0.1)]
+    figure = plots.two_normals({"image": (z, fit), "text": (z, fit)})
+    assert figure.axes[1].get_title() == "text: D = 4.00, s = 0.30, D / s² = 44.4"
+    _, high = figure.axes[0].lines
+    x, density = high.get_data()
+    assert x[density.argmax()] == pytest.approx(4, abs=0.05)
+    assert density.max() == pytest.approx(0.1 / (0.3 * np.sqrt(2 * np.pi)), rel=0.02)
+    assert "image: D = 4.00" in figure.description

@@ -6,8 +6,8 @@ from rscir_lib.analysis.diagnostics import (
     KINDS, failure_kinds, judged_alone, judged_share, precision_ceiling, shortcut_audit, wordings,
 )  # fmt: skip
 from rscir_lib.analysis.lambda_selection import (
-    balanced_lambda, choose_lambda, choose_lambdas, folds, lambda_choices, lambdas_in_words, one_lambda,
-    summarize_chosen,
+    by_choice, choose_lambda, choose_lambdas, folds, lambda_choices, lambdas_in_words, of_choice, one_lambda,
+    split_half, split_relevant, summarize_chosen,
 )  # fmt: skip
 from rscir_lib.analysis.significance import (
     OVER, against_average, bootstrap_difference, bootstrap_mean, compare_methods, compare_runs, holm, intervals,

@@ -1,13 +1,14 @@
 """How to choose lambda honestly, and what a choice is worth. mAP in per cent."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from rscir_lib.analysis.significance import best_lambda, bootstrap_mean, rows_of
 from rscir_lib.benchmarks.base import Benchmark
-from rscir_lib.evaluation import summarize
+from rscir_lib.evaluation.summary import summarize
 
 
 def folds(benchmark: Benchmark, by: str = "", seed: int = 0) -> pd.Series:
@@ -69,41 +70,85 @@ def one_lambda(rows: pd.DataFrame, lam: float) -> dict[str, pd.DataFrame]:
     return parts
 
 
+def by_choice(rows: pd.DataFrame, chosen: Mapping[str, pd.DataFrame], fixed: Mapping[str, float]) -> pd.DataFrame:
+    """One row per query for each method and way to choose its lambda: the ways, in the column `choice`, are those of
+    `fixed` lambdas, such as {"0.5": 0.5}, and "honest", of the `chosen` rows; "" for a method without lambda."""
+    ways = {name: one_lambda(rows, lam) for name, lam in fixed.items()} | {"honest": dict(chosen)}
+    parts = [part.assign(choice=way) for way, methods in ways.items() for part in methods.values()]
+    table = pd.concat(parts)
+    table.loc[table["lambda"].isna(), "choice"] = ""
+    return table[~table.reset_index().duplicated(["query", "method", "choice"]).to_numpy()]
+
+
+def of_choice(rows: pd.DataFrame, choice: str) -> dict[str, pd.DataFrame]:
+    """By method, the rows of `by_choice` of one way, and those without lambda."""
+    return {str(name): part for name, part in rows[rows["choice"].isin([choice, ""])].groupby("method", sort=False)}
+
+
+def split_relevant(benchmark: Benchmark, seed: int = 0) -> tuple[Benchmark, Benchmark]:
+    """The same queries twice: a random half of each one's relevant images is relevant, the other half unknown, and the
+    other way round. Queries with a single one are left out."""
+    rng = np.random.default_rng(seed)
+    queries = benchmark.queries[benchmark.n_relevant > 1]
+    unknown = queries.get("unknown", pd.Series(-1, queries.index))
+    pairs, number = np.unique(np.stack([queries["target"], unknown], axis=1), axis=0, return_inverse=True)
+    shuffled = [rng.permutation(benchmark.targets[target]) for target, _ in pairs]
+    halves = [[np.sort(images[side::2]) for images in shuffled] for side in (0, 1)]
+    before = [benchmark.unknowns[i] if i >= 0 else np.empty(0, np.int64) for _, i in pairs]
+    asked = queries.assign(target=number, unknown=number)
+    one, other = (
+        replace(benchmark, queries=asked, targets=tuple(own), unknowns=tuple(map(np.union1d, before, rest)))
+        for own, rest in (halves, halves[::-1])
+    )
+    return one, other
+
+
+def split_half(one: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
+    """What a lambda of its own is worth to each query: Avg, from rows of one method on both halves (`split_relevant`).
+
+    The best lambda of all queries, each query's best on the *other* half, and each query's best on this half, which is
+    partly luck: means of both directions.
+    """
+    method, results = one["method"].iloc[0], []
+    for judged, chosen_on in ((one, other), (other, one)):
+        own = best_of_each(chosen_on)["lambda"]
+        ways = {
+            "one lambda for all": rows_of(judged, method, best_lambda(judged, method)),
+            "each query's, chosen on the other half": judged[judged["lambda"] == own.reindex(judged.index)],
+            "each query's best": best_of_each(judged),
+        }
+        results.append(summarize_chosen(ways)["Avg"])
+    return (results[0] + results[1]) / 2
+
+
+def best_of_each(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each query the row with the highest AP, which nobody can know."""
+    return rows.sort_values("AP", kind="stable").groupby(level=0).tail(1).loc[rows.index.unique()]
+
+
 def lambdas_in_words(lambdas: Iterable[float]) -> str:
     """Distinct lambdas, ascending: "0.4, 0.6"; "" for a method that has none."""
     return ", ".join(f"{lam:g}" for lam in sorted(set(lambdas)) if lam == lam)
 
 
-def balanced_lambda(feats: np.ndarray, text_feats: np.ndarray, method: str, sample: int = 1000, seed: int = 0) -> float:
-    """The lambda at which image and text vary the mixed score equally, from the archive alone, without labels.
-
-    Phi and z-scores give both similarities the same spread: 0.5. For `linear` it is s_v / (s_v + s_t), the mean
-    standard deviations of the similarities of the archive's features (N, d) to a `sample` of themselves and to the
-    texts' features (T, d), all of unit length.
-    """
-    if method != "linear":
-        return 0.5
-    rng = np.random.default_rng(seed)
-    queries = feats[rng.choice(len(feats), min(sample, len(feats)), replace=False)]
-    image, text = (float(np.std(feats @ side.T, axis=0, ddof=1).mean()) for side in (queries, text_feats))
-    return image / (image + text)
-
-
 def lambda_choices(
-    rows: pd.DataFrame, benchmark: Benchmark, method: str, without_labels: float, seed: int = 0, samples: int = 2000
+    rows: pd.DataFrame,
+    benchmark: Benchmark,
+    method: str,
+    others: Mapping[str, pd.DataFrame],
+    seed: int = 0,
+    samples: int = 2000,
 ) -> pd.DataFrame:
     """The mAP of `method` by how its lambda was chosen, a row for each way, with the 95 % interval of Avg.
 
     The ways: the best lambda of each query, which nobody can know (the ceiling); the best on the queries that are
-    judged, which flatters; the best on the other half, classes and attributes; and the lambda `without_labels`, or the
-    nearest to it in `rows`. `samples` is the number of resamples behind an interval.
+    judged, which flatters; the best on the other half, classes and attributes; and by name the rows of `others`, whose
+    lambdas were chosen otherwise. `samples` is the number of resamples behind an interval.
     """
     own = rows[rows["method"] == method]
-    ceiling = own.sort_values("AP", kind="stable").groupby(level=0).tail(1).loc[own.index.unique()]
     best = best_lambda(own, method)
-    near = own["lambda"].iloc[(own["lambda"] - without_labels).abs().argmin()]
     ways = {
-        "each query's best (ceiling)": (ceiling, "any"),
+        "each query's best (ceiling)": (best_of_each(own), "any"),
         "best on these queries (flatters)": (rows_of(rows, method, best), f"{best:g}"),
     }
     for by, name in (("half", "images"), ("group", "classes"), ("attribute", "attributes")):
@@ -111,7 +156,7 @@ def lambda_choices(
         if split.nunique() > 1:
             part, chosen = choose_lambda(rows, method, split)
             ways[f"chosen on other {name}"] = (part, lambdas_in_words(chosen))
-    ways["without labels"] = (rows_of(rows, method, near), f"{near:g}")
+    ways |= {name: (part, lambdas_in_words(part["lambda"])) for name, part in others.items()}
     table = summarize_chosen({name: part for name, (part, _) in ways.items()})
     ends = {name: bootstrap_mean(part, samples=samples, seed=seed) for name, (part, _) in ways.items()}
     table["lambda"] = [lam for _, lam in ways.values()]

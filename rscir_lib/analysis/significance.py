@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from rscir_lib.evaluation import summarize
+from rscir_lib.evaluation.summary import summarize
 
 ENDS = [0.025, 0.975]  # quantiles: of a 95 % interval
 OVER = ("images", "texts", "both")  # what a bootstrap can resample
@@ -157,14 +157,15 @@ def compare_runs(runs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(differences, index, ["difference", "low", "high"]).assign(p=p.to_numpy())
 
 
-def methods_table(means: pd.DataFrame, sure: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
-    """Methods x attributes as text, the best first; a star marks a p below 0.05. All three tables are by method.
+def methods_table(means: pd.DataFrame, sure: pd.DataFrame, costs: pd.DataFrame, choices: pd.DataFrame) -> pd.DataFrame:
+    """Methods x attributes as text, the best first; a star marks a p below 0.05. All four tables are by method.
 
     Args:
         means: mAP in per cent, a column per attribute, `Avg`, and `lambda` in words.
         sure: `Avg`, its `low` and `high`; `difference`, `low of difference`, `high of difference` and `p` against one
             of the methods, for which they are NaN.
         costs: `ms a query`.
+        choices: Avg by how lambda was chosen otherwise, a column each; NaN for a method without one.
     """
 
     def in_words(row: pd.Series, names: list[str], form: str) -> str:
@@ -172,6 +173,7 @@ def methods_table(means: pd.DataFrame, sure: pd.DataFrame, costs: pd.DataFrame) 
         interval = "no interval" if np.isnan(low) else f"{low:{form}} to {high:{form}}"
         return f"{value:{form}} ({interval})"
 
+    choices = choices.reindex(means.index)
     (against,) = sure.index[sure["difference"].isna()]
     lines = {}
     for name in means.sort_values("Avg", ascending=False).index:
@@ -182,6 +184,7 @@ def methods_table(means: pd.DataFrame, sure: pd.DataFrame, costs: pd.DataFrame) 
             **{attribute: f"{mean:.1f}" for attribute, mean in row.drop(["lambda", "Avg"]).items()},
             "Avg (95 % interval)": in_words(values, ["Avg", "low", "high"], ".1f"),
             f"less {against}": "" if name == against else difference + " *" * int(values["p"] < 0.05),
+            **{f"Avg at {way}": "" if np.isnan(avg) else f"{avg:.1f}" for way, avg in choices.loc[name].items()},
             "ms a query": f"{costs.loc[name, 'ms a query']:.2f}",
         }
     return pd.DataFrame(lines).T.rename_axis("method")

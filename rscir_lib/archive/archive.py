@@ -61,8 +61,9 @@ class Archive:
 
     @property
     def name(self) -> str:
-        """What to call the archive in titles and tables; says so when the images are synthetic."""
-        return self.root.name + (" (synthetic)" if (self.root / "synthcom.json").exists() else "")
+        """What to call the archive in titles and tables; says so when images or answers are made up."""
+        made_up = {"synthcom.json": " (synthetic)", "whucom.json": " (constructed)"}
+        return self.root.name + "".join(words for file, words in made_up.items() if (self.root / file).exists())
 
     @cached_property
     def fingerprint(self) -> str:

@@ -9,8 +9,7 @@ collages: the archive holds the other scenes and, for each pair of classes {A, B
 lookalikes: the archive holds the other scenes. A scene of A with the text B asks for the fifth of B's scenes that are
     most like A, by their similarity to the mean of A's features in *another* encoder, the judge.
 
-    rscir whucom                              # draws them below data/whucom, each with a card for an image
-    rscir whucom FOLDER --bundle SOURCE.npz   # how a bundle was made from RS-TransCLIP's features
+`rscir whucom` draws them below data/whucom, each image a card with its name.
 """
 
 import itertools
@@ -41,26 +40,18 @@ SUMS = 6  # collages of a pair of classes
 SHARE = 5  # a fifth of a class looks like another
 
 
-def bundle(source: Path, folder: Path) -> None:
-    """Writes the table of a `StoredEncoder` from a file of RS-TransCLIP's: its images and all phrases, in float16."""
-    with np.load(source, allow_pickle=False) as stored:
-        classes = [CLASSES[i] for i in stored["class_index"]]
-        count = itertools.count(1)
-        files = [f"{cls.replace(' ', '')}/{cls.replace(' ', '')}{next(count):04d}.png" for cls in classes]
-        templates = [name for name in stored.files if name.startswith("text_") and name != "text_averageprompt"]
-        phrases = [f"{t.removeprefix('text_').replace('_', ' ')} {cls}" for t in templates for cls in CLASSES]
-        texts = np.concatenate([stored["text_a_satellite_image_of_a"], *(stored[t] for t in templates)])
-        arrays = {"images": stored["image_features"].astype(np.float16), "texts": texts.astype(np.float16)}
-    arrays |= {"files": np.array(files), "classes": np.array(classes), "phrases": np.array([*CLASSES, *phrases])}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / TABLE, lambda file: np.savez(file, **arrays, made_by=np.array(source.stem.split("_", 1)[1])))
-
-
 def draw_bundled(root: Path) -> None:
-    """Draws both tasks of the bundled features below `root`; each encoder's lookalikes are judged by the other."""
-    draw_whucom(root / "collages", "collages", BUNDLES)
-    for name, judge in zip(BUNDLES, reversed(BUNDLES.values()), strict=True):
-        draw_whucom(root / f"lookalikes_{name}", "lookalikes", {name: BUNDLES[name]}, judge)
+    """Draws both tasks of the bundled features below `root`, those that aren't there; each encoder's lookalikes are
+    judged by the other."""
+    for (name, table), judge in zip(BUNDLES.items(), reversed(BUNDLES.values()), strict=True):
+        for task, tables in (("collages", BUNDLES), ("lookalikes", {name: table})):
+            if not (root / folder_of(task, name) / MARKER).exists():
+                draw_whucom(root / folder_of(task, name), task, tables, judge)
+
+
+def folder_of(task: str, name: str) -> str:
+    """The folder of a task for a bundled encoder: collages are the same for all of them."""
+    return task if task == "collages" else f"{task}_{name}"
 
 
 def draw_whucom(root: Path, task: str, tables: dict[str, Path], judge: Path | None = None, seed: int = 0) -> Path:

@@ -63,18 +63,13 @@ def _device(name: str) -> str:
     return name
 
 
-def _template(template: str) -> str:
-    if template != "{}":
-        from rscir_lib.encoders.prompts import sentences
-
-        sentences(template)
-    return template
-
-
 _Text = _type(str, "a text")
 _Words = _type(str, "a text that is not blank", str.strip)
 _Truth = _type(bool, "True or False")
 _Share = _type(float, "a number from 0 to 1", lambda value: 0 <= value <= 1)
+_Lambda = _type(
+    float | str, 'a number from 0 to 1, or "auto"', lambda x: x == "auto" if isinstance(x, str) else 0 <= x <= 1
+)
 _Position = _whole(0, 2**53)  # `Run.check` knows the archive's size; 2**53 is where floats lose whole numbers
 _Name = _type(
     str,
@@ -86,6 +81,9 @@ _File = _type(str, 'a file that is there, or ""', lambda value: not value or fro
 _Output = _type(str, 'a folder (made if need be), or ""', lambda value: not (value and from_root(value).is_file()))
 _Store = _type(
     str, 'a feature store or a .pkl file that is there, or ""', lambda value: not value or from_root(value).exists()
+)
+_Choice = _type(
+    str, '"honest", "auto" or a lambda such as "0.5"', re.compile(r"honest|auto|0(\.\d+)?|1").fullmatch
 )
 _Architecture = _type(
     str,
@@ -116,7 +114,6 @@ class RunConfig(BaseModel):
     MODELS_ROOT: _Folder = ""
     DEVICE: _Device = "auto"
     PRECISION: _choice("float32", "bfloat16", "float16") = "float32"
-    TEMPLATE: Annotated[str, Field(description="a text with {} for the words"), AfterValidator(_template)] = "{}"
     FEATURES: _Store = ""
     PLUGINS: _File = ""
 
@@ -143,10 +140,11 @@ class NotebookConfig(RunConfig):
     BATCH_SIZE: _whole(0, 1_000_000) = 0
     OVERWRITE: _Truth = False
     STRICT: _Truth = False
-    LAMBDAS: _several(_Share, "[0.3, 0.5]") = [0.5]
+    LAMBDAS: _several(_Lambda, '[0.3, 0.5] or ["auto"]') = [0.5]
     LAMBDA: _Share = 0.5
     ABLATION: _several(_Method, '["linear", "weicom"]') = ["weicom"]
     METHOD: _Method = "weicom"
+    CHOICE: _Choice = "honest"
     METHODS: _several(_Method, '["average", "weicom"]') = ["weicom"]
     LEFT_OUT: _several(_Method, '["sum"]') = ["sum"]
     EXPANDED: _several(_Method, '["linear", "weicom"]') = ["weicom"]
@@ -160,11 +158,13 @@ class NotebookConfig(RunConfig):
     QUERY_IMAGE: _File = ""
     QUERY_TEXT: _Text = ""
     TOP: _whole(1, 1000) = 8
+    DEPTH: _whole(1, 2**53) = 20
     POSITION: _Position = 0
     QUERY: _Position = 0
     SEED: _whole(0, 2**32 - 1) = 0
     ATTRIBUTE: _Name = "ground"
     VALUES: _several(_Name, '["smooth", "rough"]') = ["smooth", "rough"]
+    TEMPLATE: _type(str, "a text with {} for the value", lambda value: "{}" in value) = "{}"
     PERSON: _Name = "me"
     MOST: _whole(1, 2**53) = 100
     ORDER: _choice("uncertain", "random") = "uncertain"

@@ -1,7 +1,9 @@
 """A run: what a notebook works with, and the runs that are there already."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,20 +12,22 @@ from matplotlib.figure import Figure
 
 from rscir_lib.archive import Archive, read_archive
 from rscir_lib.runs.parameters import RunConfig, check_parameters, checked
-from rscir_lib.runs.paths import (
-    DIGITS, dataset_root, encoder_folder, features_of, from_root, notice_of, read_note, run_of,
-)  # fmt: skip
+from rscir_lib.runs.paths import DIGITS, dataset_root, encoder_folder, from_root, notice_of, read_note, run_of
 from rscir_lib.storage.atomic import write_file, write_text
 from rscir_lib.storage.digests import sha256_of
-from rscir_lib.storage.project import check_checkout
+from rscir_lib.storage.project import DATA, check_checkout
 
 if TYPE_CHECKING:  # each takes seconds to import, and not every caller needs them
     from rscir_lib.benchmarks.base import Benchmark
     from rscir_lib.encoders import Encoder
     from rscir_lib.features import Features
+    from rscir_lib.ranking import AutoLambda
 
 # tables with one row a query that notebooks save; the first that a run has is compared
 ROWS = ("09_rows", "04_rows")
+WHUCOM = DATA / "whucom"
+PRINTED = 100  # rows of a table that still goes into a paper
+PACKAGES = ("rscir-workbook", "numpy", "pandas", "torch", "open_clip_torch")  # what numbers hang on
 
 Saved = TypeVar("Saved", Figure, pd.DataFrame, pd.Series)
 
@@ -81,19 +85,20 @@ class Run:
     @cached_property
     def encoder(self) -> "Encoder":
         """The encoder, loaded; `notice` is printed, where there is one."""
-        from rscir_lib.encoders import load_encoder, prompted
+        from rscir_lib.encoders import load_encoder
 
         if self.notice:
             print(self.notice, flush=True)
         name, architecture = self.config.ENCODER, self.config.ARCHITECTURE
         device, precision = self.config.DEVICE, self.config.PRECISION
-        encoder = load_encoder(encoder_folder(name) or name, architecture, device, precision, self.models)
-        return prompted(encoder, self.config.TEMPLATE)
+        return load_encoder(encoder_folder(name) or name, architecture, device, precision, self.models)
 
     @cached_property
     def store(self) -> Path:
-        """Where the features lie: what FEATURES names, or what notebook 02 writes."""
-        return features_of(self.config.model_dump())
+        """Where the features lie: what FEATURES names, a table beside the images that has the encoder's name, as WHUCom
+        has them, or what notebook 02 writes."""
+        beside = self.root / f"{Path(self.config.ENCODER).name}.npz"
+        return from_root(self.config.FEATURES) or (beside if beside.is_file() else self.folder / "features")
 
     @cached_property
     def features(self) -> "Features":
@@ -118,12 +123,40 @@ class Run:
         gone = set(self.whole_archive.files) - set(self.archive_with_features.files)
         return benchmark.without(gone) if gone else benchmark
 
+    @cached_property
+    def auto(self) -> "AutoLambda":
+        """The lambda of the benchmark's queries that is read off their similarities, without a label."""
+        from rscir_lib.evaluation.evaluate import compose
+        from rscir_lib.ranking import read_lambda
+        from rscir_lib.similarity.gallery import InMemory
+
+        gallery = InMemory(self.features.aligned(self.benchmark.archive))
+        return read_lambda(compose(self.benchmark, gallery, self.encoder.encode_texts, self.features), gallery)
+
+    def lambdas(self, given: Sequence[float | str]) -> list[float]:
+        """Distinct lambdas, with a number for "auto", which is printed."""
+        if "auto" in given:
+            print(f"auto: {self.auto}")
+        return list(dict.fromkeys(self.auto.lam if lam == "auto" else float(lam) for lam in given))
+
     @property
     def title(self) -> str:
         """Of figures: archive, encoder, and its architecture unless that is one of its own ("custom")."""
         architecture = f" {self.encoder.architecture}".replace(" custom", "")
-        template = "" if self.config.TEMPLATE == "{}" else f", {self.config.TEMPLATE!r}"
-        return f"{self.whole_archive.name}, {self.encoder.name}{architecture}{template}"
+        return f"{self.whole_archive.name}, {self.encoder.name}{architecture}"
+
+    @property
+    def facts(self) -> pd.Series:
+        """What the run's numbers rest on, for a methods section: sizes, digests, versions."""
+        made = self.encoder.provenance
+        versions = {f"version of {name}": f"{name} {version(name)}" for name in PACKAGES}
+        facts = {
+            "archive": self.whole_archive.name, "dataset": self.whole_archive.fingerprint[:16],
+            "images": len(self.archive_with_features), "queries": len(self.benchmark.queries),
+            "protocol": self.benchmark.protocol, "encoder": self.encoder.name,
+            "architecture": self.encoder.architecture, "weights": made.get("weights_sha256", ""),
+        }  # fmt: skip
+        return pd.Series(facts | versions, name="value")
 
     def check(self, **parameters: Any) -> None:
         """Checks the notebook's other parameters (`check_parameters`), and that POSITION and QUERY are in this run."""
@@ -144,18 +177,41 @@ class Run:
             raise SystemExit(0)
 
     def save(self, result: Saved, name: str, **options: Any) -> Saved:
-        """Writes a figure to `figures/<name>.png` or a table to `tables/<name>.csv`, whole, and returns it.
+        """Writes a figure to `figures/<name>.png` and `.pdf`, or a table to `tables/<name>.csv` and, where it is short,
+        `.tex`, whole, and returns it.
 
-        A figure's `description` goes into the file as its alternative text; options are those of `to_csv`.
+        A figure's `description` goes into the PNG as its alternative text; options are those of `to_csv`.
         """
         if isinstance(result, Figure):
             description = getattr(result, "description", "")
             metadata = {"Description": description} if description else None
             draw = partial(result.savefig, format="png", metadata=metadata)
             write_file(self.folder / "figures" / f"{name}.png", draw)
+            undated = partial(result.savefig, format="pdf", metadata={"CreationDate": None, "Subject": description})
+            write_file(self.folder / "figures" / f"{name}.pdf", undated)
         else:
             write_text(self.folder / "tables" / f"{name}.csv", result.to_csv(**options))
+            if len(result) <= PRINTED:
+                write_text(self.folder / "tables" / f"{name}.tex", latex_table(result))
         return result
+
+
+def latex_words(words: object) -> str:
+    """A text as LaTeX shows it."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in str(words))
+
+
+def latex_table(table: pd.DataFrame | pd.Series) -> str:
+    """A table for LaTeX's booktabs: numbers of per cents with one decimal, shares with three, lambdas as short as can be."""
+    frame = pd.DataFrame(table)
+    digits = {name: 1 if frame[name].abs().max() > 1.5 else 3 for name in frame.select_dtypes("number")}
+    style = frame.style.format(latex_words, na_rep="")
+    for name, places in digits.items():
+        style = style.format(precision=places, subset=[name], na_rep="")
+    for axis in ("index", "columns"):
+        style = style.format_index(lambda x: f"{x:g}" if isinstance(x, float) else latex_words(x), axis=axis, na_rep="")
+    return str(style.to_latex(hrules=True, multirow_align="naive", multicol_align="naive-l"))
 
 
 def finished_runs(folder: str | Path) -> pd.DataFrame:
@@ -175,11 +231,29 @@ def finished_runs(folder: str | Path) -> pd.DataFrame:
 
 def read_rows(path: str | Path) -> pd.DataFrame:
     """Rows of `evaluate` that a run has saved. Raises ValueError naming the file where a column is missing."""
-    rows = pd.read_csv(path, index_col=0, keep_default_na=False, na_values={"lambda": [""]})
+    rows = pd.read_csv(path, index_col=0, keep_default_na=False, na_values={"lambda": [""]}, dtype={"choice": str})
     needed = ["attribute", "image", "text", "method", "lambda", "AP"]
     if missing := [column for column in needed if column not in rows]:
         raise ValueError(f"{path}: no column {missing[0]!r}; delete the file and run its notebook again")
+    if "choice" not in rows:  # of notebook 04, whose lambdas nobody chose
+        rows["choice"] = rows["lambda"].map("{:g}".format, na_action="ignore").fillna("")
     return rows.rename_axis("query")
+
+
+def real_runs(OUTPUT_ROOT: str = "") -> dict[str, Run]:
+    """Runs on the bundled features of CLIP and RemoteCLIP, by task and encoder. The tasks are constructed: WHUCom's.
+
+    They are drawn where they aren't yet.
+    """
+    from rscir_lib.benchmarks import whucom
+
+    whucom.draw_bundled(WHUCOM)
+    tasks = {f"{task}, {name}": (task, name) for task in ("collages", "lookalikes") for name in whucom.BUNDLES}
+    folders = {
+        title: {"DATASET_ROOT": str(WHUCOM / whucom.folder_of(task, name)), "ENCODER": str(WHUCOM / name)}
+        for title, (task, name) in tasks.items()
+    }
+    return {title: open_run(**given, OUTPUT_ROOT=OUTPUT_ROOT) for title, given in folders.items()}
 
 
 def open_run(DATASET_ROOT: str = "", **parameters: str) -> Run:

@@ -5,12 +5,23 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_rows import made_up
+from analysis_rows import made_up, rows_for
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import examples, unit
-from rscir_lib.analysis import balanced_lambda, choose_lambda, choose_lambdas, folds, lambda_choices, rows_of
+from helpers import examples
+from rscir_lib.analysis import (
+    by_choice,
+    choose_lambda,
+    choose_lambdas,
+    folds,
+    lambda_choices,
+    of_choice,
+    rows_of,
+    split_half,
+    split_relevant,
+)
+from rscir_lib.runs import read_rows
 
 
 @pytest.mark.parametrize("by", ["attribute", "group", "half"])
@@ -68,22 +79,52 @@ def test_ceiling_best_honest(curves):
         for j in range(4)
     )  # fmt: skip
     queries = pd.DataFrame({"attribute": attributes, "group": "g", "image": [f"i{i}" for i in range(len(curves))]})
-    found = lambda_choices(table, SimpleNamespace(queries=queries), "mine", 0.3, samples=5)["Avg"]
+    half = rows_of(table, "mine", 0.25)
+    found = lambda_choices(table, SimpleNamespace(queries=queries), "mine", {"0.25": half}, samples=5)["Avg"]
     best = found["best on these queries (flatters)"]
     assert found["each query's best (ceiling)"] >= best - 1e-9
     assert found["chosen on other attributes"] <= best + 1e-9
-    assert found["without labels"] <= best + 1e-9
+    assert found["0.25"] <= best + 1e-9
     assert "chosen on other classes" not in found  # there is one
 
 
-def test_balanced_lambda():
-    """At this lambda the two parts of the sum vary alike: (1 - lambda) s_v = lambda s_t."""
-    rng = np.random.default_rng(0)
-    x = unit(rng.normal(size=(500, 6)))
-    t = unit(rng.normal(size=(5, 6)))
-    x[:, 0] += 1
-    lam = balanced_lambda(x, t, "linear")
-    image, text = (np.mean([np.std(x @ v, ddof=1) for v in asked]) for asked in (x, t))
-    assert image > 1.2 * text
-    assert (1 - lam) * image == pytest.approx(lam * text)
-    assert balanced_lambda(x, t, "weicom") == balanced_lambda(x, t, "zscore") == 0.5
+def test_like_is_compared_with_like(case, rows, tmp_path):
+    """Each way to choose lambda has one row a query and method; of rows that nobody chose, a lambda is the choice."""
+    benchmark, _ = case
+    chosen, _ = choose_lambdas(rows, folds(benchmark))
+    ways = by_choice(rows, chosen, {"0.4": 0.4, "auto": 0.8})
+    assert ways["choice"].unique().tolist() == ["", "0.4", "auto", "honest"]
+    for choice, lam in (("0.4", 0.4), ("auto", 0.8), ("honest", None)):
+        parts = of_choice(ways, choice)
+        assert set(parts) == {"image", "text", "average", "weicom"}
+        assert all(part.index.equals(benchmark.queries.index) for part in parts.values())
+        expected = chosen["weicom"] if lam is None else rows_of(rows, "weicom", lam)
+        pd.testing.assert_frame_equal(parts["weicom"].drop(columns="choice"), expected)
+    rows.to_csv(tmp_path / "rows.csv", index_label="query")
+    read = read_rows(tmp_path / "rows.csv")
+    assert set(of_choice(read, "honest")) == {"image", "text", "average"}  # no lambda of these was chosen
+    np.testing.assert_allclose(of_choice(read, "0.4")["weicom"]["AP"], rows_of(rows, "weicom", 0.4)["AP"])
+
+
+def test_half_of_the_relevant_images_choose_and_the_other_half_judges(case):
+    benchmark, features = case
+    pair = split_relevant(benchmark)
+    for one, other in (pair, pair[::-1]):
+        for i, query in one.queries.iterrows():
+            own, rest = one.targets[query["target"]], other.targets[other.queries.loc[i, "target"]]
+            whole = benchmark.targets[benchmark.queries.loc[i, "target"]]
+            assert sorted([*own, *rest]) == whole.tolist()
+            assert set(one.unknowns[query["unknown"]]) == set(rest)
+    both = [rows_for((half, features), ["weicom"], [0.0, 0.5, 1.0]) for half in pair]
+    found = split_half(*both)
+    aps = [rows["AP"].to_numpy().reshape(3, -1).T for rows in both]  # queries x lambdas
+    attribute = both[0]["attribute"].iloc[: len(aps[0])]
+
+    def avg(ap):
+        return 100 * pd.Series(ap).groupby(attribute.to_numpy()).mean().mean()
+
+    each = np.arange(len(aps[0]))
+    own = [avg(a[each, b.shape[1] - 1 - b[:, ::-1].argmax(axis=1)]) for a, b in (aps, aps[::-1])]
+    assert found["each query's, chosen on the other half"] == pytest.approx(np.mean(own))
+    assert found["each query's best"] == pytest.approx(np.mean([avg(a.max(axis=1)) for a in aps]))
+    assert found["one lambda for all"] <= found["each query's best"]

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from lambdas import bundle
 
 from rscir_lib.benchmarks import read_benchmark, whucom
 from rscir_lib.encoders import load_encoder, unknown_words
@@ -39,7 +40,7 @@ def test_a_table_is_what_its_readme_says():
 
 
 def test_the_tables_are_made_from_the_published_features(whu_root, tmp_path):
-    whucom.bundle(whu_root / "CLIP_ViT-L-14.npz", tmp_path)
+    bundle(whu_root / "CLIP_ViT-L-14.npz", tmp_path)
     with np.load(tmp_path / "features.npz") as made, np.load(TABLES["clip"]) as bundled:
         assert made.files == bundled.files
         assert all(np.array_equal(made[name], bundled[name]) for name in made.files)

@@ -19,17 +19,36 @@ from rscir_lib.analysis import bootstrap_difference, bootstrap_mean, rows_of
 from rscir_lib.benchmarks import Benchmark, read_benchmark, whucom
 from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.encoders import load_encoder
+from rscir_lib.encoders.stored import TABLE
 from rscir_lib.evaluation import evaluate, summarize
 from rscir_lib.features import Features, extract_features, read_features
 from rscir_lib.methods import Basic, mix
 from rscir_lib.similarity.lambda_auto import QUERIES, two_normals
 from rscir_lib.similarity.scales import upper_tail
+from rscir_lib.storage.atomic import write_file
 from rscir_lib.storage.project import ROOT
 
 GRID = [round(lam, 2) for lam in np.arange(21) / 20]
 DEVELOPED = ("synthcom-0", "collages-clip_ViT-L-14", "lookalikes-clip_ViT-L-14")
 METHODS = ("average", "linear", "zscore", "weicom", "product")
 Task = tuple[str, Benchmark, Features, object]
+
+
+def bundle(source: Path, folder: Path) -> None:
+    """Writes the table of a `StoredEncoder` from a file of RS-TransCLIP's: its images and all phrases, in float16."""
+    with np.load(source, allow_pickle=False) as stored:
+        classes = [whucom.CLASSES[i] for i in stored["class_index"]]
+        plain = [cls.replace(" ", "") for cls in classes]
+        files = [f"{cls}/{cls}{number:04d}.png" for number, cls in enumerate(plain, 1)]
+        templates = [name for name in stored.files if name.startswith("text_") and name != "text_averageprompt"]
+        phrases = [f"{t.removeprefix('text_').replace('_', ' ')} {cls}" for t in templates for cls in whucom.CLASSES]
+        texts = np.concatenate([stored["text_a_satellite_image_of_a"], *(stored[t] for t in templates)])
+        arrays = {"images": stored["image_features"].astype(np.float16), "texts": texts.astype(np.float16)}
+    phrases = np.array([*whucom.CLASSES, *phrases])
+    arrays |= {"files": np.array(files), "classes": np.array(classes), "phrases": phrases}
+    folder.mkdir(parents=True, exist_ok=True)
+    made_by = np.array(source.stem.split("_", 1)[1])
+    write_file(folder / TABLE, lambda file: np.savez(file, **arrays, made_by=made_by))
 
 
 def whucom_tasks(tables: dict[str, Path], root: Path) -> Iterator[Task]:
@@ -190,8 +209,8 @@ def main() -> None:
     for source in sorted(arguments.folder.glob("*.npz")) if arguments.folder else ():
         name = "_".join([source.stem.split("_")[0].lower(), source.stem.split("_")[1]])
         if name not in tables:
-            whucom.bundle(source, root / "tables" / name)
-            tables[name] = root / "tables" / name / whucom.TABLE
+            bundle(source, root / "tables" / name)
+            tables[name] = root / "tables" / name / TABLE
     print("\nWeiCom by lambda without a label, mAP in % (lambda)\n")
     table = rules_table([*synthcom_tasks(root), *whucom_tasks(tables, root)])
     print(table.to_string())

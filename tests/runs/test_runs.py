@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rscir_lib.apps.commands import workbook
-from rscir_lib.runs import PARAMETERS, Run, check_parameters, notice_of, open_run, run_folder
+from rscir_lib.apps.commands.paper import BIBLIOGRAPHY, CITED, write_paper
+from rscir_lib.runs import PARAMETERS, Run, check_parameters, latex_table, notice_of, open_run, run_folder
 from rscir_lib.runs import paths as runs
 
 
@@ -107,7 +109,8 @@ def test_saves_tables_and_figures_whole(opened, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         opened.save(figure, "f")
     assert written.read_bytes() == before
-    assert [path.name for path in written.parent.iterdir()] == ["f.png"]
+    assert sorted(path.name for path in written.parent.iterdir()) == ["f.pdf", "f.png"]
+    assert sorted(path.name for path in (opened.folder / "tables").iterdir()) == ["t.csv", "t.tex"]
 
 
 # --- whose folder it is
@@ -277,3 +280,45 @@ def test_the_bundled_encoder_before_pictures_says_so(images, tmp_path, capsys):
     assert capsys.readouterr().out == notice_of("demo", str(images)) + "\n"
     open_run(OUTPUT_ROOT=str(tmp_path / "out"), DEVICE="cpu").encoder
     assert capsys.readouterr().out == ""
+
+
+def test_a_table_for_latex():
+    """Per cents with one decimal, shares with three, lambdas as short as can be, nothing that LaTeX would trip over."""
+    index = pd.MultiIndex.from_tuples([("image", float("nan")), ("a_b", 0.5)], names=["method", "lambda"])
+    table = pd.DataFrame({"Avg": [14.84, 51.56], "P@5": [0.25, None], "what": ["50 % & more", "x~y"]}, index)
+    lines = latex_table(table).splitlines()
+    assert [lines[0], lines[1], lines[-2], lines[-1]] == [
+        r"\begin{tabular}{llrrl}", r"\toprule", r"\bottomrule", r"\end{tabular}"
+    ]  # fmt: skip
+    assert r"image &  & 14.8 & 0.250 & 50 \% \& more \\" in lines
+    assert r"a\_b & 0.5 & 51.6 &  & x\textasciitilde{}y \\" in lines
+
+
+def test_a_paper_takes_what_runs_have(tmp_path):
+    run = tmp_path / "one_run"
+    for name, text in {
+        "tables/09_facts.csv": ",value\narchive,scenes_1\ndataset,abc\nimages,9\nqueries,4\nprotocol,released\n"
+        "encoder,clip\narchitecture,ViT-B-32\nweights,0123456789abcdef99\nversion of numpy,numpy 2.4\n",
+        "tables/09_map.csv": "method,Avg,lambda\nweicom,50,0.5\nbasic-dagger,40,\nmine,9,\n",
+        "tables/09_map.tex": r"\begin{tabular}{l}1\end{tabular}",
+        "tables/09_map_rows.csv": "not for a paper",
+        "figures/09_methods.pdf": "%PDF",
+    }.items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(text, encoding="utf-8")
+    paper = write_paper([run], tmp_path / "paper").read_text(encoding="utf-8")
+    assert r"\input{one_run/09_map.tex}" in paper
+    assert r"\includegraphics[width=\linewidth]{one_run/09_methods.pdf}" in paper
+    assert paper.count(r"\begin{") == paper.count(r"\end{")
+    assert sorted(path.name for path in (tmp_path / "paper" / "one_run").iterdir()) == ["09_map.tex", "09_methods.pdf"]
+    methods = (tmp_path / "paper" / "methods.tex").read_text(encoding="utf-8")
+    assert r"9 images of scenes\_1 (digest abc)" in methods
+    assert r"weicom~\cite{psomas2024composed}, basic-dagger~\cite{psomas2025instance}, mine." in methods
+    assert "0123456789abcdef)" in methods
+    assert "numpy 2.4" in methods
+    known = set(re.findall(r"@\w+\{(\w+),", BIBLIOGRAPHY.read_text(encoding="utf-8")))
+    assert set(CITED.values()) | set(re.findall(r"\\cite\{(\w+)\}", methods)) <= known
+    with pytest.raises(FileNotFoundError, match="run notebook 09 there"):
+        write_paper([tmp_path], tmp_path / "other")
+    with pytest.raises(ValueError, match="two runs of one name"):
+        write_paper([run, run], tmp_path / "other")

@@ -74,6 +74,8 @@ def run_workbook(
     notebooks = workbook.select_notebooks([word for word in words if "=" not in word])
     if refresh:
         return workbook.refresh(notebooks)
+    if not (words or params or show):
+        return workbook.run_bundled(**options)
     given = workbook.read_parameters(params) if params else {}
     return workbook.run_combinations(notebooks, given | parameters(words), show=(show or "").split(","), **options)
 
@@ -85,6 +87,18 @@ def print_methods(runs: list[Path]) -> None:
 
     for run in runs:
         print(f"## {run.resolve().name}\n\n{methods_of(run)}")
+
+
+@command(
+    "paper",
+    argument("runs", nargs="+", type=path, metavar="RUN_FOLDER"),
+    argument("--out", type=path, default=ROOT / "runs" / "paper", help="folder of the paper's files"),
+)
+def write_paper(runs: list[Path], out: Path) -> None:
+    """Write tables (LaTeX), figures (PDF) and a methods paragraph, with versions, digests and citations."""
+    from rscir_lib.apps.commands.paper import write_paper
+
+    print(write_paper(runs, out))
 
 
 @command("explore", PARAMETERS, argument("--port", type=port, default=8866, help="0 for any that is free"))
@@ -171,16 +185,12 @@ def draw(root: Path, seed: int) -> None:
 @command(
     "whucom",
     argument("folder", type=path, nargs="?", default=DATA / "whucom", help="to draw into; data/whucom without it"),
-    argument("--bundle", type=path, metavar="NPZ", help="write these features of RS-TransCLIP to the folder instead"),
 )
-def draw_whucom(folder: Path, bundle: Path | None) -> None:
+def draw_whucom(folder: Path) -> None:
     """Draw WHUCom's two tasks, from the bundled features of CLIP and RemoteCLIP."""
     from rscir_lib.benchmarks import whucom
 
-    if bundle:
-        whucom.bundle(bundle, folder)
-    else:
-        whucom.draw_bundled(folder)
+    whucom.draw_bundled(folder)
 
 
 @command("unpack", argument("folder", type=path, help="i-CIR's, with its folder webdataset"))
@@ -211,18 +221,12 @@ def list_tiles(folder: Path, tile: int, overlap: int, max_nodata: float, listing
     print(f'next: make workbook DATASET_ROOT="{archive.root}" LISTING="{listing.resolve()}"')
 
 
-@command(
-    "verify",
-    argument("store", type=path, help="of features, such as runs/synthcom_demo/features"),
-    argument("--archive", type=path, help="the images' folder: read them, too"),
-    argument("--listing", type=path, help="of the archive"),
-)
-def verify(store: Path, archive: Path | None, listing: Path | None) -> None:
-    """Read every byte of a feature store again, and of its images, and compare the checksums."""
-    from rscir_lib.archive import read_archive
+@command("verify", argument("store", type=path, help="of features, such as runs/synthcom_demo/features"))
+def verify(store: Path) -> None:
+    """Read every byte of a feature store again, and compare the checksums."""
     from rscir_lib.features.features import verify_features
 
-    print(f"{verify_features(store, read_archive(archive, listing) if archive else None)}: whole")
+    print(f"{verify_features(store)}: whole")
 
 
 @command(

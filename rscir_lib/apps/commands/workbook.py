@@ -1,6 +1,6 @@
 """Runs the notebooks in order, each with parameters, and skips those that stand.
 
-    rscir workbook                                     # all on the bundled benchmark
+    rscir workbook                                     # all on the bundled benchmark, some on real features
     rscir workbook 03 04 ENCODER=clip DATASET_ROOT=~/PatternNet
     rscir workbook --params notebooks/params/patternnet_clip.yaml
     rscir workbook ENCODER=clip,remoteclip ARCHITECTURE=RN50,ViT-L-14     # every combination
@@ -15,8 +15,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pandas as pd
@@ -28,14 +29,16 @@ from papermill.exceptions import PapermillExecutionError
 from rscir_lib import runs
 from rscir_lib.analysis import methods_table
 from rscir_lib.apps.commands import FAILURES
+from rscir_lib.benchmarks.whucom import BUNDLES, draw_bundled
 from rscir_lib.storage.atomic import read_json, remove_unfinished, write_json
-from rscir_lib.storage.digests import sha256_of, sha256_of_file, sha256_of_sample
+from rscir_lib.storage.digests import sha256_of, sha256_of_file
 from rscir_lib.storage.folders import files_below
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.measuring import measured
-from rscir_lib.storage.project import ROOT
+from rscir_lib.storage.project import DATA, ROOT
 
 NOTEBOOKS, LIBRARY = ROOT / "notebooks", ROOT / "rscir_lib"
+REAL = ["03", "04", "05", "09", "10"]  # notebooks that stand on features without pictures
 TIMEOUT = 12 * 3600  # seconds that one cell may take: PatternNet by ViT-L-14 takes hours without a GPU
 
 
@@ -91,7 +94,7 @@ def grid(given: dict[str, object]) -> dict[str, dict[str, object]]:
     several = {}
     for name in runs.IDENTITY[1:]:
         value = given.get(name)
-        if isinstance(value, str) and "," in value and name != "TEMPLATE" and not Path(value).expanduser().exists():
+        if isinstance(value, str) and "," in value and not Path(value).expanduser().exists():
             value = [one.strip() for one in value.split(",")]
         if isinstance(value, list):
             several[name] = list(dict.fromkeys(value)) or [""]
@@ -104,7 +107,7 @@ def _inputs(parameters: dict[str, object], run: Path) -> Iterator[tuple[str, Pat
     """Every file that a notebook may read, by role and relative path: data set, encoder, features, and so on."""
     places = {"data": runs.dataset_root(parameters.get("DATASET_ROOT", "")), "published": ROOT / "data" / "published"}
     if "FEATURES" in parameters:  # 01 needs none, 02 makes them
-        places["FEATURES"] = runs.features_of(parameters)
+        places["FEATURES"] = runs.from_root(parameters["FEATURES"]) or run / "features"
     encoder = parameters.get("ENCODER")
     if encoder:
         places["ENCODER"] = ROOT / "data" / "demo_encoder" if encoder == "demo" else runs.encoder_folder(encoder)
@@ -122,24 +125,19 @@ def _inputs(parameters: dict[str, object], run: Path) -> Iterator[tuple[str, Pat
                 yield f"{role}/{file}", path
 
 
-def fingerprint(notebook: Path, parameters: dict[str, object], run: Path) -> dict[str, str]:
-    """sha256 of all that the results depend on: parameters, cells, library, sizes and times of the inputs (`made_of`).
+def fingerprint(notebook: Path, parameters: dict[str, object], run: Path) -> str:
+    """sha256 of all that the results depend on: parameters, cells, library, sizes and times of the inputs.
 
-    Paths count by what lies there, not by where it is, so that results stand in a moved project. `places` says where
-    the inputs are; what stays there must be the same file, unchanged since (`inodes`), whatever its size and time.
+    Paths count by what lies there, not by where it is, so that results stand in a moved project.
     """
     values = {name: bool(value) if name in runs.PATHS else value for name, value in parameters.items()}
     if values.get("ENCODER") and (folder := runs.encoder_folder(values["ENCODER"])):
         values["ENCODER"] = folder.name
     cells = [cell.source for cell in nbformat.read(notebook, as_version=4).cells]
     library = [file + sha256_of_file(path) for file, path in files_below(LIBRARY).items() if "__pycache__" not in file]
-    stats = {name: (path, path.stat()) for name, path in _inputs(parameters, run)}
-    inputs = [f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, (_, stat) in stats.items()]
-    return {
-        "made_of": sha256_of(json.dumps(values, sort_keys=True), *cells, *library, *inputs),
-        "places": sha256_of(*(f"{path}\n" for path, _ in stats.values())),
-        "inodes": sha256_of(*(f"{stat.st_ino} {stat.st_ctime_ns}\n" for _, stat in stats.values())),
-    }
+    stats = [(name, path.stat()) for name, path in _inputs(parameters, run)]
+    inputs = [f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, stat in stats]
+    return sha256_of(json.dumps(values, sort_keys=True), *cells, *library, *inputs)
 
 
 def _stands(stamp: Path, notebook: Path, parameters: dict[str, object], run: Path) -> bool:
@@ -153,20 +151,8 @@ def _stands(stamp: Path, notebook: Path, parameters: dict[str, object], run: Pat
     except ValueError as error:
         print(f"      {error}; {notebook.stem} runs again", file=sys.stderr)
         return False
-    paths = _paths(run, parameters)
-    there = {file: paths[file] for file in old["results"] if file in paths}
-    if not there or _digests(there) != old["results"]:
-        return False
-    now = fingerprint(notebook, parameters, run)
-    moved = now["made_of"] == old.get("made_of") and now["places"] != old.get("places")
-    if moved:
-        write_json(stamp, old | now)
-    return moved or all(old.get(key) == value for key, value in now.items())
-
-
-def _digests(results: Mapping[str, Path]) -> dict[str, str]:
-    """What each result holds, by a digest; of larger ones, which are shards of features, of 64 MiB."""
-    return {file: sha256_of_sample(path, 2**20) for file, path in results.items()}
+    sizes = {name: (run / name).stat().st_size for name in old["results"] if (run / name).is_file()}
+    return bool(sizes) and sizes == old["results"] and old.get("fingerprint") == fingerprint(notebook, parameters, run)
 
 
 def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, force: bool = False) -> str:
@@ -183,28 +169,22 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
         if not (force or parameters.get("OVERWRITE")) and _stands(stamp, notebook, parameters, run):
             return "stands"
         stamp.unlink(missing_ok=True)
-        before = _files(run, parameters)
+        before = _files(run)
         done = execute(notebook, copy, parameters, timeout)
-        after = _files(run, parameters)
+        after = _files(run)
         # a store that stood already is the result of the notebook that makes it, too
         kept = "features/" if "OVERWRITE" in parameters else ()
-        paths = _paths(run, parameters)
-        made = {file: paths[file] for file in after if after[file] != before.get(file) or file.startswith(kept)}
-        write_json(stamp, fingerprint(notebook, parameters, run) | {"results": _digests(made)})
+        made = [file for file in after if after[file] != before.get(file) or file.startswith(kept)]
+        results = {file: after[file][0] for file in made}
+        write_json(stamp, {"fingerprint": fingerprint(notebook, parameters, run), "results": results})
     ended = any(out.get("ename") == "SystemExit" for cell in done.cells for out in cell.get("outputs", []))
     return "ran as far as it goes without labels" if ended else "ran"
 
 
-def _paths(run: Path, parameters: dict[str, object]) -> dict[str, Path]:
-    """Every file of a run that may be a notebook's result, its features wherever they lie, by its name."""
-    store = files_below(runs.features_of(parameters | {"FEATURES": ""}))
-    files = files_below(run) | {f"features/{file}": path for file, path in store.items()}
-    return {f: path for f, path in files.items() if "/" in f and not re.fullmatch(r"notebooks/.*\.json", f)}
-
-
-def _files(run: Path, parameters: dict[str, object]) -> dict[str, tuple[int, int]]:
-    """Size and time of every file of `_paths`."""
-    stats = {file: path.stat() for file, path in _paths(run, parameters).items()}
+def _files(run: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file of a run that may be a notebook's result."""
+    files = {file: path for file, path in files_below(run).items() if "/" in file}
+    stats = {file: path.stat() for file, path in files.items() if not re.fullmatch(r"notebooks/.*\.json", file)}
     return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
 
 
@@ -308,13 +288,25 @@ def run_combinations(notebooks: list[Path], given: dict[str, object], **options:
     return int(bool(failed))
 
 
+def run_bundled(**options: Any) -> int:
+    """The notebooks on SynthCom; some on WHUCom, whose features are real; the last one, which compares the runs."""
+    draw_bundled(DATA / "whucom")
+    real = {
+        "DATASET_ROOT": str(DATA / "whucom" / "collages"),
+        "ENCODER": [str(path.parent) for path in BUNDLES.values()],
+    }
+    *first, last = select_notebooks([])
+    parts = (first, {}), (select_notebooks(REAL), real), ([last], {})
+    return max(run_combinations(notebooks, given, **options) for notebooks, given in parts)
+
+
 def methods_of(run: Path) -> str:
     """Notebook 09's table of a run, every method with what it is worth and costs, in Markdown.
 
     Raises FileNotFoundError where notebook 09 hasn't run there.
     """
     tables = []
-    for name in ("09_map", "09_how_sure", "09_cost"):
+    for name in ("09_map", "09_how_sure", "09_cost", "09_choices"):
         path = run / "tables" / f"{name}.csv"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: run notebook 09 there")

@@ -19,8 +19,7 @@ def _avg(rows: pd.DataFrame) -> float:
 
 def _chosen(c: ExerciseContext) -> dict[str, pd.DataFrame]:
     """The rows that notebook 9 saved, by method."""
-    rows = read_rows(c.run.folder / "tables" / "09_rows.csv")
-    return dict(list(rows.groupby("method", sort=False)))
+    return analysis.of_choice(read_rows(c.run.folder / "tables" / "09_rows.csv"), "honest")
 
 
 def exercise_09_1(c: ExerciseContext) -> Truth:
@@ -101,8 +100,8 @@ def exercise_10_3(c: ExerciseContext) -> Truth:
 def _of_runs(c: ExerciseContext, method: str) -> dict[str, pd.DataFrame]:
     """The rows of one method in every run that notebook 11 compares."""
     tables = finished_runs(from_root(c["RUNS_FOLDER"]) or c.run.folder.parent)["rows"]
-    runs = {name: analysis.one_lambda(read_rows(path), c["LAMBDA"]) for name, path in tables.items()}
-    return {name: methods[method] for name, methods in runs.items() if method in methods}
+    runs = {name: analysis.of_choice(read_rows(path), c["CHOICE"]) for name, path in tables.items()}
+    return {name: methods[method] for name, methods in runs.items() if c["METHOD"] in methods}
 
 
 def exercise_11_1(c: ExerciseContext) -> Truth:

@@ -1,0 +1,80 @@
+"""What a paper takes from finished runs: tables, figures, and a methods paragraph with versions, digests and citations.
+
+    rscir paper runs/synthcom_demo runs/collages_clip --out runs/paper
+
+The files are those that the notebooks wrote beside each CSV and PNG; notebook 09 says what a run rests on.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from rscir_lib.runs import latex_words
+from rscir_lib.storage.atomic import write_text
+from rscir_lib.storage.project import DATA
+
+BIBLIOGRAPHY = DATA / "published" / "references.bib"
+CITED = {
+    "weicom": "psomas2024composed", "zscore": "psomas2024composed", "basic": "psomas2025instance",
+    "product-clamped": "psomas2025instance", "freedom": "efthymiadis2025composed", "cirevl": "karthik2024vision",
+    "direction": "couairon2022embedding", "slerp": "jang2024spherical", "rrf": "cormack2009reciprocal",
+    "minmax": "fox1994combination", "minimum": "fox1994combination",
+    "clip": "radford2021learning", "remoteclip": "liu2024remoteclip",
+}  # fmt: skip
+
+
+def write_paper(runs: Sequence[Path], out: Path) -> Path:
+    """Writes `paper.tex`, which shows all, `methods.tex`, `references.bib`, and a folder of tables and figures a run.
+
+    Raises FileNotFoundError where notebook 09 hasn't run, ValueError for two runs of one name.
+    """
+    names = [run.resolve().name for run in runs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{', '.join(map(str, runs))}: two runs of one name would share a folder")
+    paragraphs, shown = [], []
+    for run, name in zip(runs, names, strict=True):
+        facts = run / "tables" / "09_facts.csv"
+        if not facts.is_file():
+            raise FileNotFoundError(f"{facts} is missing: run notebook 09 there")
+        methods = pd.read_csv(run / "tables" / "09_map.csv", index_col="method").index
+        paragraphs.append(methods_paragraph(pd.read_csv(facts, index_col=0, dtype=str)["value"].fillna(""), methods))
+        shown.append(f"\\section*{{{latex_words(name)}}}")
+        for file in sorted([*run.glob("tables/*.tex"), *run.glob("figures/*.pdf")]):
+            place = Path(name) / file.name
+            (out / name).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, out / place)
+            show = f"\\includegraphics[width=\\linewidth]{{{place.as_posix()}}}"
+            show = (
+                f"\\resizebox{{\\linewidth}}{{!}}{{\\input{{{place.as_posix()}}}}}" if file.suffix == ".tex" else show
+            )
+            shown.append(f"\\begin{{figure}}[p]{show}\\caption{{{latex_words(file.stem)}}}\\end{{figure}}\\clearpage")
+    shutil.copyfile(BIBLIOGRAPHY, out / "references.bib")
+    write_text(out / "methods.tex", "\n\n".join(paragraphs) + "\n")
+    head = "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n\\input{methods}"
+    end = "\\bibliographystyle{plain}\\bibliography{references}\n\\end{document}\n"
+    write_text(out / "paper.tex", "\n".join([head, *shown, end]))
+    return out / "paper.tex"
+
+
+def methods_paragraph(facts: pd.Series, methods: Sequence[str]) -> str:
+    """What one run did, in LaTeX, from its facts (`Run.facts`) and the methods that it compared."""
+
+    def cited(name: str) -> str:
+        keys = [CITED[part] for part in (name, name.removesuffix("+qe"), name.split("-")[0]) if part in CITED]
+        return latex_words(name) + (f"~\\cite{{{keys[0]}}}" if keys else "")
+
+    words = {key: latex_words(value) for key, value in facts.items()}
+    versions = ", ".join(f"{words[key]}" for key in facts.index if key.startswith("version"))
+    return (
+        f"We rank the {words['images']} images of {words['archive']} (digest {words['dataset']}) for each of "
+        f"{words['queries']} composed queries ({words['protocol']}), with features of {cited(facts['encoder'])} "
+        f"{words['architecture']} (weights sha256 {words['weights'][:16]}), by {', '.join(map(cited, methods))}. "
+        "Means are of average precision, in per cent, over the queries of an attribute, then over attributes. "
+        "Where a method has a weight $\\lambda$, it is chosen on other queries than those it is judged on; beside it "
+        "stand 0.5, the weight read off the similarities without a label (auto), and the best on the same. "
+        "Intervals are 95\\,\\% bootstrap intervals over images and texts~\\cite{owen2007pigeonhole}; differences "
+        "are tested by a randomisation test~\\cite{smucker2007comparison}, corrected by Holm~\\cite{holm1979simple}."
+        f" Software: {versions}."
+    )
