@@ -10,6 +10,7 @@ ARCHITECTURE ?=
 LISTING ?=
 PROTOCOL ?=
 PRECISION ?=
+TEMPLATE ?=
 SCHEDULER ?=
 # a file of methods, encoders and benchmarks of one's own
 PLUGINS ?=
@@ -27,9 +28,9 @@ NBSTRIPOUT := nbstripout --keep-count --keep-id --extra-keys=metadata.language_i
 # two to four processes test at once, each with one thread; each kernel and browser beside them takes memory, too
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : n > 4 ? 4 : n)))
 PYTEST := pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-UNMARKED := not (slow or browser or notebook or campaign)
+UNMARKED := not (slow or long or browser or notebook or campaign)
 # the shell takes what a user gives from its environment, so that spaces and quotes in it stay as they are
-NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION SCHEDULER PLUGINS
+NAMED := DATASET_ROOT ENCODER ARCHITECTURE LISTING PROTOCOL PRECISION TEMPLATE SCHEDULER PLUGINS
 RESULTS := 01 02 04 05 09 --show 04_beside_chance,04_against_average,05_normalisation,09_how_sure
 GIVEN = $(foreach name,$(NAMED),$(if $($(name)),"$(name)=$$$(name)"))
 export $(NAMED) IMAGES CAPTIONS OUT
@@ -37,7 +38,7 @@ export $(NAMED) IMAGES CAPTIONS OUT
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test test-fast fuzz mutants lambdas lint lint-js format lab explore page paper book course bench scale chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test test-fast test-long fuzz mutants lambdas lint lint-js format lab explore page paper book course bench scale chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -118,9 +119,11 @@ rehearse: $(READY) ## the whole chain at PatternNet's size, on synthetic scenes 
 
 ##@ Work on the workbook itself
 
-test: $(READY) lint ## lint, all tests, the notebooks through papermill and nbval: ten minutes on two cores
-	$(RUN) $(PYTEST) -p no:nbval --durations=20 tests $(ARGS)
-	$(RUN) pytest --nbval-lax --nbval-current-env notebooks
+test: $(READY) lint ## lint, the tests, the notebooks' committed tables through nbval: ten minutes on two cores
+	$(RUN) $(PYTEST) --durations=20 -m "not (long or campaign)" --nbval-lax --nbval-current-env tests notebooks $(ARGS)
+
+test-long: $(READY) ## the rest: every notebook through papermill, real pictures, the book in a browser, short campaigns
+	$(RUN) $(PYTEST) -p no:nbval --durations=20 -m "long or campaign" tests $(ARGS)
 
 test-fast: $(READY) ## a minute's worth of the tests, without lint: before each commit
 	$(RUN) $(PYTEST) -p no:nbval --hypothesis-profile=fast -m "$(UNMARKED)" tests $(ARGS)

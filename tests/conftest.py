@@ -27,8 +27,8 @@ for profile, number in {"fast": 15, "default": 100, "full": 1000}.items():
     hypothesis.settings.register_profile(profile, max_examples=number, deadline=None)
 
 # the long ones first, or one worker would be left with them when the other has nothing to do
-FIRST = ("notebook", "browser", "campaign", "slow")
-KINDS_BY_FIXTURE = {"chromium": "browser", "kernel": "notebook", "slow_to_make": "slow"}
+FIRST = ("long", "notebook", "browser", "campaign", "slow")
+KINDS_BY_FIXTURE = {"chromium": "browser", "kernel": "notebook", "slow_to_make": "slow", "long_to_make": "long"}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -77,6 +77,11 @@ def kernel() -> None:
 @pytest.fixture(scope="session")
 def slow_to_make() -> None:
     """Asked for by a fixture that takes more than two seconds of a processor: its tests are slow."""
+
+
+@pytest.fixture(scope="session")
+def long_to_make() -> None:
+    """Asked for by a fixture that takes more than half a minute of a processor: its tests are long."""
 
 
 def optional_data(variable: str, what: str) -> Path:

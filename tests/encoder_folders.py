@@ -18,12 +18,13 @@ def word_tokenizer():
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=CONTEXT, **special)
 
 
-def hugging_face_folder(folder, kind):
-    """A folder as `save_pretrained` leaves it, with random weights."""
+def hugging_face_folder(folder, kind, **of_texts):
+    """A folder as `save_pretrained` leaves it, with random weights. of_texts: keys of its text tower's config."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     ends = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
     text = sizes | ends | {"vocab_size": len(WORDS) + 4, "max_position_embeddings": CONTEXT, "projection_size": 16}
+    text |= of_texts
     vision = sizes | {"image_size": 32, "patch_size": 8}
     if kind == "clip":
         model = transformers.CLIPModel(

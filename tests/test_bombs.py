@@ -115,6 +115,7 @@ def test_the_last_that_is_read(tmp_path):
     """The bounds are no tighter than they say, and what is no scan isn't counted as one."""
     blank(tmp_path / "wide.png", size=(LONGEST * 3, 3))
     assert read_image(tmp_path / "wide.png").size == (LONGEST * 3, 3)
+    assert read_image(tmp_path / "wide.png", window=(0, 1, LONGEST * 3, 1)).size == (LONGEST * 3, 1)
     blank(tmp_path / "many.jpg", size=(64, 64), progressive=True, exif=b"Exif\0\0" + b"\xff\xda" * 200)
     with (tmp_path / "many.jpg").open("ab") as file:  # a film behind the picture, as phones have it
         file.write(b"\xff\xda\0\x02" * 200)

@@ -144,7 +144,7 @@ def prove(number: str, **given: object) -> Path:
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory, kernel):
+def given(tmp_path_factory, kernel, long_to_make):
     """Parameters of a small run on a small synthetic benchmark."""
     folder = tmp_path_factory.mktemp("notebooks")
     root = draw_synthcom(folder / "small", images_per_class=8, workers=1)

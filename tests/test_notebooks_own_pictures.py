@@ -20,7 +20,7 @@ from rscir_lib.evaluation import chance
 
 
 @pytest.fixture(scope="module")
-def unlabelled(tmp_path_factory, kernel):
+def unlabelled(tmp_path_factory, kernel, long_to_make):
     """Parameters of a flat folder of GeoTIFFs, without classes or labels, its name with a space and an umlaut."""
     folder = tmp_path_factory.mktemp("own pictures für")
     (folder / "archive").mkdir()
@@ -70,6 +70,24 @@ def test_an_archive_without_labels_from_pictures_to_a_gallery(unlabelled, capsys
     assert "archive has no labels: this notebook ends here" in printed
 
 
+def test_a_template_is_read_by_the_notebooks_and_shares_the_features(unlabelled, capsys):
+    """Stands the second time; without its store, notebook 02 makes it again."""
+    given = [*(f"{name}={value}" for name, value in unlabelled.items()), "TEMPLATE=many, {}|two {}", "DEVICE=cpu"]
+    words = ["workbook", "02", "06", *given, "TOP=3", "FREE_TEXTS=['large']", "LAMBDAS=[0.5]", "QUERY_TEXT=red"]
+    assert cli.main(words) == 0
+    runs = Path(unlabelled["OUTPUT_ROOT"])
+    (folder,) = runs.glob("archive_demo_many-two-*")
+    assert not list((folder / "features").iterdir())
+    assert (runs / "archive_demo" / "features" / "manifest.json").is_file()
+    hits = pd.read_csv(next(folder.glob("tables/06_hits_*.csv")))
+    assert len(hits) == 3
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.count("stands, ") == 2
+    (runs / "archive_demo" / "features" / "manifest.json").unlink()
+    assert cli.main(words) == 0
+    assert "[1/2] 02_feature_extraction ...\n      ran" in capsys.readouterr().out
+
+
 def test_papermill_alone_ends_cleanly_and_checks_parameters_too(unlabelled, tmp_path):
     def papermill(*words: str) -> subprocess.CompletedProcess:
         notebook, place = str(workbook.NOTEBOOKS / "03_baselines.ipynb"), str(workbook.NOTEBOOKS)
@@ -97,7 +115,7 @@ def test_a_position_outside_the_archive_is_named(unlabelled):
         run("06", **unlabelled, POSITION=99999, DEVICE="cpu")
 
 
-def test_real_images(ucm_root, tmp_path, kernel):
+def test_real_images(ucm_root, tmp_path, kernel, long_to_make):
     """Four on real JPEGs of uneven sizes with human labels: nothing in the chain is special to synthetic data."""
     lines = [
         f"images/{path.parent.name}/{path.name} 0 {path.parent.name}\n"

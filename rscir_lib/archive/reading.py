@@ -36,6 +36,7 @@ PngImagePlugin.MAX_TEXT_CHUNK = 2**24  # bytes of text in a PNG: cameras and edi
 _SAMPLE = 2048
 # Times an image's width: an encoder makes its short side 224 pixels or so, and few bytes that are longer fill GBs then
 LONGEST = 64
+SHORT = 512  # pixels: a line up to this long, such as a row of a scene, is harmless
 # Passes over a progressive JPEG; editors write about ten. Each takes some 30 bytes and, on a large image, 20 ms
 MOST_SCANS = 100
 # Bytes that are decoded at once, 4096 x 4096 pixels of four bands of 16 bits: a block of a few thousand bands has more
@@ -151,7 +152,7 @@ def read_image(path: str | Path, rule: Reading = DEFAULT_READING, window: Window
 
 def _proportioned(image: Image.Image, name: str | Path) -> Image.Image:
     """The image, unless it is a line rather than a picture."""
-    if max(image.size) > LONGEST * min(image.size):
+    if max(image.size) > max(SHORT, LONGEST * min(image.size)):
         size, tile = f"{image.width} x {image.height} pixels", min(256, LONGEST * min(image.size))
         advice = f'crop it, or cut it into tiles (make tiles ARGS="--tile {tile}")'
         raise _Refused(f"{name}: a line rather than a picture ({size}, the limit is {LONGEST} to 1); {advice}")

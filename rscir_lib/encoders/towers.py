@@ -55,11 +55,12 @@ class TwoTowers:
 
         Raises ValueError, naming the text, for none at all, no string, a blank one, and one that would be cut.
         """
-        texts = self._checked(texts)
+        texts = self.checked(texts)
         batches = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
         return np.concatenate([normalised(self.of_texts(batch)) for batch in batches])
 
-    def _checked(self, texts: Any) -> list[str]:
+    def checked(self, texts: Any) -> list[str]:
+        """The texts, when this encoder reads each of them whole; ValueError as `encode_texts` raises it."""
         texts = [] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
         if not texts:
             raise ValueError("encode_texts takes a list with at least one text, such as ['a red roof']")

@@ -101,7 +101,8 @@ def load_folder(
         **versions("torch", "torchvision", "transformers", "pillow", "numpy"),
     }
     # the tokenizers of SigLIP's folders don't do it themselves: SigLIP 2 was trained on small letters, with Gemma's
-    gemma = "Gemma" in str(configs.get("tokenizer_config.json", {}).get("tokenizer_class"))
+    by = str(configs.get("tokenizer_config.json", {}).get("tokenizer_class"))
+    gemma = "Gemma" in by or "Siglip2" in by
     encoder = TransformersEncoder(
         name=name, architecture=kind, dim=model.config.projection_dim if kind == "clip" else text.projection_size,
         device=device, precision=precision, preprocess=partial(_pixels, processor), provenance=provenance,
@@ -137,5 +138,8 @@ def _read(folder: Path, kind: str, weights: Path, dtype: torch.dtype) -> tuple[A
         raise ValueError(f"{weights} does not fit {folder / CONFIG}: {problem}")
     torch.backends.cudnn.allow_tf32 = False  # or a GPU rounds a convolution's float32 to 10 bits
     model = family.from_pretrained(None, config=config, state_dict=tensors, dtype=dtype)
-    kinds: tuple[Any, ...] = (transformers.AutoImageProcessor, transformers.AutoTokenizer)
+    # as the file says: the class that SigLIP's folders name asks for sentencepiece even where it isn't needed
+    fast = (folder / "tokenizer.json").is_file() and kind == "siglip"
+    tokenizer = transformers.PreTrainedTokenizerFast if fast else transformers.AutoTokenizer
+    kinds: tuple[Any, ...] = (transformers.AutoImageProcessor, tokenizer)
     return model, *(kind.from_pretrained(folder, **local) for kind in kinds)

@@ -75,7 +75,8 @@ def extract_features(
         if value is not None and value < (name == "batch_size"):
             raise ValueError(f"{name} {value}: a positive number, or None for the usual")
     named = {"archive": archive.name, "archive_fingerprint": archive.fingerprint, "dtype": dtype}
-    provenance = encoder.provenance | archive.reading | named
+    made_by = {key: value for key, value in encoder.provenance.items() if key != "template"}  # which is of texts
+    provenance = made_by | archive.reading | named
     if not overwrite and _is_complete(folder, archive, provenance):
         return folder
     with ExitStack() as lock:
@@ -126,11 +127,12 @@ class _Extraction:
         self._saved = time.perf_counter()
         self.shards, self.problems = store.standing_shards(folder)
         position, row = {file: i for i, file in enumerate(archive.files)}, itertools.count()
+        looks = store.read_looks(folder)
         for shard in self.shards:
             store.check_provenance(shard.ids["provenance"], provenance, folder)
             for file, stamp, number in zip(shard.ids["files"], shard.stamps, row, strict=False):
                 i = position.get(file)
-                if i is not None and stamp.fits(archive.path(i)):
+                if i is not None and stamp.fits(archive.path(i), looks, file):
                     self.row[i] = number
         if self.shards and not self.done.size:
             none = f"none of its images, such as {self.shards[0].ids['files'][0]}, is in {archive.root} unchanged"

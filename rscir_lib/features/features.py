@@ -5,6 +5,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from rscir_lib.features import store
 from rscir_lib.features.pickles import read_pickle
 from rscir_lib.features.store import GeoJson, Shard
 from rscir_lib.similarity.moments import Moments
+from rscir_lib.storage.atomic import write_json
 
 if TYPE_CHECKING:  # reading features needs no encoder
     from rscir_lib.encoders import Encoder
@@ -27,7 +29,7 @@ if TYPE_CHECKING:  # reading features needs no encoder
 # shard; a greater value is faster, until the memory of a small machine is full.
 HELD_BYTES = 2**32
 # All rows of a store agree in these, but a reader need not: texts of any precision are compared with them
-ROWS_ONLY = frozenset({"precision", "dtype"})
+ROWS_ONLY = frozenset({"precision", "dtype", "template"})
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -280,19 +282,28 @@ def open_store(folder: Path) -> Features:
     return Features(shards, manifest["provenance"], manifest["unreadable"])
 
 
-def replaced(features: Features, archive: Archive) -> list[str]:
-    """Images whose file has another content than when a store's features were made."""
+def replaced(features: Features, archive: Archive, again: bool = False) -> list[str]:
+    """Images whose file has another content than when a store's features were made; again: read them all."""
     position = {file: i for i, file in enumerate(archive.files)}
-    shards = (shard for shard in features.shards() if isinstance(shard, Shard))
+    shards = [shard for shard in features.shards() if isinstance(shard, Shard)]
+    wrong, known = [], {} if again or not shards else store.read_looks(shards[0].folder)
+    looks = dict(known)
     rows = ((file, stamp) for shard in shards for file, stamp in zip(shard.ids["files"], shard.stamps, strict=True))
-    return [file for file, stamp in rows if file in position and not stamp.fits(archive.path(position[file]))]
+    for file, stamp in tqdm(rows, "comparing images", len(features), delay=5, unit="image", leave=False):
+        if file in position and not stamp.fits(archive.path(position[file]), looks, file):
+            wrong.append(file)
+    if looks != known:
+        with suppress(OSError):  # a folder that nobody may write: they are compared again next time
+            write_json(shards[0].folder / store.LOOKS, looks, indent=None)
+    return wrong
 
 
-def verify_features(folder: str | Path) -> Features:
-    """The features of a store, after every byte of it was read again.
+def verify_features(folder: str | Path, archive: Archive | None = None) -> Features:
+    """The features of a store, after every byte of it was read again, and with an archive every byte of its images.
 
     Raises:
-        ValueError: Naming, a line each, the files that aren't what was written, or the first row that is wrong.
+        ValueError: Naming, a line each, the files that aren't what was written, the images that aren't what they were,
+            or the first row that is wrong.
     """
     features, problems = read_features(folder), []
     for shard in tqdm([shard for shard in features.shards() if isinstance(shard, Shard)], "verifying", unit="shard"):
@@ -300,6 +311,9 @@ def verify_features(folder: str | Path) -> Features:
             shard.verify()
         except ValueError as error:
             problems.append(str(error))
+    if archive:
+        advice = "another picture than the features are of: extract again"
+        problems += [f"{archive.root / file}: {advice}" for file in replaced(features, archive, again=True)]
     if problems:
         raise ValueError("\n".join(problems))
     _check_unique(features.files, folder)

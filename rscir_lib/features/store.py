@@ -4,6 +4,7 @@
     <name>.npy            a shard: (n, d) float32 or float16, rows of unit length
     <name>.json           its ids, column by column: file, class, and what the image file was (size, mtime_ns, sha256)
     <name>.moments.npy    (d + 1, d) float64: the mean of its rows, then their scatter matrix
+    .looks.json           inode and time of change of the image files that were compared; made again where it is absent
 
 A shard is the unit of work, of resumption and of transfer. Its name is a digest of what its rows stand for, so a shard
 that stands is good and is never changed; the manifest is written last. Shards that no manifest names are the progress
@@ -30,6 +31,7 @@ from rscir_lib.storage.atomic import UNFINISHED, read_json, write_json, write_np
 from rscir_lib.storage.digests import sha256_of, sha256_of_file
 
 MANIFEST = "manifest.json"
+LOOKS = ".looks.json"
 # Rows that differ in these go together: the archive may have moved or grown, or a package been updated
 RECORDED = frozenset(
     "archive archive_fingerprint python torch torchvision open_clip_torch transformers pillow numpy".split()
@@ -46,11 +48,12 @@ TOLERANCE = 1e-3
 AGAIN = "Choose another folder, or extract again with overwrite=True"
 
 GeoJson = dict[str, Any]
+Looks = dict[str, list[int]]  # of image files whose content was compared: inode and time of change
 Ids = dict[str, Any]  # what each row is of, column by column: files, classes, STAMPS, and footprints where known
 
 
 class Stamp(NamedTuple):
-    """What an image file was when its features were made. Its sha256 decides; size and time are compared first."""
+    """What an image file was when its features were made. Its sha256 decides; all else is compared to save reading."""
 
     size: int
     mtime_ns: int
@@ -60,20 +63,37 @@ class Stamp(NamedTuple):
     def of(cls, path: Path) -> "Stamp":
         """Of a file as it is now."""
         now = path.stat()
-        return cls(now.st_size, now.st_mtime_ns, _content(path, now.st_size, now.st_mtime_ns))
+        return cls(now.st_size, now.st_mtime_ns, _content(path, now.st_ino, now.st_mtime_ns, now.st_ctime_ns))
 
-    def fits(self, path: Path) -> bool:
-        """Whether the file is still the same; also for an absent one, since features may be kept without images."""
+    def fits(self, path: Path, looks: Looks, file: str) -> bool:
+        """Whether the file is still the same; also for an absent one, since features may be kept without images.
+
+        Its content is compared unless size and time are the stamp's, and inode and time of change those in `looks`:
+        two files that changed places may have the same size and time. Where it is the same, `looks` has them then.
+        """
         try:
             now = path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return True
-        return now.st_size == self.size and (now.st_mtime_ns == self.mtime_ns or Stamp.of(path).sha256 == self.sha256)
+        look = [now.st_ino, now.st_ctime_ns]
+        same = now.st_mtime_ns == self.mtime_ns and looks.get(file) == look
+        fits = now.st_size == self.size and (same or Stamp.of(path).sha256 == self.sha256)
+        if fits:
+            looks[file] = look
+        return fits
 
 
 @lru_cache(maxsize=64)  # the tiles of a scene share a file
-def _content(path: Path, size: int, mtime_ns: int) -> str:
+def _content(path: Path, inode: int, *times_ns: int) -> str:
     return sha256_of_file(path)
+
+
+def read_looks(folder: Path) -> Looks:
+    """The looks that are kept in a store; none where there are none, or damaged ones."""
+    try:
+        return dict(read_json(folder / LOOKS))
+    except (OSError, ValueError):
+        return {}
 
 
 def columns(files: Sequence[str], classes: Sequence[str], stamps: Sequence[Stamp] | None = None) -> Ids:

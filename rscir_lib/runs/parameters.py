@@ -63,6 +63,14 @@ def _device(name: str) -> str:
     return name
 
 
+def _template(template: str) -> str:
+    if template != "{}":
+        from rscir_lib.encoders.prompts import sentences
+
+        sentences(template)
+    return template
+
+
 _Text = _type(str, "a text")
 _Words = _type(str, "a text that is not blank", str.strip)
 _Truth = _type(bool, "True or False")
@@ -114,6 +122,7 @@ class RunConfig(BaseModel):
     MODELS_ROOT: _Folder = ""
     DEVICE: _Device = "auto"
     PRECISION: _choice("float32", "bfloat16", "float16") = "float32"
+    TEMPLATE: Annotated[str, Field(description="a text with {} for the words"), AfterValidator(_template)] = "{}"
     FEATURES: _Store = ""
     PLUGINS: _File = ""
 
@@ -164,7 +173,6 @@ class NotebookConfig(RunConfig):
     SEED: _whole(0, 2**32 - 1) = 0
     ATTRIBUTE: _Name = "ground"
     VALUES: _several(_Name, '["smooth", "rough"]') = ["smooth", "rough"]
-    TEMPLATE: _type(str, "a text with {} for the value", lambda value: "{}" in value) = "{}"
     PERSON: _Name = "me"
     MOST: _whole(1, 2**53) = 100
     ORDER: _choice("uncertain", "random") = "uncertain"

@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.project import ROOT
 
 # the parameters that a run folder is named by; runs that differ in one of them never share a folder
-IDENTITY = ("OUTPUT_ROOT", "DATASET_ROOT", "ENCODER", "ARCHITECTURE", "LISTING", "PROTOCOL", "PRECISION")
+IDENTITY = ("OUTPUT_ROOT", "DATASET_ROOT", "ENCODER", "ARCHITECTURE", "LISTING", "PROTOCOL", "PRECISION", "TEMPLATE")
 # parameters that are paths, where "" leaves one out; ENCODER is one where it names a folder
 PATHS = ("DATASET_ROOT", "OUTPUT_ROOT", "MODELS_ROOT", "LISTING", "FEATURES", "QUERY_IMAGE", "RUNS_FOLDER", "PLUGINS")
 DIGITS = 16  # of a sha256 that tells places and contents apart: 64 bits, so that no two of a person's runs collide
@@ -78,18 +79,21 @@ def run_folder(
     LISTING: str = "",
     PROTOCOL: str = "released",
     PRECISION: str = "float32",
+    TEMPLATE: str = "{}",
 ) -> Path:
     """The folder of a run, made if need be, with `features/`, `tables/`, `figures/`, `notebooks/` inside.
 
-    It is called `<OUTPUT_ROOT>/<dataset>_<encoder>`, and after that architecture, listing, protocol and precision where
-    they are not the default; OUTPUT_ROOT "" is `runs/` in the project. `run.json` in it names the run. Where that
+    It is called `<OUTPUT_ROOT>/<dataset>_<encoder>`, and after that architecture, listing, protocol, precision and template where they
+    are not the default; OUTPUT_ROOT "" is `runs/` in the project. `run.json` in it names the run. Where that
     folder is another run's, with another dataset, encoder or listing of the same name, a number follows: `..._2`.
     """
     dataset, encoder, listing = dataset_root(DATASET_ROOT), encoder_folder(ENCODER) or ENCODER, from_root(LISTING) or ""
     parts = [dataset.name, Path(encoder).name, ARCHITECTURE, Path(listing).stem]
     parts += [PROTOCOL if PROTOCOL != "released" else "", PRECISION if PRECISION != "float32" else ""]
+    if TEMPLATE != "{}":  # in a file name: its first words, and what tells it from others that begin so
+        parts.append("-".join(re.findall(r"\w+", TEMPLATE))[:32] + "-" + sha256_of(TEMPLATE)[:6])
     paths = {"dataset": dataset, "encoder": encoder, "listing": listing}
-    own: dict[str, Any] = {"architecture": ARCHITECTURE, "protocol": PROTOCOL, "precision": PRECISION}
+    own: dict[str, Any] = {"architecture": ARCHITECTURE, "protocol": PROTOCOL, "precision": PRECISION, "template": TEMPLATE}
     own |= {key: {"place": _place(path)} if isinstance(path, Path) else path for key, path in paths.items()}
     first = (ROOT / Path(OUTPUT_ROOT or "runs").expanduser()).resolve() / "_".join(part for part in parts if part)
     run, _ = _noted(first, own)
@@ -128,10 +132,19 @@ def run_of(parameters: dict[str, Any]) -> Path:
     return run_folder(**{key: parameters[key] for key in IDENTITY if key in parameters})
 
 
+def features_of(parameters: dict[str, Any]) -> Path:
+    """Where the features of a run lie: what FEATURES names, else a table beside the images that has the encoder's name,
+    as WHUCom has them, else in the run's folder. Those of images don't depend on how words are put, so that runs that
+    differ in TEMPLATE alone have one store, in the folder of the run without."""
+    named = from_root(parameters.get("FEATURES", ""))
+    beside = dataset_root(parameters.get("DATASET_ROOT", "")) / f"{Path(parameters.get('ENCODER', 'demo')).name}.npz"
+    return named or (beside if beside.is_file() else run_of(parameters | {"TEMPLATE": "{}"}) / "features")
+
+
 def read_note(note: Path) -> dict[str, Any] | None:
     """What a `run.json` holds; None where there is none, or a damaged one, which is reported and written afresh."""
     try:
-        noted: dict[str, Any] = read_json(note)
+        noted: dict[str, Any] = {"template": "{}"} | read_json(note)  # earlier versions knew none
         if not isinstance(noted.get("dataset"), dict):
             raise ValueError(f"{note} is damaged (it doesn't say whose run this is)")
         return noted

@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 
 from rscir_lib.archive import Archive, read_archive
 from rscir_lib.runs.parameters import RunConfig, check_parameters, checked
-from rscir_lib.runs.paths import DIGITS, dataset_root, encoder_folder, from_root, notice_of, read_note, run_of
+from rscir_lib.runs.paths import (
+    DIGITS, dataset_root, encoder_folder, features_of, from_root, notice_of, read_note, run_of,
+)  # fmt: skip
 from rscir_lib.storage.atomic import write_file, write_text
 from rscir_lib.storage.digests import sha256_of
 from rscir_lib.storage.project import DATA, check_checkout
@@ -85,20 +87,19 @@ class Run:
     @cached_property
     def encoder(self) -> "Encoder":
         """The encoder, loaded; `notice` is printed, where there is one."""
-        from rscir_lib.encoders import load_encoder
+        from rscir_lib.encoders import load_encoder, prompted
 
         if self.notice:
             print(self.notice, flush=True)
         name, architecture = self.config.ENCODER, self.config.ARCHITECTURE
         device, precision = self.config.DEVICE, self.config.PRECISION
-        return load_encoder(encoder_folder(name) or name, architecture, device, precision, self.models)
+        encoder = load_encoder(encoder_folder(name) or name, architecture, device, precision, self.models)
+        return prompted(encoder, self.config.TEMPLATE)
 
     @cached_property
     def store(self) -> Path:
-        """Where the features lie: what FEATURES names, a table beside the images that has the encoder's name, as WHUCom
-        has them, or what notebook 02 writes."""
-        beside = self.root / f"{Path(self.config.ENCODER).name}.npz"
-        return from_root(self.config.FEATURES) or (beside if beside.is_file() else self.folder / "features")
+        """Where the features lie: what FEATURES names, a table beside the images, or what notebook 02 writes."""
+        return features_of(self.config.model_dump())
 
     @cached_property
     def features(self) -> "Features":
@@ -143,7 +144,8 @@ class Run:
     def title(self) -> str:
         """Of figures: archive, encoder, and its architecture unless that is one of its own ("custom")."""
         architecture = f" {self.encoder.architecture}".replace(" custom", "")
-        return f"{self.whole_archive.name}, {self.encoder.name}{architecture}"
+        template = "" if self.config.TEMPLATE == "{}" else f", {self.config.TEMPLATE!r}"
+        return f"{self.whole_archive.name}, {self.encoder.name}{architecture}{template}"
 
     @property
     def facts(self) -> pd.Series:

@@ -38,10 +38,13 @@ class Searcher:
         features: of the archive; scanned shard by shard where they lie in its order.
         encoder: the one that made them; None where `features.provenance` names one that can be loaded.
         archive: where positions count, pictures and places lie; without one, the features' own order.
+        template: what words are read in, such as "a satellite image of {}"; of several, with | between, the mean.
     """
 
-    def __init__(self, features: Features, encoder: "Encoder | None" = None, archive: Archive | None = None) -> None:
-        self.features, self.archive = features, archive
+    def __init__(
+        self, features: Features, encoder: "Encoder | None" = None, archive: Archive | None = None, template: str = "{}"
+    ) -> None:
+        self.features, self.archive, self._template = features, archive, template
         self._encoder = encoder
         self._text = lru_cache(1024)(lambda text: self.encode_texts([text])[0])
         self._fitted: list[tuple[Method, Scorer]] = []
@@ -58,18 +61,18 @@ class Searcher:
 
     @cached_property
     def encoder(self) -> "Encoder":
-        """The encoder of the features. Raises ValueError where it has to be passed."""
-        if self._encoder is not None:
-            return self._encoder
-        from rscir_lib.encoders import load_encoder  # numbers and stored images need none
+        """The encoder of the features, with the template. Raises ValueError where it has to be passed."""
+        from rscir_lib.encoders import load_encoder, prompted  # numbers and stored images need none
 
+        if self._encoder is not None:
+            return prompted(self._encoder, self._template)
         made = self.features.provenance
         if made.get("encoder") != "demo":
             raise ValueError(f"pass encoder=, the one that made these features ({made.get('encoder', 'unknown')})")
         encoder = load_encoder("demo")
         if encoder.provenance["weights_sha256"] != made.get("weights_sha256", encoder.provenance["weights_sha256"]):
             raise ValueError("these features were made by another demo encoder; pass it as encoder=, or extract again")
-        return encoder
+        return prompted(encoder, self._template)
 
     def encode_texts(self, texts: list[str]) -> np.ndarray:
         """Features (n, d) of texts."""
@@ -197,6 +200,7 @@ def search(
     top: int = 20,
     encoder: "Encoder | None" = None,
     archive: Archive | None = None,
+    template: str = "{}",
 ) -> Hits:
     """The best images of an archive for a query image and a text. For many questions, keep a `Searcher`.
 
@@ -209,14 +213,13 @@ def search(
             of the archive (`ranking.read_lambda`).
         method: a name in `methods.METHODS`, or an object.
         top: how many images.
-        encoder: see `Searcher`.
-        archive: see `Searcher`.
+        encoder, archive, template: see `Searcher`.
 
     Raises:
         ValueError: for a position outside the archive, a blank question, a lambda or `top` out of range; `read_image`
             and the encoder raise their own. Words that the encoder has never seen are warned of, where it can tell.
     """
-    return Searcher(features, encoder, archive)(image, text, lam, method, top)
+    return Searcher(features, encoder, archive, template)(image, text, lam, method, top)
 
 
 def top_k(

@@ -14,7 +14,7 @@ from rscir_lib.evaluation import evaluate, top_lists
 from rscir_lib.features import Features
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # ranx's own
 def test_ranx_agrees_on_the_same_files(case, tmp_path):
     """Full-length lists, written as TREC files and judged by another library."""
@@ -53,7 +53,7 @@ def test_unknown_images_are_in_no_file(case, tmp_path):
     assert document in condensed.archive.files
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # ranx's own
 @pytest.mark.parametrize("depth", [90, 5])
 def test_a_topic_that_nothing_answers_counts(case, tmp_path, depth):

@@ -37,7 +37,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory, slow_to_make):
+def site(tmp_path_factory, long_to_make):
     """The book of the committed notebooks, which hold few outputs; one gets a figure with an alternative text."""
     folder = tmp_path_factory.mktemp("book")
     shutil.copytree(workbook.NOTEBOOKS, folder / "executed")

@@ -97,6 +97,7 @@ def test_the_copies(path):
     assert sum("check.prove(" in text for text in run) == len(solutions)
 
 
+@pytest.mark.long
 def test_the_command_writes_both_copies_and_proves_the_teachers(tmp_path, capsys, kernel):
     """Of one notebook; test_notebooks.py proves the solutions of all."""
     root = draw_synthcom(tmp_path / "small", images_per_class=8, workers=1)

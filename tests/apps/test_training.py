@@ -333,7 +333,7 @@ def test_shape_of_real_similarities_is_as_published(whu_root):
         np.testing.assert_allclose(spreads(images, texts), rows.set_index("pairs").iloc[:, 2:], atol=6e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_adapt_on_real_imagery(ucm_root, tmp_path):
     accuracy = adapt(str(ucm_root), str(ucm_root / "captions.json"), tmp_path / "run", epochs=8)
     assert len(read_archive(ucm_root, tmp_path / "run" / "heldout.csv")) == 420

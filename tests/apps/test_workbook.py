@@ -1,6 +1,7 @@
 """The command that runs the notebooks, on tiny notebooks of its own."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -90,6 +91,11 @@ def test_blanks_in_names_stay(tmp_path):
     assert runs.run_folder(str(tmp_path), "/a/survey north").name == "survey north_demo"
 
 
+def test_a_comma_in_a_template_makes_no_grid_a_list_does():
+    assert list(workbook.grid({"TEMPLATE": "many, {}", "ENCODER": "clip,demo"})) == ["ENCODER=clip", "ENCODER=demo"]
+    assert len(workbook.grid({"TEMPLATE": ["{}", "many, {}"]})) == 2
+
+
 def test_paths_count_from_the_project(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert runs.dataset_root() == runs.ROOT / "data" / "synthcom"
@@ -142,7 +148,7 @@ def test_what_stands_is_skipped(run, notebooks, capsys):
 
     def outcome(*words: str) -> str:
         assert run("01", *words) == 0
-        return capsys.readouterr().out.split("\n")[1].split(",")[0].strip()
+        return outcomes(capsys.readouterr().out)[0]
 
     assert outcome() == "ran"
     assert table.read_text() == "3"
@@ -203,8 +209,10 @@ def test_results_stand_only_where_they_are_and_follow_from_what_is_there(run, no
     assert outcome() == "ran"
     (library / "explorer" / "__pycache__" / "new.pyc").write_text("compiled")
     assert outcome() == "stands"
-    (folder / "tables" / "01.csv").write_text("cut short")
-    assert outcome() == "ran"
+    for damage in ("cut short", "4"):  # of equal size, too
+        assert (folder / "tables" / "01.csv").read_text() == "3"
+        (folder / "tables" / "01.csv").write_text(damage)
+        assert outcome() == "ran"
     for result in (folder / "tables" / "01.csv", folder / "notebooks" / "01_write.ipynb"):
         result.unlink()
     assert outcome() == "ran"
@@ -275,7 +283,32 @@ def test_fingerprints_know_no_place(notebooks, tmp_path):
         shutil.copytree(notebooks / "data", data)  # with the times
         parameters = {"DATASET_ROOT": str(data), "OUTPUT_ROOT": str(tmp_path / place / "runs"), "ENCODER": "demo"}
         marks.append(workbook.fingerprint(notebooks / "01_write.ipynb", parameters, tmp_path / place / "runs" / "r"))
-    assert marks[0] == marks[1]
+    assert marks[0]["made_of"] == marks[1]["made_of"]
+
+
+def test_inputs_that_changed_places_make_results_fall(notebooks, kernel, capsys):
+    """Pictures of equal size and time; results stand with a copy of all, and there, too, only until it is changed."""
+    one, two = (notebooks / "data" / name for name in ("one.png", "two.png"))
+    for path in (one, two):
+        path.write_text(path.name)
+        os.utime(path, ns=(0, 10**18))
+
+    def outcome(data=notebooks / "data") -> str:
+        assert cli.main(["workbook", "01", f"OUTPUT_ROOT={notebooks / 'runs'}", f"DATASET_ROOT={data}"]) == 0
+        return outcomes(capsys.readouterr().out)[0]
+
+    def swap(one, two) -> None:
+        one.rename(notebooks / "between")
+        two.rename(one)
+        (notebooks / "between").rename(two)
+
+    assert [outcome(), outcome()] == ["ran", "stands"]
+    copy = notebooks / "copied" / "data"
+    shutil.copytree(notebooks / "data", copy)
+    assert [outcome(copy), outcome(copy)] == ["stands", "stands"]
+    for place in (copy, notebooks / "data"):
+        swap(place / "one.png", place / "two.png")
+        assert [outcome(place), outcome(place)] == ["ran", "stands"]
 
 
 def test_grid_runs_every_combination_and_says_at_its_end_what_failed(run, notebooks, capsys):
@@ -380,6 +413,7 @@ def test_two_commands_at_once_take_turns(run, notebooks, capsys):
     other.communicate()
 
 
+@pytest.mark.long
 def test_a_kill_inside_a_notebook_loses_and_hides_nothing(notebooks, kernel):
     """SIGKILL of the command and its kernel while the second notebook works: it alone runs again."""
     nb = nbformat.read(notebooks / "02_divide.ipynb", as_version=4)

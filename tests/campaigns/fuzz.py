@@ -184,7 +184,7 @@ def open_folder(root: Path) -> None:
 def stamp(root: Path) -> None:
     (root / "run" / "tables").mkdir(parents=True)
     (root / "run" / "tables" / "a.csv").write_text("a")
-    (root / "a.json").write_text(json.dumps({"fingerprint": "0" * 64, "results": {"tables/a.csv": 1}}))
+    (root / "a.json").write_text(json.dumps({"made_of": "0" * 64, "results": {"tables/a.csv": "0" * 64}}))
 
 
 def read_stamp(root: Path) -> None:

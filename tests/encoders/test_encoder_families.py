@@ -98,7 +98,7 @@ def picture():
     return Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 44, 3), dtype=np.uint8))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_config_of_open_clip(no_network, capsys, monkeypatch):
     """Two layers of each, which are built as all are."""
     kinds = Counter()

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import time
 from unittest.mock import Mock
 
@@ -21,6 +22,7 @@ from rscir_lib.apps.commands import cli
 from rscir_lib.archive import Reading, read_archive
 from rscir_lib.features import Features, extract_features, extraction, read_features
 from rscir_lib.similarity.moments import Moments
+from rscir_lib.storage.digests import sha256_of_file
 
 
 def to_tensor(image):
@@ -86,7 +88,7 @@ def test_extract(archive, expected, tmp_path, monkeypatch, batch_size, workers, 
     np.testing.assert_allclose(moments.covariance, whole.covariance, atol=1e-12)
     np.testing.assert_allclose(moments.mean, whole.mean, atol=1e-12)
     endings = sorted(path.name.split(".", 1)[1] for path in folder.iterdir())
-    assert endings == ["json", "json", "lock", "moments.npy", "npy"]
+    assert endings == ["json", "json", "lock", "looks.json", "moments.npy", "npy"]
 
 
 @pytest.mark.filterwarnings("ignore:.pin_memory")
@@ -208,6 +210,65 @@ def test_only_what_is_new_is_encoded(archive, expected, tmp_path):
     assert encoded(archive) == 1
     assert not np.allclose(read_features(store).feats[7], expected[7], atol=0.01)
     np.testing.assert_allclose(np.delete(read_features(store).feats, 7, 0), np.delete(expected, 7, 0), atol=1e-6)
+
+
+def swap(one, two):
+    between = one.with_name("between")
+    one.rename(between)
+    two.rename(one)
+    between.rename(two)
+
+
+@pytest.mark.parametrize("how", ["pictures renamed", "folders renamed", "links", "links to folders", "written"])
+def test_pictures_that_changed_places_are_noticed(tmp_path, capsys, how):
+    """Of equal size and time, whichever way they did."""
+    places = {name: tmp_path / "Archive" / "images" / name for name in ("a", "b")}
+    for name, folder in places.items():
+        lies = tmp_path / f"real {name}" if how == "links to folders" else folder
+        lies.mkdir(parents=True)
+        for grey in (50, 200) if name == "a" else (80, 250):
+            path = lies / f"{grey < 100}.bmp"
+            Image.fromarray(np.random.default_rng(grey).integers(0, grey, (12, 12, 3), np.uint8)).save(path)
+            os.utime(path, ns=(0, 10**18))
+            if how == "links":
+                path.rename(tmp_path / f"{grey}.bmp")
+                path.symlink_to(tmp_path / f"{grey}.bmp")
+        if how == "links to folders":
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.symlink_to(lies)
+    archive = read_archive(tmp_path / "Archive")
+    store = extract_features(archive, FakeEncoder(), tmp_path / "store")
+    read_features(store, archive)  # compared now, and known from here on
+    if "folders" in how:
+        swap(*places.values())
+    elif how == "written":
+        one, two = (folder / "True.bmp" for folder in places.values())
+        contents = one.read_bytes(), two.read_bytes()
+        for path, content in zip((two, one), contents, strict=True):
+            path.write_bytes(content)
+            os.utime(path, ns=(0, 10**18))
+    else:
+        swap(*(folder / "True.bmp" for folder in places.values()))
+    count = 4 if "folders" in how else 2
+    with pytest.raises(ValueError, match=f"{count} of 4 images of Archive were replaced since"):
+        read_features(store, archive)
+    assert cli.main(["verify", str(store)]) == 0
+    assert cli.main(["verify", str(store), "--archive", str(archive.root)]) == 1
+    assert capsys.readouterr().err.count(": another picture than the features are of") == count
+
+
+def test_images_are_read_once_to_be_compared_in_another_place(archive, tmp_path, monkeypatch):
+    store = extract_features(archive, FakeEncoder(), tmp_path / "store")
+    moved = tmp_path / "moved" / archive.root.name
+    shutil.copytree(archive.root, moved)
+    compared = []
+    monkeypatch.setattr(
+        rscir_lib.features.store, "_content", lambda path, *known: compared.append(path) or sha256_of_file(path)
+    )
+    for root, times in ((archive.root, 1), (archive.root, 0), (moved, 1), (moved, 0), (archive.root, 1)):
+        compared.clear()
+        read_features(store, read_archive(root))
+        assert len(compared) == times * len(archive), root
 
 
 def test_new_classes_need_no_new_features(archive, tmp_path):

@@ -221,12 +221,18 @@ def list_tiles(folder: Path, tile: int, overlap: int, max_nodata: float, listing
     print(f'next: make workbook DATASET_ROOT="{archive.root}" LISTING="{listing.resolve()}"')
 
 
-@command("verify", argument("store", type=path, help="of features, such as runs/synthcom_demo/features"))
-def verify(store: Path) -> None:
-    """Read every byte of a feature store again, and compare the checksums."""
+@command(
+    "verify",
+    argument("store", type=path, help="of features, such as runs/synthcom_demo/features"),
+    argument("--archive", type=path, help="the images' folder: read them, too"),
+    argument("--listing", type=path, help="of the archive"),
+)
+def verify(store: Path, archive: Path | None, listing: Path | None) -> None:
+    """Read every byte of a feature store again, and of its images, and compare the checksums."""
+    from rscir_lib.archive import read_archive
     from rscir_lib.features.features import verify_features
 
-    print(f"{verify_features(store)}: whole")
+    print(f"{verify_features(store, read_archive(archive, listing) if archive else None)}: whole")
 
 
 @command(

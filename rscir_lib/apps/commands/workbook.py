@@ -15,7 +15,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from rscir_lib.analysis import methods_table
 from rscir_lib.apps.commands import FAILURES
 from rscir_lib.benchmarks.whucom import BUNDLES, draw_bundled
 from rscir_lib.storage.atomic import read_json, remove_unfinished, write_json
-from rscir_lib.storage.digests import sha256_of, sha256_of_file
+from rscir_lib.storage.digests import sha256_of, sha256_of_file, sha256_of_sample
 from rscir_lib.storage.folders import files_below
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.measuring import measured
@@ -94,7 +94,7 @@ def grid(given: dict[str, object]) -> dict[str, dict[str, object]]:
     several = {}
     for name in runs.IDENTITY[1:]:
         value = given.get(name)
-        if isinstance(value, str) and "," in value and not Path(value).expanduser().exists():
+        if isinstance(value, str) and "," in value and name != "TEMPLATE" and not Path(value).expanduser().exists():
             value = [one.strip() for one in value.split(",")]
         if isinstance(value, list):
             several[name] = list(dict.fromkeys(value)) or [""]
@@ -107,7 +107,7 @@ def _inputs(parameters: dict[str, object], run: Path) -> Iterator[tuple[str, Pat
     """Every file that a notebook may read, by role and relative path: data set, encoder, features, and so on."""
     places = {"data": runs.dataset_root(parameters.get("DATASET_ROOT", "")), "published": ROOT / "data" / "published"}
     if "FEATURES" in parameters:  # 01 needs none, 02 makes them
-        places["FEATURES"] = runs.from_root(parameters["FEATURES"]) or run / "features"
+        places["FEATURES"] = runs.features_of(parameters)
     encoder = parameters.get("ENCODER")
     if encoder:
         places["ENCODER"] = ROOT / "data" / "demo_encoder" if encoder == "demo" else runs.encoder_folder(encoder)
@@ -125,19 +125,24 @@ def _inputs(parameters: dict[str, object], run: Path) -> Iterator[tuple[str, Pat
                 yield f"{role}/{file}", path
 
 
-def fingerprint(notebook: Path, parameters: dict[str, object], run: Path) -> str:
-    """sha256 of all that the results depend on: parameters, cells, library, sizes and times of the inputs.
+def fingerprint(notebook: Path, parameters: dict[str, object], run: Path) -> dict[str, str]:
+    """sha256 of all that the results depend on: parameters, cells, library, sizes and times of the inputs (`made_of`).
 
-    Paths count by what lies there, not by where it is, so that results stand in a moved project.
+    Paths count by what lies there, not by where it is, so that results stand in a moved project. `places` says where
+    the inputs are; what stays there must be the same file, unchanged since (`inodes`), whatever its size and time.
     """
     values = {name: bool(value) if name in runs.PATHS else value for name, value in parameters.items()}
     if values.get("ENCODER") and (folder := runs.encoder_folder(values["ENCODER"])):
         values["ENCODER"] = folder.name
     cells = [cell.source for cell in nbformat.read(notebook, as_version=4).cells]
     library = [file + sha256_of_file(path) for file, path in files_below(LIBRARY).items() if "__pycache__" not in file]
-    stats = [(name, path.stat()) for name, path in _inputs(parameters, run)]
-    inputs = [f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, stat in stats]
-    return sha256_of(json.dumps(values, sort_keys=True), *cells, *library, *inputs)
+    stats = {name: (path, path.stat()) for name, path in _inputs(parameters, run)}
+    inputs = [f"{name} {stat.st_size} {stat.st_mtime_ns}\n" for name, (_, stat) in stats.items()]
+    return {
+        "made_of": sha256_of(json.dumps(values, sort_keys=True), *cells, *library, *inputs),
+        "places": sha256_of(*(f"{path}\n" for path, _ in stats.values())),
+        "inodes": sha256_of(*(f"{stat.st_ino} {stat.st_ctime_ns}\n" for _, stat in stats.values())),
+    }
 
 
 def _stands(stamp: Path, notebook: Path, parameters: dict[str, object], run: Path) -> bool:
@@ -151,8 +156,20 @@ def _stands(stamp: Path, notebook: Path, parameters: dict[str, object], run: Pat
     except ValueError as error:
         print(f"      {error}; {notebook.stem} runs again", file=sys.stderr)
         return False
-    sizes = {name: (run / name).stat().st_size for name in old["results"] if (run / name).is_file()}
-    return bool(sizes) and sizes == old["results"] and old.get("fingerprint") == fingerprint(notebook, parameters, run)
+    paths = _paths(run, parameters)
+    there = {file: paths[file] for file in old["results"] if file in paths}
+    if not there or _digests(there) != old["results"]:
+        return False
+    now = fingerprint(notebook, parameters, run)
+    moved = now["made_of"] == old.get("made_of") and now["places"] != old.get("places")
+    if moved:
+        write_json(stamp, old | now)
+    return moved or all(old.get(key) == value for key, value in now.items())
+
+
+def _digests(results: Mapping[str, Path]) -> dict[str, str]:
+    """What each result holds, by a digest; of larger ones, which are shards of features, of 64 MiB."""
+    return {file: sha256_of_sample(path, 2**20) for file, path in results.items()}
 
 
 def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, force: bool = False) -> str:
@@ -169,22 +186,28 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
         if not (force or parameters.get("OVERWRITE")) and _stands(stamp, notebook, parameters, run):
             return "stands"
         stamp.unlink(missing_ok=True)
-        before = _files(run)
+        before = _files(run, parameters)
         done = execute(notebook, copy, parameters, timeout)
-        after = _files(run)
+        after = _files(run, parameters)
         # a store that stood already is the result of the notebook that makes it, too
         kept = "features/" if "OVERWRITE" in parameters else ()
-        made = [file for file in after if after[file] != before.get(file) or file.startswith(kept)]
-        results = {file: after[file][0] for file in made}
-        write_json(stamp, {"fingerprint": fingerprint(notebook, parameters, run), "results": results})
+        paths = _paths(run, parameters)
+        made = {file: paths[file] for file in after if after[file] != before.get(file) or file.startswith(kept)}
+        write_json(stamp, fingerprint(notebook, parameters, run) | {"results": _digests(made)})
     ended = any(out.get("ename") == "SystemExit" for cell in done.cells for out in cell.get("outputs", []))
     return "ran as far as it goes without labels" if ended else "ran"
 
 
-def _files(run: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file of a run that may be a notebook's result."""
-    files = {file: path for file, path in files_below(run).items() if "/" in file}
-    stats = {file: path.stat() for file, path in files.items() if not re.fullmatch(r"notebooks/.*\.json", file)}
+def _paths(run: Path, parameters: dict[str, object]) -> dict[str, Path]:
+    """Every file of a run that may be a notebook's result, its features wherever they lie, by its name."""
+    store = files_below(runs.features_of(parameters | {"FEATURES": ""}))
+    files = files_below(run) | {f"features/{file}": path for file, path in store.items()}
+    return {f: path for f, path in files.items() if "/" in f and not re.fullmatch(r"notebooks/.*\.json", f)}
+
+
+def _files(run: Path, parameters: dict[str, object]) -> dict[str, tuple[int, int]]:
+    """Size and time of every file of `_paths`."""
+    stats = {file: path.stat() for file, path in _paths(run, parameters).items()}
     return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
 
 

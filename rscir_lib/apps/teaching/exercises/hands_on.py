@@ -26,7 +26,7 @@ def exercise_08_1(c: ExerciseContext) -> Truth:
     known = labels[(labels["attribute"] == c["CHECK"]) & labels["value"].isin(c["VALUES"])]
     if known.empty:
         raise ValueError(f"CHECK={c['CHECK']!r}: no labels of that name with any of the values {c['VALUES']}")
-    proposed = propose(c.x, c.run.encoder.encode_texts, {value: c["TEMPLATE"].format(value) for value in c["VALUES"]})
+    proposed = propose(c.x, c.run.encoder.encode_texts, {value: value for value in c["VALUES"]})
     said = known["position"].map(proposed.set_index("position")["proposed"])
     agree, by_chance = (said == known["value"]).mean(), 1 / len(c["VALUES"])
     wrong = {
@@ -38,7 +38,7 @@ def exercise_08_1(c: ExerciseContext) -> Truth:
 
 
 def exercise_08_2(c: ExerciseContext) -> Truth:
-    named = {value: c["TEMPLATE"].format(value) for value in c["VALUES"]}, {"smooth": "smooth", "striped": "striped"}
+    named = {value: value for value in c["VALUES"]}, {"smooth": "smooth", "striped": "striped"}
     margins = [propose(c.x, c.run.encoder.encode_texts, prompts)["margin"] for prompts in named]
     wrong = {"those are means": [m.mean() for m in margins], "those are the largest": [m.max() for m in margins]}
     return Truth([m.median() for m in margins], "number", wrong)
