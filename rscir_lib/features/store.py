@@ -119,9 +119,16 @@ class Shard:
         """One of the shard's files: ending "npy", "json" or "moments.npy"."""
         return self.folder / f"{self.name}.{ending}"
 
-    @cached_property
+    @property
     def feats(self) -> np.ndarray:
         """(rows, d) float32 or float16, paged in when used; writing to it leaves the file as it is."""
+        path = self.path("npy")
+        if path.is_file() and path.stat().st_size < self._mapped.nbytes:  # to read beyond its end would end the process
+            raise damaged(path, "cut short since it was opened")
+        return self._mapped
+
+    @cached_property
+    def _mapped(self) -> np.ndarray:
         path = self.path("npy")
         try:
             feats = np.load(path, mmap_mode="c", allow_pickle=False)

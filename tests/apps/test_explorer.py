@@ -7,7 +7,11 @@ import io
 import json
 import os
 import re
+import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -23,7 +27,7 @@ from browser import served
 from PIL import Image
 
 from helpers import make_features, unit
-from rscir_lib.apps.commands.cli import main
+from rscir_lib.apps.commands.cli import COMMANDS, main
 from rscir_lib.apps.explorer import Explorer, Widget, marked_labels, marks_table, read_marks, session
 from rscir_lib.apps.explorer.marks import add_mark
 from rscir_lib.apps.explorer.page import write_page
@@ -487,6 +491,7 @@ def test_the_server_answers_its_addresses_and_no_other(explorer):
         assert json.loads(fetch(address + "ask", question)[1])["files"] == list(explorer.archive.files)
 
 
+CAPTURED = {"capture_output": True, "text": True, "timeout": 300, "check": False}
 QUESTIONS = {
     "hello": {},
     "images": {"positions": [0]},
@@ -591,6 +596,49 @@ def test_a_port_that_is_taken_or_none(explorer, capsys):
         with pytest.raises(SystemExit):
             main(["explore", "--port", port])
         assert "--port: " in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_drops_still_ends_the_command(monkeypatch, capsys):
+    class Cleared:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def page():
+        Cleared()  # what is raised in there goes nowhere
+        print("written")
+
+    monkeypatch.setitem(COMMANDS, "page", (page, ()))
+    assert main(["page"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_features_that_are_cut_short_while_they_are_served(benchmark, features, encoder, tmp_path):
+    """In a process of its own: reading beyond the end of a mapped file is a signal that ends it."""
+    shutil.copytree(features._shards[0].folder, tmp_path / "store")
+    code = """if True:
+        import os, sys
+        from pathlib import Path
+        from rscir_lib.apps.explorer import Explorer
+        from rscir_lib.encoders import load_encoder
+        from rscir_lib.features import read_features
+        from rscir_lib.benchmarks.registry import read_benchmark
+        archive, store = read_benchmark(Path(sys.argv[1])).archive, Path(sys.argv[2])
+        explorer = Explorer(archive, read_features(store), load_encoder("demo", device="cpu"), store.parent / "run")
+        features = read_features(store)
+        features.rows([0])
+        for path in store.glob("*.npy"):
+            os.truncate(path, 100)
+        print(len(explorer.answer({"ask": "query", "images": [3], "words": "red"})["similarities"]))
+        try:
+            features.rows([5])
+        except ValueError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", code, benchmark.archive.root, tmp_path / "store"], **CAPTURED)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "2"), done.stderr
+    assert re.search(r"\.npy is damaged \(.*run extract_features", done.stdout)
 
 
 def test_uploads_hold_nobody_up(explorer, monkeypatch):

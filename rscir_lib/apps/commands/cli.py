@@ -6,9 +6,10 @@ list and wrong options are answered at once.
 
 import argparse
 import logging
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ def explore(words: list[str], port: int) -> None:
     from rscir_lib.apps.explorer import opening, server
 
     explorer = opening.open_explorer(parameters(words))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl+C is how this one ends, no interruption
     with suppress(KeyboardInterrupt):
         server.serve(explorer, port)
 
@@ -298,6 +300,27 @@ def train_adapt(root: Path, captions: Path, out: Path, epochs: int) -> None:
     print(adapt(root, captions, out, epochs).round(3))
 
 
+@contextmanager
+def every_interrupt_counts() -> Iterator[None]:
+    """Raises KeyboardInterrupt at the end where one came and was lost: Python drops what is raised while it clears an
+    object away, and the command would end as if nothing had been."""
+    came: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> None:
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # not where a shell has interrupts ignored
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 1 where it failed (a line says why), 2 for wrong words, 130 for Ctrl+C."""
     words = sys.argv[1:] if argv is None else argv
@@ -317,7 +340,9 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     try:
         check_checkout(Path.cwd())
-        return function(**vars(parser.parse_intermixed_args(words[len(name.split()) :]))) or 0
+        given = vars(parser.parse_intermixed_args(words[len(name.split()) :]))
+        with every_interrupt_counts():
+            return function(**given) or 0
     except FAILURES as error:
         how = "; `make` installs it, or pip install 'rscir-workbook[scenes]'" * isinstance(error, ModuleNotFoundError)
         print(f"error: {error}{how}", file=sys.stderr)

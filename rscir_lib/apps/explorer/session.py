@@ -68,7 +68,10 @@ class Explorer:
         self, archive: Archive, features: Features, encoder: Encoder, folder: Path, benchmark: Benchmark | None = None
     ) -> None:
         self.archive, self.features, self.encoder, self.benchmark = archive, features, encoder, benchmark
-        self.gallery = InMemory(features.aligned(archive))
+        feats = features.aligned(
+            archive
+        )  # not mapped: a file that is cut short while it is served would end the process
+        self.gallery = InMemory(feats.copy() if isinstance(feats.base, np.memmap) else feats)
         self.feats = self.gallery.feats
         self.scorers: dict[str, Scorer] = {}  # methods that the browser doesn't know, fitted when first asked for
         self.title, self.notice = f"{archive.name}, {encoder.name} {encoder.architecture}", ""
