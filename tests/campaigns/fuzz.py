@@ -18,6 +18,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import posixpath
 import re
 import resource
 import shutil
@@ -37,6 +38,7 @@ import hypothesis
 import numpy as np
 import pandas as pd
 import safetensors.torch
+import shapely
 import torch
 import yaml
 from hypothesis import strategies as st
@@ -57,6 +59,7 @@ from rscir_lib.benchmarks.ucmcom import read_ucmcom
 from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
 from rscir_lib.encoders.checkpoints import read_tensors
 from rscir_lib.features import extract_features, read_features
+from rscir_lib.features.geoparquet import read_geoparquet
 from rscir_lib.methods import read_vocabulary
 from rscir_lib.runs import paths as runs
 from rscir_lib.search import search
@@ -169,6 +172,38 @@ def feature_pickle(protocol: int, root: Path) -> None:
     feats = (feats / np.linalg.norm(feats, axis=1, keepdims=True)).astype(np.float32)
     content = {"feats": feats, "labels": [file.split("/")[1] for file in IMAGES], "paths": IMAGES}
     (root / "features.pkl").write_bytes(pickle.dumps(content, protocol))
+
+
+def npz(root: Path) -> None:
+    rows = np.eye(8, 4, dtype=np.float32)[[0, 1, 2, 3, 0, 1, 2, 3]]
+    np.savez_compressed(root / "features.npz", feats=rows, files=IMAGES, classes=[f.split("/")[1] for f in IMAGES])
+
+
+def geoparquet(packed: bool, root: Path) -> None:
+    """Rows with places; not packed, so that what is spoilt are values too."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = np.eye(8, 4, dtype=np.float32)[[0, 1, 2, 3, 0, 1, 2, 3]].tolist()
+    places = shapely.to_wkb(shapely.box(range(8), 0, range(1, 9), 1)).tolist()
+    columns = {
+        "id": IMAGES,
+        "class": ["a"] * 8,
+        "embedding": pa.array(rows, pa.list_(pa.float32())),
+        "geometry": places,
+    }
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": {"encoding": "WKB"}}}
+    table = pa.table(columns).replace_schema_metadata({"geo": json.dumps(geo)})
+    pq.write_table(table, root / "rows.parquet", compression="zstd" if packed else "none", use_dictionary=packed)
+
+
+def import_geoparquet(root: Path) -> None:
+    shutil.rmtree(root / "imported", ignore_errors=True)
+    features = read_features(read_geoparquet(root / "rows.parquet", root / "imported"))
+    assert np.allclose(np.linalg.norm(features.feats, axis=1), 1, atol=1e-3)
+    assert all(file == posixpath.normpath(file) and not file.startswith(("/", "..")) for file in features.files)
+    for _, _, place in features.named(range(len(features))):
+        assert place is None or np.isfinite(shapely.geometry.shape(place).bounds).all() or not place["coordinates"]
 
 
 def run_note(root: Path) -> None:
@@ -290,6 +325,9 @@ READERS: dict[str, Reader] = {
         )
         for number in (0, 2, 4, 5)
     },
+    "GeoParquet": Reader(partial(geoparquet, False), ("rows.parquet",), import_geoparquet),
+    "GeoParquet, packed": Reader(partial(geoparquet, True), ("rows.parquet",), import_geoparquet),
+    "npz of features": Reader(npz, ("features.npz",), at("features.npz", read_features)),
     "listing": Reader(text("patternnet.csv", LISTING), ("patternnet.csv",), read_archive),
     "reading rule": Reader(text("reading.json", json.dumps(RULE)), ("reading.json",), read_rule),
     "labels": Reader(text("PatternCom/shape.csv", LABELS), ("PatternCom/shape.csv",), read_patterncom),

@@ -261,13 +261,15 @@ def export_geoparquet(store: Path, file: Path, archive: Path | None, listing: Pa
     argument("store", type=path),
     argument("--embedding", default="embedding", help="column of the embeddings"),
     argument("--id", default="id", help="column that names a row"),
+    argument("--geometry", help="column of the places, '' for none; without it what the file declares, or a usual one"),
 )
-def import_geoparquet(file: Path, store: Path, embedding: str, id: str) -> None:
+def import_geoparquet(file: Path, store: Path, embedding: str, id: str, geometry: str | None) -> None:
     """Read somebody's embeddings from GeoParquet into a feature store."""
     from rscir_lib.features import read_features
     from rscir_lib.features.geoparquet import read_geoparquet
 
-    print(f"{read_features(read_geoparquet(file, store, embedding, id))}: {store}")
+    features = read_features(read_geoparquet(file, store, embedding, id, geometry=geometry))
+    print(f"{features}: {store}; places: {features.provenance.get('places', 'as declared')}")
 
 
 @command(
