@@ -205,15 +205,27 @@ def latex_words(words: object) -> str:
 
 
 def latex_table(table: pd.DataFrame | pd.Series) -> str:
-    """A table for LaTeX's booktabs: numbers of per cents with one decimal, shares with three, lambdas as short as can be."""
+    """A table for LaTeX's booktabs: per cents with one decimal, shares with three, lambdas as short as can be."""
     frame = pd.DataFrame(table)
-    digits = {name: 1 if frame[name].abs().max() > 1.5 else 3 for name in frame.select_dtypes("number")}
-    style = frame.style.format(latex_words, na_rep="")
-    for name, places in digits.items():
-        style = style.format(precision=places, subset=[name], na_rep="")
+
+    def shown(values: pd.Series, places: int) -> list[str]:
+        missing = [value is None or value is pd.NA or value != value for value in values]
+        words = [f"{value:.{places}f}" if isinstance(value, float) else latex_words(value) for value in values]
+        return ["" if gone else word for gone, word in zip(missing, words, strict=True)]
+
+    columns = [column for _, column in frame.items()]  # names may be there twice
+    most = [pd.to_numeric(column, errors="coerce").astype(float).abs().max() for column in columns]
+    cells = [shown(column, 1 if top > 1.5 else 3) for column, top in zip(columns, most, strict=True)]
+    text = pd.DataFrame(dict(enumerate(cells)), index=frame.index).set_axis(frame.columns, axis=1)
+    text.index, text.columns = (
+        axis.set_names([name if name is None else latex_words(name) for name in axis.names])
+        for axis in (text.index, text.columns)
+    )
+    style = text.style
     for axis in ("index", "columns"):
         style = style.format_index(lambda x: f"{x:g}" if isinstance(x, float) else latex_words(x), axis=axis, na_rep="")
-    return str(style.to_latex(hrules=True, multirow_align="naive", multicol_align="naive-l"))
+    align = "l" * frame.index.nlevels + "".join("r" if top == top else "l" for top in most)
+    return str(style.to_latex(hrules=True, multirow_align="naive", multicol_align="naive-l", column_format=align))
 
 
 def finished_runs(folder: str | Path) -> pd.DataFrame:

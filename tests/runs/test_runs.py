@@ -284,14 +284,17 @@ def test_the_bundled_encoder_before_pictures_says_so(images, tmp_path, capsys):
 
 def test_a_table_for_latex():
     """Per cents with one decimal, shares with three, lambdas as short as can be, nothing that LaTeX would trip over."""
-    index = pd.MultiIndex.from_tuples([("image", float("nan")), ("a_b", 0.5)], names=["method", "lambda"])
+    index = pd.MultiIndex.from_tuples([("image", float("nan")), ("a_b", 0.5)], names=["a_method", "lambda"])
     table = pd.DataFrame({"Avg": [14.84, 51.56], "P@5": [0.25, None], "what": ["50 % & more", "x~y"]}, index)
+    table["n"] = pd.array([7, None], "Int64")
     lines = latex_table(table).splitlines()
     assert [lines[0], lines[1], lines[-2], lines[-1]] == [
-        r"\begin{tabular}{llrrl}", r"\toprule", r"\bottomrule", r"\end{tabular}"
+        r"\begin{tabular}{llrrlr}", r"\toprule", r"\bottomrule", r"\end{tabular}"
     ]  # fmt: skip
-    assert r"image &  & 14.8 & 0.250 & 50 \% \& more \\" in lines
-    assert r"a\_b & 0.5 & 51.6 &  & x\textasciitilde{}y \\" in lines
+    assert r"a\_method & lambda &  &  &  &  \\" in lines
+    assert table.index.names[0] == "a_method"
+    assert r"image &  & 14.8 & 0.250 & 50 \% \& more & 7 \\" in lines
+    assert r"a\_b & 0.5 & 51.6 &  & x\textasciitilde{}y &  \\" in lines
 
 
 def test_a_paper_takes_what_runs_have(tmp_path):
@@ -322,3 +325,12 @@ def test_a_paper_takes_what_runs_have(tmp_path):
         write_paper([tmp_path], tmp_path / "other")
     with pytest.raises(ValueError, match="two runs of one name"):
         write_paper([run, run], tmp_path / "other")
+
+
+@pytest.mark.parametrize("column", [pd.array([None, None], "Int64"), [None, None], [True, False], [np.nan, np.inf], ["", None]])
+def test_no_column_keeps_a_table_from_being_saved(opened, column):
+    opened.save(pd.DataFrame({"x": column}), "odd")
+    opened.save(pd.Series(column, name="x"), "odd")
+    opened.save(pd.DataFrame({"x": []}), "odd")
+    opened.save(pd.DataFrame([[column[0], 1.0]], ["q"], ["x", "x"]), "odd")
+    assert (opened.folder / "tables" / "odd.tex").read_text().startswith(r"\begin{tabular}")
