@@ -172,5 +172,13 @@ demo-encoder: $(READY) ## train the bundled encoder again, on synthetic scenes
 lock: $(READY) ## resolve requirements.lock afresh
 	$(RUN) uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --upgrade pyproject.toml -o requirements.lock
 
-clean: ## remove what the commands made (the environment stays)
-	rm -rf runs data/synthcom
+clean: ## remove what the commands made; what people made stays: labels, marks, trained encoders, course copies
+	@for note in runs/*/run.json; do if test -f "$$note"; then run="$${note%/run.json}"; \
+	(cd "$$run" && rm -rf features tables figures notebooks thumbnails index.html .lock); \
+	test "$$(ls -A "$$run")" != run.json || rm -r "$$run"; fi; done
+	@rm -rf runs/book runs/.book runs/.lock; if test -f runs/page/explorer.js; then rm -rf runs/page; fi
+	@if test -f data/synthcom/synthcom.json; then cd data/synthcom && rm -rf images patternnet.csv .lock \
+	&& (cd PatternCom && rm -f color.csv context.csv density.csv existence.csv quantity.csv shape.csv); rmdir PatternCom; \
+	test "$$(ls -A)" != synthcom.json || rm -r ../synthcom; fi 2>/dev/null
+	@for left in runs/* data/synthcom; do if test -e "$$left"; then echo "kept, since people may have made it: $$left"; fi; done
+	@rmdir runs 2>/dev/null || true

@@ -109,6 +109,40 @@ def test_make_passes_nothing_that_was_not_given():
     assert done.stdout.splitlines()[-1].split("rscir_lib workbook")[1].strip() == ""
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_make_clean_leaves_what_people_made(tmp_path):
+    """Labels, marks, encoders, a worked course copy, labels written into the drawn archive; all else goes."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements.lock").touch()
+    made = """runs/a b_demo/run.json runs/a b_demo/features/manifest.json runs/a b_demo/tables/04.csv
+        runs/a b_demo/.lock runs/a b_demo/thumbnails/0.jpg runs/a b_demo/index.html runs/a b_demo/notebooks/04.ipynb
+        runs/marked_demo/figures/0.png runs/book/index.html runs/.book/doctrees/a
+        runs/page/explorer.js runs/page/index.html runs/.lock
+        data/synthcom/images/a/a001.jpg data/synthcom/patternnet.csv data/synthcom/PatternCom/color.csv"""
+    kept = """runs/marked_demo/run.json runs/marked_demo/marks.csv runs/labelled_demo/run.json
+        runs/labelled_demo/labels/ground/me.csv runs/encoder/model.safetensors runs/encoder/features/manifest.json
+        runs/course/student/03_baselines.ipynb data/synthcom/synthcom.json data/synthcom/PatternCom/ground.csv"""
+    made, kept = [re.sub(r"\s+(?=runs|data)", "\n", text).split("\n") for text in (made, kept)]
+    for name in made + kept:
+        (tmp_path / name.strip()).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name.strip()).write_text("a")
+    done = subprocess.run(
+        ["make", "clean"], cwd=tmp_path, env=outside_make(), capture_output=True, text=True, check=True
+    )
+    left = [
+        path.relative_to(tmp_path).as_posix() for place in ("runs", "data") for path in (tmp_path / place).rglob("*")
+    ]
+    assert sorted(name for name in left if (tmp_path / name).is_file()) == sorted(kept)
+    for name in ("marked_demo", "labelled_demo", "encoder", "course"):
+        assert f"kept, since people may have made it: runs/{name}" in done.stdout
+    for name in kept:
+        (tmp_path / name).unlink()
+    (tmp_path / "data/synthcom/synthcom.json").write_text("a")
+    (tmp_path / "data/synthcom/images").mkdir()
+    subprocess.run(["make", "clean"], cwd=tmp_path, env=outside_make(), check=True)
+    assert not (tmp_path / "data" / "synthcom").exists()
+
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks" / "book").glob("*.md"))]
 COMMANDS = sorted({line for page in PAGES for line in re.findall(r"(?m)(?:^|`)make ([^`#\n]+)", page.read_text())})
 

@@ -34,3 +34,13 @@ def files_below(place: Path) -> dict[str, Path]:
         if not name.startswith(".")
     )
     return {file: path for file, path in sorted(visible) if path.is_file()}
+
+
+def check_ours(folder: Path, mark: str) -> None:
+    """Raises ValueError for a folder with files that a command mustn't mix its own with: all but hidden ones, unless
+    `mark` is there, the name of what the command writes first."""
+    others = sorted(path.name for path in folder.glob("[!.]*")) if not (folder / mark).exists() else []
+    if others:
+        raise ValueError(
+            f"{folder} holds other things ({others[0]}) and nothing of this command's: choose another folder"
+        )

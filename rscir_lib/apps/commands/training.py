@@ -37,6 +37,7 @@ from rscir_lib.features import extract_features, read_features
 from rscir_lib.methods.base import EncodeTexts
 from rscir_lib.storage.atomic import remove_unfinished, write_file, write_json, write_text
 from rscir_lib.storage.digests import sha256_of, sha256_of_file
+from rscir_lib.storage.folders import check_ours
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.parallel import parallel_map
 
@@ -106,13 +107,14 @@ def train(images: np.ndarray, captions: Sequence[list[str]], folder: Path, recip
 
     Raises:
         ValueError: Where images and captions don't pair up, the recipe's start is of another architecture, the loss
-            diverges, or an unfinished training of something else lies in the folder.
+            diverges, or the folder holds other things, or an unfinished training of something else.
         BlockingIOError: While another process trains there.
     """
     if not 0 < len(images) == len(captions) or not all(captions):
         raise ValueError(f"{len(images)} images for {len(captions)} caption lists; each image needs a caption")
     second = asdict(recipe.cones) if recipe.cones else {}
     config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
+    check_ours(folder, CONFIG)
     with folder_lock(folder, seconds=0):
         remove_unfinished(folder)
         torch.manual_seed(recipe.seed)
@@ -382,8 +384,6 @@ def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int
     used = [i for i in train_on if captions[i]]
     tqdm.write(f"training on {len(used)} images of {len(archive)}; {len(train_on) - len(used)} more have no caption")
     with folder_lock(folder, seconds=0):
-        for file, part in (("train.csv", train_on), ("heldout.csv", held_out)):
-            write_listing(archive.subset(part), folder / file)
         with ThreadPoolExecutor() as pool:
             images = pool.map(lambda position: thumbnail(archive.read(position)), used)
             pixels = np.stack(list(tqdm(images, "reading", len(used), unit="image")))
@@ -394,6 +394,8 @@ def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int
         )
         card += "captions. It knows the words of these captions and nothing else."
         train(pixels, texts, folder, Recipe(max(epochs, epochs * len(used) // 256), seed=seed), card)
+        for file, part in (("train.csv", train_on), ("heldout.csv", held_out)):
+            write_listing(archive.subset(part), folder / file)
 
         encoder, rest = load_encoder(folder), archive.subset(i for i in held_out if archive.classes[i])
         classes = sorted(set(archive.classes) - {""})

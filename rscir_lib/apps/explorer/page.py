@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from rscir_lib.apps.explorer.session import Explorer, base64_of
 from rscir_lib.storage.atomic import write_text
+from rscir_lib.storage.folders import check_ours
 
 HERE = Path(__file__).parent
 IMPORT = re.compile(r'^import [^;]+ from "\./(.+)";\n', re.MULTILINE)
@@ -40,9 +41,9 @@ def joined(name: str) -> str:
 def page_files(title: str, host: str, data: str = "") -> dict[str, str]:
     """The page's files by name. host: the module that answers its questions; data: the markup of further scripts."""
     return {
+        "explorer.js": f'"use strict";\n{{\n{joined(host)}}}\n',  # first: by it a folder is known as ours
         "index.html": PAGE.format(title=html.escape(title), data=data),
         "explorer.css": (HERE / "explorer.css").read_text(encoding="utf-8"),
-        "explorer.js": f'"use strict";\n{{\n{joined(host)}}}\n',
     }
 
 
@@ -51,9 +52,10 @@ def write_page(explorer: Explorer, folder: str | Path, words: list[str] | None =
 
     words: texts that can be typed besides those that the explorer suggests (values of the benchmark, classes, what the
     bundled encoder learned); all are encoded here. Features stay float32: in float16 the page would be a little
-    smaller and its order of hits no longer the library's.
+    smaller and its order of hits no longer the library's. Raises ValueError for a folder that holds anything else.
     """
     folder, archive = Path(folder), explorer.archive
+    check_ours(folder, "explorer.js")
     words = list(dict.fromkeys([*explorer.words, *(words or [])]))
     if not words:
         raise ValueError("the page needs words to encode: the archive has no benchmark and no classes; give some")
@@ -70,6 +72,8 @@ def write_page(explorer: Explorer, folder: str | Path, words: list[str] | None =
         "rated": explorer.rated(),
     }
     (folder / "thumbnails").mkdir(parents=True, exist_ok=True)
+    for name, text in page_files(explorer.title, "page.js", '<script src="data.js"></script>').items():
+        write_text(folder / name, text)
     for old in (folder / "thumbnails").glob("[0-9]*.js"):
         old.unlink()
     for number, start in enumerate(tqdm(range(0, len(archive), TOGETHER), desc="thumbnails", unit="file")):
@@ -77,6 +81,4 @@ def write_page(explorer: Explorer, folder: str | Path, words: list[str] | None =
         text = json.dumps([base64_of(jpeg) for jpeg in jpegs])
         write_text(folder / "thumbnails" / f"{number}.js", f"RSCIR.thumbnails({number}, {text});\n")
     write_text(folder / "data.js", f"globalThis.RSCIR = {json.dumps(data)};\n")
-    for name, text in page_files(explorer.title, "page.js", '<script src="data.js"></script>').items():
-        write_text(folder / name, text)
     return folder / "index.html"

@@ -10,6 +10,7 @@ from rscir_lib.benchmarks.synthcom.canvas import SIZE
 from rscir_lib.benchmarks.synthcom.scenes import describe, paint
 from rscir_lib.benchmarks.synthcom.things import CLASSES
 from rscir_lib.storage.atomic import read_json, remove_unfinished, write_file, write_json, write_text
+from rscir_lib.storage.folders import check_ours
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.parallel import parallel_map
 
@@ -66,8 +67,9 @@ def _marked(root: Path, facts: dict[str, bool | int]) -> bool:
         held = read_json(root / MARKER) if (root / MARKER).exists() else None
     except ValueError as error:
         held = f"a damaged {MARKER} ({error})"
-    if held != facts and (held is not None or (root / "images").exists()):
-        raise ValueError(f"{root} holds {held or 'images that are not SynthCom'}, not {facts}: choose another folder")
+    if held not in (None, facts):
+        raise ValueError(f"{root} holds {held}, not {facts}: choose another folder")
+    check_ours(root, MARKER)
     return held is not None
 
 
