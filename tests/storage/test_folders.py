@@ -10,7 +10,6 @@ from rscir_lib.apps.explorer.page import write_page
 from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.storage.folders import check_ours, files_below
 
-
 WRITERS = {
     "page": lambda folder: write_page(SimpleNamespace(archive=()), folder),
     "train": lambda folder: training.train(np.zeros((1, 8, 8, 3), np.uint8), [["a"]], folder, training.Recipe(1)),
