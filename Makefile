@@ -61,8 +61,8 @@ endif
 workbook: $(READY) ## run every notebook that does not stand already (DATASET_ROOT=, ENCODER=, ARGS=)
 	$(RSCIR) workbook $(GIVEN) $(ARGS)
 
-lab: $(READY) ## open the notebooks in JupyterLab
-	$(RUN) jupyterlab $(ARGS) notebooks
+lab: $(READY) ## open the notebooks in JupyterLab, the first in front
+	$(RUN) jupyterlab $(ARGS) notebooks/01_dataset_construction.ipynb
 
 explore: $(READY) ## pick a picture, type words, slide lambda: a page on this machine (DATASET_ROOT=, ENCODER=)
 	$(RSCIR) explore $(GIVEN) $(ARGS)

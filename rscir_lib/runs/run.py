@@ -142,8 +142,10 @@ class Run:
 
     @property
     def title(self) -> str:
-        """Of figures: archive, encoder, and its architecture unless that is one of its own ("custom")."""
+        """Of figures and pages: archive, encoder, and its architecture, or what it is where that has no name ("custom")."""
         architecture = f" {self.encoder.architecture}".replace(" custom", "")
+        if self.encoder.name == "demo":
+            architecture = " (trained on drawings)"
         template = "" if self.config.TEMPLATE == "{}" else f", {self.config.TEMPLATE!r}"
         return f"{self.whole_archive.name}, {self.encoder.name}{architecture}{template}"
 

@@ -58,7 +58,7 @@ def test_opens_what_a_notebook_needs(opened, images):
     assert opened.folder.name == "archive_demo"
     assert len(opened.whole_archive) == 4
     assert opened.encoder.name == "demo"
-    assert opened.title == "archive, demo"
+    assert opened.title == "archive, demo (trained on drawings)"
     with pytest.raises(FileNotFoundError, match="notebook 02"):
         _ = opened.features
 

@@ -74,7 +74,7 @@ class Explorer:
         self.gallery = InMemory(feats.copy() if isinstance(feats.base, np.memmap) else feats)
         self.feats = self.gallery.feats
         self.scorers: dict[str, Scorer] = {}  # methods that the browser doesn't know, fitted when first asked for
-        self.title, self.notice = f"{archive.name}, {encoder.name} {encoder.architecture}", ""
+        self.title, self.notice = f"{archive.name}, {encoder.name}", ""
         self.identity = sha256_of(archive.fingerprint, encoder.provenance["weights_sha256"], self.feats)
         self.thumbnails = Thumbnails(archive, folder / "thumbnails")
         self.marks = folder / "marks.csv"
