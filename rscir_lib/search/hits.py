@@ -76,8 +76,11 @@ class Hits:
         return self.read
 
     def to_csv(self, path: str | Path) -> Path:
-        """The table as CSV, the question's parts as columns too, texts as `as_cell` has them."""
-        table = self.table.assign(**{f"query_{key}": value for key, value in self.question.items()})
+        """The table as CSV, texts as `as_cell` has them: lon and lat are the middle of a footprint, the question's parts
+        are columns too."""
+        lon, lat = np.array([_middle(place) for place in self.table["footprint"]]).reshape(-1, 2).T
+        asked = {f"query_{key}": value for key, value in self.question.items()}
+        table = self.table.assign(lon=lon, lat=lat, **asked)
         return write_text(path, table.drop(columns="footprint").map(as_cell).to_csv(index=False))
 
     def to_html(self, path: str | Path) -> Path:
@@ -97,6 +100,15 @@ class Hits:
             for row in placed.astype(object).where(placed.notna(), None).to_dict("records")
         ]
         return write_json(path, {"type": "FeatureCollection", "features": features})
+
+
+def _middle(place: dict[str, Any] | None) -> tuple[float, float]:
+    """Longitude and latitude of the middle of a footprint, NaN without one."""
+    if place is None:
+        return np.nan, np.nan
+    ring = place["coordinates"][0] if place["type"] == "Polygon" else place["coordinates"][0][0]
+    corners = np.array([corner[:2] for corner in ring])
+    return tuple((corners.min(axis=0) + corners.max(axis=0)) / 2)
 
 
 def _page(hits: Hits) -> str:

@@ -8,6 +8,7 @@ from ast import literal_eval
 from urllib.parse import urlencode
 
 import numpy as np
+import pandas as pd
 import papermill
 import pytest
 import rasterio
@@ -15,7 +16,8 @@ from browser import served
 from latency import crowd
 from PIL import Image
 
-from rscir_lib.apps.explorer import Explorer, read_marks, session
+from rscir_lib.apps.explorer import Explorer, marks_table, read_marks, session
+from rscir_lib.apps.explorer.marks import add_mark
 from rscir_lib.apps.explorer.opening import prepared
 from rscir_lib.apps.explorer.page import write_page
 from rscir_lib.archive import read_archive
@@ -223,7 +225,7 @@ def test_words_are_typed(visit, address, bundled):
     assert hits(page) == []
     words.fill("blue")
     wait_for(page, words="blue")
-    assert page.locator("[role=alert]").text_content() == ""
+    assert page.locator(".error").text_content() == ""
 
 
 def test_words_that_move_nothing_are_said_to(visit, address, bundled):
@@ -282,7 +284,7 @@ def test_hits_are_clicked_and_the_way_back_is_found(visit, address, bundled):
     before = hits(page)
     first = bundled.archive.files[3]
     other = next(file for file in before if file != first)
-    page.locator(".hits .open").nth(before.index(other)).click()
+    page.locator(".hits li").nth(before.index(other)).get_by_text("→").click()
     wait_for(page, image=other)
     after = hits(page)
     page.get_by_label("back to the query before").click()
@@ -299,6 +301,30 @@ def test_hits_are_clicked_and_the_way_back_is_found(visit, address, bundled):
     two = bundled.encoder.encode_texts(["two"])[0]
     expected = files(bundled, top_k(bundled.gallery, mean / np.linalg.norm(mean), two, 0.5, 6)[0])
     wait_for_hits(page, expected)
+
+
+def test_a_hit_is_enlarged_and_searched_from_and_there_are_more(visit, address, bundled):
+    page = visit(address + link(bundled.archive.files[3], "two", top="6"))
+    wait_for(page, words="two")
+    shown = hits(page)
+    page.locator(".hits .open").nth(5).click()
+    large = page.get_by_role("dialog")
+    page.get_by_label("next hit").click()  # after the last the first
+    path = bundled.archive.path(bundled.archive.files.index(shown[0]))
+    large.get_by_text(str(path)).wait_for()
+    with bundled.archive.read(bundled.archive.files.index(shown[0])) as image:
+        assert large.locator("img").evaluate("(img) => [img.naturalWidth, img.naturalHeight]") == list(image.size)
+    assert large.get_by_text("Open").get_attribute("href").startswith("blob:")
+    page.get_by_label("hit before").click()
+    large.get_by_text(shown[5].rsplit("/")[-1], exact=False).first.wait_for()
+    page.get_by_label("search from this picture").click()
+    wait_for(page, image=shown[5])
+    assert not large.is_visible()
+    page.get_by_label("show twenty more hits").click()
+    page.wait_for_function("() => document.querySelectorAll('.hits li').length === 26")
+    page.get_by_label("Method").select_option("zscore")
+    page.get_by_text("Both similarities in standard deviations").wait_for()
+    assert all(method["about"] for method in bundled.hello()["methods"])
 
 
 def test_pictures_are_chosen_by_class_name_page_and_chance(visit, address, bundled):
@@ -470,6 +496,11 @@ def test_marks_are_saved(visit, address, bundled):
     again = visit(page.url)
     wait_for(again, words="sand")
     assert again.locator(".hits li.marked-right, .hits li.marked-wrong").count() == 2
+    again.get_by_text(f"Your marks: 2, saved in {bundled.marks}").click()
+    again.get_by_label(f"undo ✗ {found[1].rsplit('/')[-1]}").click()
+    again.get_by_text("Your marks: 1, saved").wait_for()
+    assert again.locator(".hits li.marked-wrong").count() == 0
+    assert marks_table(bundled.marks)["verdict"].tolist() == ["right"]
 
 
 def test_a_page_left_open_over_a_restart_says_reload(visit, bundled, monkeypatch):
@@ -511,7 +542,27 @@ def test_damaged_marks_and_changed_images_are_said_on_the_page(visit, bundled, t
         page.goto("about:blank")
 
 
-def test_the_view_is_exported(visit, address, bundled):
+def test_answers_to_a_picture_of_ones_own_are_marked(visit, address, bundled, tmp_path):
+    page = visit(address + link(words="red", lam=0))
+    wait_for(page, words="red")
+    bundled.archive.read(9).save(tmp_path / "own.png")
+    page.locator("input[type=file]").set_input_files(tmp_path / "own.png")
+    page.get_by_label("take away own.png, your own").wait_for()
+    page.wait_for_function("(file) => document.querySelector('.hits .open').title === file",
+                           arg=bundled.archive.files[9])  # fmt: skip
+    page.locator(".hits li button[aria-label^=mark]").first.click()
+    page.locator(".hits li.marked-right").wait_for()
+    mark = marks_table(bundled.marks).iloc[-1].tolist()
+    assert mark == ["upload: own.png", "red", bundled.archive.files[9], "right"]
+    add_mark(bundled.marks, bundled.archive.files[3], "red", bundled.archive.files[4], "right")
+    left_out = read_marks(bundled.marks, bundled.archive).warnings.query("value == 'red'")["problem"].item()
+    assert "a picture that is not of the archive" in left_out
+    page.locator(".marks summary").click()
+    page.get_by_label("for upload: own.png + red").click()  # undone
+    page.wait_for_function("() => !document.querySelector('.hits li.marked-right')")
+
+
+def test_the_view_is_exported(visit, address, bundled, tmp_path):
     page = visit(address + link(bundled.archive.files[5], "many", top="8"))
     wait_for(page, words="many")
     saved = {}
@@ -519,10 +570,23 @@ def test_the_view_is_exported(visit, address, bundled):
         with page.expect_download() as download:
             page.get_by_role("button", name=re.compile("^save these hits as .*")).filter(has_text=what).click()
         saved[what] = download.value.path().read_bytes()
+        stem = bundled.archive.files[5].rsplit("/")[-1].removesuffix(".jpg")
+        assert download.value.suggested_filename == f"hits_{stem}-many.{what.lower()}"
     rows = list(csv.DictReader(io.StringIO(saved["CSV"].decode())))
     assert [row["file"] for row in rows] == hits(page)
     assert [f"{float(row['score']):.4f}" for row in rows] == page.locator(".hits .score").all_inner_texts()
-    Image.open(io.BytesIO(saved["PNG"])).convert("RGB").load()
+    ask = Searcher(bundled.features, bundled.encoder, bundled.archive)
+    library = pd.read_csv(ask(5, "many", 0.5, top=8).to_csv(tmp_path / "hits.csv"))
+    assert list(rows[0]) == [*library.columns, "judged", "mark"]  # one schema, whoever wrote it
+    page_table = pd.read_csv(io.BytesIO(saved["CSV"]))
+    same = ["rank", "position", "file", "class", "query_image", "query_text", "query_method", "query_lambda"]
+    pd.testing.assert_frame_equal(page_table[same], library[same], check_dtype=False)
+    numbers = ["score", "cosine_image", "cosine_text", "normal_image", "normal_text"]
+    assert page_table[numbers].to_numpy() == pytest.approx(library[numbers].to_numpy(), abs=1e-12)
+    png = Image.open(io.BytesIO(saved["PNG"])).convert("RGB")
+    asked = np.asarray(png.crop((14, 58, 110, 154)), float)  # the picture of the query stands above the hits
+    own = np.asarray(bundled.archive.read(5).resize((96, 96)), float)
+    assert np.abs(asked - own).mean() < 12
     html = saved["HTML"].decode()
     assert html.count('src="data:image/jpeg;base64,') == 9
     assert "http" not in html
@@ -560,7 +624,7 @@ def test_names_are_shown_and_never_run(visit, tmp_path):
 def test_a_page_without_python_orders_as_the_library(visit, bundled, run, tmp_path):
     page_file = write_page(bundled, tmp_path / "page")
     page = visit(page_file.as_uri())
-    wait_for(page, words=bundled.benchmark.queries["text"].iloc[0])
+    wait_for(page, words=bundled.queries["text"].iloc[bundled.hello()["opening"]])
     search = Searcher(run.features, run.encoder, run.archive_with_features)
     methods = page.get_by_label("Method").locator("option").all_inner_texts()
     assert methods == [m["name"] for m in bundled.hello()["methods"] if m["rule"]]
@@ -575,10 +639,13 @@ def test_a_page_without_python_orders_as_the_library(visit, bundled, run, tmp_pa
             assert hits(page) == search(611, "oval", lam, method).table["file"].tolist(), (method, lam)
     words_of(page).fill("zebra")
     page.get_by_role("alert").filter(has_text='"zebra" is not among them').wait_for()
+    words_of(page).fill("grass zebra Cars")
+    page.get_by_role("alert").filter(has_text='By itself, it knows "grass", "Cars".').wait_for()
     words_of(page).fill("green - grass")
     wait_for(page, words="green - grass")
     assert page.locator("input[type=file]").count() == 0
     page.locator(".hits li button[aria-label^=mark]").first.click()
+    page.get_by_text("Your marks: 1, saved in this browser").click()
     with page.expect_download() as download:
         page.get_by_label("save your marks as a table").click()
     marks = list(csv.reader(io.StringIO(download.value.path().read_text())))
@@ -593,9 +660,22 @@ def test_a_server_that_is_gone_is_said_and_the_page_goes_on(chromium, bundled):
     problems = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     words_of(page).fill("blue")
-    page.get_by_role("alert").filter(has_text="no answer").wait_for()
+    page.get_by_role("alert").filter(has_text="gives no answer. Start it again").wait_for()
     page.close()
     assert problems == []
+
+
+def test_a_server_that_comes_back_is_asked_again(chromium, address, bundled):
+    page = chromium.new_page()
+    page.goto(address + link(bundled.archive.files[0], "red"))
+    wait_for(page, words="red")
+    page.route("**/ask", lambda route: route.abort())
+    words_of(page).fill("blue")
+    page.get_by_role("alert").filter(has_text="gives no answer").wait_for()
+    page.unroute("**/ask")
+    wait_for(page, words="blue")  # nobody clicked
+    assert page.locator(".error").inner_text() == ""
+    page.close()
 
 
 NAMELESS = """() => [...document.querySelectorAll(".rscir :is(button, input, select, canvas, img)")].filter((node) =>
@@ -640,8 +720,14 @@ def test_it_is_used_by_keyboard_alone(visit, address, bundled):
         if page.evaluate("document.activeElement.title") == expected:
             break
     page.keyboard.press("Enter")
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.className") == "open"  # the focus is back
+    for _ in range(4):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
     wait_for(page, image=expected)
-    assert page.evaluate("document.activeElement.className") == "open"  # the focus is kept
+    assert page.evaluate("document.activeElement.textContent") == "→"  # the focus is kept
 
 
 def test_hits_are_shown_where_they_lie(visit, tmp_path):
@@ -662,7 +748,24 @@ def test_hits_are_shown_where_they_lie(visit, tmp_path):
         places = page.get_by_label("map of 6 hits").locator(".place")
         page.get_by_label("map of 6 hits").wait_for()
         assert places.count() == 6
-        assert page.get_by_label("map of 6 hits").locator("text").all_text_contents() == [*"123456"]
+        assert page.get_by_label("map of 6 hits").locator("text").all_text_contents() == [*"123456", "1 km"]
+        drawn = places.first.bounding_box()
+        assert drawn["width"] == pytest.approx(drawn["height"], rel=0.03)  # square windows at 48.7 degrees north
+        page.get_by_text(re.compile(r"Where the hits lie: 48\.\d{4}° N, 1[45]\.\d{4}° E to 48\.")).wait_for()
+        saved = {}
+        for what in ("a table", "polygons for a map"):
+            with page.expect_download() as download:
+                page.get_by_label(f"save these hits as {what}").click()
+            saved[what] = download.value.path().read_text()
+        table, shapes = pd.read_csv(io.StringIO(saved["a table"])), json.loads(saved["polygons for a map"])
+        assert [shape["properties"]["file"] for shape in shapes["features"]] == hits(page)
+        for shape, row in zip(shapes["features"], table.itertuples(), strict=True):
+            middle = np.array(shape["geometry"]["coordinates"][0])
+            assert (middle.min(0) + middle.max(0)) / 2 == pytest.approx([row.lon, row.lat])
+        (tmp_path / "hits").mkdir()
+        hits_by_python = Searcher(features, encoder, archive)(5, "grass", 0.5, top=6)
+        of_python = pd.read_csv(hits_by_python.to_csv(tmp_path / "hits" / "hits.csv"))
+        assert of_python[["lon", "lat"]].to_numpy() == pytest.approx(table[["lon", "lat"]].to_numpy())
         other = next(k for k, file in enumerate(hits(page)) if file != archive.files[5])
         page.locator(".hits li").nth(other).hover()
         assert "over" in places.nth(other).get_attribute("class")

@@ -74,8 +74,8 @@ def served(explorer: Explorer) -> Iterator[str]:
 
 
 def picture(explorer: Explorer, path: str | Path, width: int = 1200) -> Path:
-    """A PNG of the explorer, so many pixels wide, at the query of its benchmark that it answers best."""
-    query = explorer.queries.loc[explorer.precisions().idxmax()]
+    """A PNG of the explorer, so many pixels wide, as it opens."""
+    query = explorer.queries.iloc[explorer.hello()["opening"]]
     file = explorer.archive.files[query["position"]]
     link = urlencode({"image": file, "words": query["text"], "lambda": 0.5, "top": 10})
     with served(explorer) as address, browser() as chromium:

@@ -1,6 +1,6 @@
 // What stands beside the scatter: the first hits at five lambdas, average precision against lambda, and the hits on a map.
 
-import { make, put, rowAt, say, slots } from "./dom.js";
+import { make, number, put, rowAt, say, slots } from "./dom.js";
 import { averagePrecision, ranks } from "./scoring.js";
 import { LAMBDAS } from "./state.js";
 
@@ -76,22 +76,35 @@ function boxOf(/** @type {Point[]} */ points) {
   return { left, top, width: Math.max(...h) - left, height: Math.max(...v) - top };
 }
 
-/** The hits' pictures on the ground, over a mosaic of the tiles around them. */
+/** Longitude and latitude of the middle of a footprint. */
+export function centre(/** @type {Point[]} */ footprint) {
+  const { left, top, width, height } = boxOf(footprint);
+  return [left + width / 2, top + height / 2];
+}
+
+const DEGREE = 111_320; // metres of latitude
+const coordinates = (/** @type {Point} */ [lon, lat]) =>
+  `${Math.abs(lat).toFixed(4)}° ${lat < 0 ? "S" : "N"}, ${Math.abs(lon).toFixed(4)}° ${lon < 0 ? "W" : "E"}`;
+
+/** The hits' pictures on the ground, over a mosaic of the tiles around them; as wide as they are there, with a scale. */
 export function drawMap(/** @type {View} */ view) {
   const { pictures, query, shown, ui } = view;
   const placed = shown.rows.flatMap((row) => {
     const { footprint } = pictures.of(query.position(row));
     return footprint ? [{ row, footprint }] : [];
   });
-  ui.mapFigure.hidden = !placed.length;
+  ui.mapFigure.hidden = ui.geojson.hidden = !placed.length;
   if (!placed.length) return;
-  const ground = boxOf(placed.flatMap(({ footprint }) => footprint));
-  const pad = 0.04 * Math.max(ground.width, ground.height);
-  const scale = 600 / (ground.width + 2 * pad);
-  const north = ground.top + ground.height + pad; // up on the map, where pixels count downward
-  const pixel = (/** @type {Point} */ [h, v]) =>
-    /** @type {Point} */ ([(h - ground.left + pad) * scale, (north - v) * scale]);
-  put(ui.map, "viewBox", `0 0 600 ${Math.max((ground.height + 2 * pad) * scale, 60)}`);
+  const lonLat = boxOf(placed.flatMap(({ footprint }) => footprint));
+  const narrow = Math.cos(((lonLat.top + lonLat.height / 2) * Math.PI) / 180); // a degree of longitude, in latitudes
+  const [wide, high] = [lonLat.width * narrow, lonLat.height];
+  const pad = 0.04 * Math.max(wide, high);
+  const scale = 600 / (Math.max(wide, 0.7 * high) + 2 * pad); // pixels a degree of latitude
+  const height = Math.max((high + 2 * pad) * scale, 60) + 24; // below stands the scale
+  const north = lonLat.top + high + pad; // up on the map, where pixels count downward
+  const pixel = (/** @type {Point} */ [lon, lat]) =>
+    /** @type {Point} */ ([((lon - lonLat.left) * narrow + pad) * scale, (north - lat) * scale]);
+  put(ui.map, "viewBox", `0 0 600 ${height}`);
   const tiles = [...pictures.known.values()].map(({ footprint, src }) => {
     const { left, top, width, height } = boxOf((footprint ?? []).map(pixel));
     const place = `x="${left}" y="${top}" width="${width}" height="${height}"`;
@@ -99,11 +112,21 @@ export function drawMap(/** @type {View} */ view) {
   });
   const places = placed.map(({ row, footprint }, k) => {
     const points = footprint.map(pixel);
-    const { left, top, width, height } = boxOf(points);
+    const [x, y] = centre(points);
     return `<g><polygon points="${points.join(" ")}" class="place" data-row="${row}"/>
-      <text x="${left + width / 2}" y="${top + height / 2}" text-anchor="middle">${k + 1}</text></g>`;
+      <text x="${x}" y="${y}" text-anchor="middle">${k + 1}</text></g>`;
   });
-  ui.map.innerHTML = tiles.join("") + places.join(""); // numbers, and pictures in base64
+  const most = (200 / scale) * DEGREE; // metres
+  const ten = 10 ** Math.floor(Math.log10(most));
+  const metres = ten * (most >= 5 * ten ? 5 : most >= 2 * ten ? 2 : 1);
+  const length = (metres / DEGREE) * scale;
+  const bar = `<rect y="${height - 24}" width="600" height="24" class="under"/>
+    <path d="M8 ${height - 12}v5h${length}v-5" class="level"/>
+    <text x="${length + 16}" y="${height - 6}">${metres < 1000 ? `${metres} m` : `${number(metres / 1000)} km`}</text>`;
+  ui.map.innerHTML = tiles.join("") + places.join("") + bar; // numbers, and pictures in base64
+  const corner = /** @type {Point} */ ([lonLat.left, lonLat.top]);
+  const other = /** @type {Point} */ ([lonLat.left + lonLat.width, lonLat.top + lonLat.height]);
+  say(ui.mapText, `Where the hits lie: ${coordinates(corner)} to ${coordinates(other)}`);
   put(ui.map, "aria-label", `map of ${placed.length} hits`);
   ui.map.onclick = (event) => {
     const row = rowAt(event);

@@ -45,6 +45,14 @@ export function save(/** @type {string} */ name, /** @type {string} */ type, /**
   setTimeout(() => URL.revokeObjectURL(href), 10_000); // the download has begun by then
 }
 
+export function saveTable(/** @type {string} */ name, /** @type {(string | number)[][]} */ rows) {
+  // a text that a spreadsheet would run as a formula is shown by an apostrophe in front, as storage/cells.py has it
+  const shown = (/** @type {string | number} */ value) =>
+    typeof value === "string" ? value.replace(/^(?='*[=+\-@\t\r\n])/, "'") : String(value);
+  const cell = (/** @type {string} */ text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  save(name, "text/csv", rows.map((row) => `${row.map((value) => cell(shown(value))).join(",")}\n`).join(""));
+}
+
 export function decoded(/** @type {string} */ base64) {
   const letters = atob(base64);
   const bytes = new Uint8Array(letters.length);

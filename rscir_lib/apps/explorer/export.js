@@ -1,11 +1,15 @@
-// Files to save: the hits as a table, as a picture or as a page; the marks as a table.
+// Files to save: the hits as a table, a picture, a page, or polygons for a map.
 
-import { baseName, make, save } from "./dom.js";
+import { centre } from "./charts.js";
+import { baseName, make, save, saveTable } from "./dom.js";
 
 /** @import { View } from "./view.js" */
 
-const SIDES = ["cosine_picture", "cosine_words", "percentile_picture", "percentile_words"];
-const COLUMNS = ["rank", "file", "class", "score", ...SIDES, "judged", "mark"];
+// as `Hits.to_csv` has them; what the benchmark and a person say of a hit comes last
+const COLUMNS = [
+  ...["rank", "position", "file", "class", "score", "cosine_image", "cosine_text", "normal_image", "normal_text"],
+  ...["lon", "lat", "query_image", "query_text", "query_method", "query_lambda", "query_archive", "judged", "mark"],
+];
 const ACROSS = 5; // pictures
 const SIDE = 150; // of each with its margin, in pixels; below it stands its name
 const STYLE = `body { font: 15px sans-serif; margin: 2em; color-scheme: light dark } ol { display: flex; flex-wrap: wrap; gap: 1em }
@@ -18,39 +22,48 @@ function heading(/** @type {View} */ { method, pictures, state }) {
   return `${images}${state.text ? ` + ${state.text}` : ""}, ${state.method}${lambda}`;
 }
 
-function saveTable(/** @type {string} */ name, /** @type {(string | number)[][]} */ rows) {
-  // a text that a spreadsheet would run as a formula is shown by an apostrophe in front, as storage/cells.py has it
-  const shown = (/** @type {string | number} */ value) =>
-    typeof value === "string" ? value.replace(/^(?='*[=+\-@\t\r\n])/, "'") : String(value);
-  const cell = (/** @type {string} */ text) => (/[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  save(name, "text/csv", rows.map((row) => `${row.map((value) => cell(shown(value))).join(",")}\n`).join(""));
+/** A file's name: the question in safe characters. */
+function fileName(/** @type {View} */ { pictures, state }, /** @type {string} */ ending) {
+  const stems = state.images.map((id) => baseName(pictures.of(id).file).replace(/\.\w+$/, ""));
+  const asked = [...stems, state.text].join(" ").replace(/[^\p{L}\p{N}]+/gu, "-");
+  return `hits_${asked.replace(/^-|-$/g, "").slice(0, 60).toLowerCase()}.${ending}`;
 }
 
-export function saveCsv(/** @type {View} */ view) {
-  const { pictures, query, shown } = view;
-  const table = shown.rows.map((row, k) => {
+/** A row a hit, with a value for each of COLUMNS. */
+function tableOf(/** @type {View} */ view) {
+  const { facts, method, pictures, query, shown, state } = view;
+  const images = state.images.map((id) => pictures.of(id).file).join(" + ");
+  const asked = [images, state.text, method.name, method.hasLambda ? state.lambda : "", facts.title];
+  return shown.rows.map((row, k) => {
     const position = query.position(row);
-    const { file, class: cls } = pictures.of(position);
+    const { file, class: cls, footprint } = pictures.of(position);
     const cosines = query.sides.map((s) => s[row] ?? "");
-    const percentiles = query.sides.map((s, side) => (s.length ? query.percentile(side, row) : ""));
+    const normals = query.sides.map((s, side) => (s.length ? 1 + query.scaled("upper_tail")[side][row] : ""));
+    const place = footprint ? centre(footprint) : ["", ""];
     const judged = [query.judgement(row), view.markOf(position)];
-    return [k + 1, file, cls, view.score(row), ...cosines, ...percentiles, ...judged];
+    return [k + 1, position, file, cls, view.score(row), ...cosines, ...normals, ...place, ...asked, ...judged];
   });
-  saveTable("hits.csv", [COLUMNS, ...table]);
 }
 
-export function saveMarks(/** @type {View} */ view) {
-  const last = new Map(view.marks.map((mark) => [mark.slice(0, 3).join("\n"), mark]));
-  saveTable(
-    "marks.csv",
-    [["image", "text", "answer", "verdict"], ...last.values()].filter((mark) => mark[3]),
-  );
+export const saveCsv = (/** @type {View} */ view) => saveTable(fileName(view, "csv"), [COLUMNS, ...tableOf(view)]);
+
+/** The hits that have a place, as polygons in longitude and latitude (RFC 7946). */
+export function saveGeoJson(/** @type {View} */ view) {
+  const features = tableOf(view).flatMap((row) => {
+    const { footprint } = view.pictures.of(Number(row[1]));
+    const geometry = { type: "Polygon", coordinates: [footprint] };
+    const properties = Object.fromEntries(COLUMNS.map((column, k) => [column, row[k] === "" ? null : row[k]]));
+    return footprint ? [{ type: "Feature", geometry, properties }] : [];
+  });
+  save(fileName(view, "geojson"), "application/geo+json", JSON.stringify({ type: "FeatureCollection", features }));
 }
 
 export function savePng(/** @type {View} */ view) {
-  const { facts, pictures, query, shown } = view;
+  const { facts, pictures, query, shown, ui } = view;
   const width = ACROSS * SIDE + 20;
-  const canvas = make("canvas", { width, height: 60 + Math.ceil(shown.rows.length / ACROSS) * (SIDE + 24) });
+  const queried = [...ui.pictures.querySelectorAll("img")];
+  const above = queried.length ? 172 : 62; // title and query
+  const canvas = make("canvas", { width, height: above + Math.ceil(shown.rows.length / ACROSS) * (SIDE + 24) });
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   context.fillStyle = "white";
   context.fillRect(0, 0, width, canvas.height);
@@ -59,18 +72,19 @@ export function savePng(/** @type {View} */ view) {
   context.fillText(heading(view), 14, 24, width - 28);
   context.font = "13px sans-serif";
   context.fillText(facts.title, 14, 44, width - 28);
+  for (const [k, img] of queried.entries()) context.drawImage(img, 14 + 104 * k, 58, 96, 96);
   context.strokeStyle = "#1a7f37";
   context.lineWidth = 8;
   for (const [k, row] of shown.rows.entries()) {
     const left = 14 + (k % ACROSS) * SIDE;
-    const top = 62 + Math.floor(k / ACROSS) * (SIDE + 24);
+    const top = above + Math.floor(k / ACROSS) * (SIDE + 24);
     const { file, img } = pictures.of(query.position(row));
     const isRelevant = query.judgement(row) === "relevant";
     if (isRelevant) context.strokeRect(left, top, SIDE - 14, SIDE - 14);
     if (img) context.drawImage(img, left, top, SIDE - 14, SIDE - 14);
     context.fillText(`${k + 1} ${isRelevant ? "✓ " : ""}${baseName(file)}`, left, top + SIDE + 4, SIDE - 14);
   }
-  canvas.toBlob((blob) => blob && save("hits.png", "image/png", blob));
+  canvas.toBlob((blob) => blob && save(fileName(view, "png"), "image/png", blob));
 }
 
 /** The hits as they are on the screen, without what can be clicked. */
@@ -83,5 +97,5 @@ export function saveHtml(/** @type {View} */ view) {
   const queried = [...ui.pictures.querySelectorAll("img")].map((img) => img.cloneNode());
   page.head.append(make("meta", { charset: "utf-8" }), make("style", {}, STYLE));
   page.body.append(make("h1", {}, heading(view)), make("p", {}, facts.title), ...queried, hits);
-  save("hits.html", "text/html", `<!doctype html>\n${page.documentElement.outerHTML}`);
+  save(fileName(view, "html"), "text/html", `<!doctype html>\n${page.documentElement.outerHTML}`);
 }

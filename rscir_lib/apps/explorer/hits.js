@@ -1,7 +1,10 @@
-// The grid of hits: each a picture to search from, with its score, where it stands, and the marks of a person.
+// The grid of hits: each a picture to enlarge and to search from, with its score and the marks of a person.
 
 import { baseName, make, number, partsOf, put, say, slots } from "./dom.js";
+import { enlarge } from "./large.js";
+import { drawMarks, keep, subject } from "./marks.js";
 import { averagePrecision, ranks } from "./scoring.js";
+import { MOST_HITS } from "./state.js";
 
 /** @import { View } from "./view.js" */
 
@@ -15,7 +18,8 @@ const HIT = `
   <tr><th scope="row">words</th><td data-part="cosine1"></td><td data-part="percentile1"></td></tr>
 </table>
 <div class="verdicts"><button type="button" data-part="right">✓</button>
-  <button type="button" data-part="wrong">✗</button><button type="button" data-part="join">+</button></div>`;
+  <button type="button" data-part="wrong">✗</button><button type="button" data-part="join">+</button>
+  <button type="button" data-part="from">→</button></div>`;
 const VERDICTS = /** @type {const} */ (["right", "wrong"]);
 const BADGES = { "": "", relevant: "✓", unknown: "?", other: "" };
 const JUDGEMENTS = { "": "", relevant: ", relevant", unknown: ", not labelled", other: ", not relevant" };
@@ -23,11 +27,18 @@ const JUDGEMENTS = { "": "", relevant: ", relevant", unknown: ", not labelled", 
 function hit(/** @type {View} */ view, /** @type {number} */ k) {
   const li = make("li");
   li.innerHTML = HIT;
-  const { open, join, ...parts } = partsOf(li);
+  const { open, join, from, ...parts } = partsOf(li);
   const position = () => view.query.position(view.shown.rows[k]);
-  open.onclick = (/** @type {MouseEvent} */ event) => view.choose(event, position());
+  open.onclick = () => enlarge(view, k);
+  from.onclick = (/** @type {MouseEvent} */ event) => view.choose(event, position());
   join.onclick = (/** @type {MouseEvent} */ event) => view.choose(event, position(), true);
-  for (const verdict of VERDICTS) parts[verdict].onclick = () => mark(view, position(), verdict);
+  for (const verdict of VERDICTS) {
+    parts[verdict].onclick = () => {
+      if (view.isWaiting) return; // the hits on the screen are no answer to what is asked by now
+      const now = view.markOf(position()) === verdict ? "" : verdict; // a second click takes it back
+      keep(view, [subject(view), view.query.text, view.facts.files[position()], now]);
+    };
+  }
   return li;
 }
 
@@ -44,7 +55,7 @@ function drawHit(view, li, row, k) {
   put(li, "class", ["hit", judgement, verdict && `marked-${verdict}`].filter(Boolean).join(" "));
   if (parts.open.firstChild !== img) parts.open.replaceChildren(img, parts.badge);
   put(img, "alt", pictures.nameOf(position));
-  put(parts.open, "aria-label", `${k + 1}: ${pictures.nameOf(position)}${JUDGEMENTS[judgement]}; search from it`);
+  put(parts.open, "aria-label", `${k + 1}: ${pictures.nameOf(position)}${JUDGEMENTS[judgement]}; enlarge`);
   put(parts.open, "title", file);
   const texts = { badge: BADGES[judgement], rank: `${k + 1}`, cls, name, score: view.score(row).toFixed(4) };
   for (const [part, text] of Object.entries(texts)) say(parts[part], text);
@@ -55,15 +66,18 @@ function drawHit(view, li, row, k) {
   for (const which of VERDICTS) {
     put(parts[which], "aria-pressed", verdict === which);
     put(parts[which], "aria-label", `mark ${name} ${which}`);
-    put(parts[which], "hidden", query.image < 0 ? "" : null);
+    put(parts[which], "hidden", subject(view) ? null : "");
   }
   put(parts.join, "aria-label", `add ${name} to the query`);
+  put(parts.from, "aria-label", `search from ${name}`);
 }
 
 export function drawHits(/** @type {View} */ view) {
   const { facts, query, shown, state, ui } = view;
   const create = (/** @type {number} */ k) => hit(view, k);
   slots(ui.hits, shown.rows, create, (li, row, k) => drawHit(view, li, row, k));
+  drawMarks(view);
+  ui.more.hidden = shown.rows.length < state.top || state.top >= MOST_HITS;
   const { attribute, relevant } = query;
   const n = facts.classIndex.filter((cls) => !state.cls || facts.classes[cls] === state.cls).length;
   const judgements = shown.rows.map((row) => query.judgement(row));
@@ -86,16 +100,4 @@ export function drawHits(/** @type {View} */ view) {
     if (isWhole) parts.push(`P@${k} ${((100 * countRelevant(labelled.slice(0, k))) / k).toFixed(0)}`);
   }
   say(ui.metrics, parts.join(" · "));
-}
-
-// a second click on the same mark takes it back
-async function mark(/** @type {View} */ view, /** @type {number} */ answer, /** @type {"right" | "wrong"} */ verdict) {
-  const { facts, query } = view;
-  if (view.isWaiting) return; // the hits on the screen are no answer to what is asked by now
-  const now = view.markOf(answer) === verdict ? "" : verdict;
-  const [image, file] = [query.image, answer].map((position) => facts.files[position]);
-  const { error } = await view.ask({ ask: "mark", image, text: query.text, answer: file, verdict: now });
-  if (error) return;
-  view.marks.push([image, query.text, file, now]);
-  if (query === view.query) drawHits(view);
 }

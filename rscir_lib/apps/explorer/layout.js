@@ -24,6 +24,15 @@ const MARKUP = `
       <p class="note" data-part="note" role="status"></p>
       <p class="error" data-part="error" role="alert"></p>
     </section>
+    <figure class="scatter">
+      <div class="plot" data-part="plot"><canvas data-part="scatter" width="640" height="480" role="img"></canvas>
+        <svg data-part="marked" viewBox="0 0 640 480"></svg></div>
+      <p class="note" data-part="pointed" role="status"></p>
+      <figcaption>Each dot is an image: how similar it is to the picture (across) and to the words (up), in standard
+        deviations from the archive's mean. The line joins all points that score as much as the last hit.</figcaption>
+    </figure>
+    <figure data-part="mapFigure" hidden><svg data-part="map" role="img" aria-label="map of the hits"></svg>
+      <figcaption data-part="mapText"></figcaption></figure>
     <details class="browse" data-part="browse">
       <summary>Choose a picture</summary>
       <div class="fields">${field("Class", `<select data-part="browseClass"><option value="">all</option></select>`)}
@@ -59,26 +68,28 @@ const MARKUP = `
         ${button("link", "Link", "copy a link that opens this view")}${button("csv", "CSV", "save these hits as a table")}
         ${button("png", "PNG", "save these hits as a picture")}
         ${button("html", "HTML", "save these hits as one self-contained page")}
-        ${button("marks", "Marks", "save your marks as a table")}
+        ${button("geojson", "GeoJSON", "save these hits as polygons for a map")}
       </div>
+      <p class="note" data-part="about"></p>
       <ol class="hits" data-part="hits"></ol>
+      ${button("more", "More hits", "show twenty more hits")}
+      <details class="marks" data-part="markList"><summary data-part="markCount"></summary>
+        ${button("marks", "CSV", "save your marks as a table")}<ol data-part="markRows"></ol></details>
     </section>
     <section aria-label="Why" class="why">
-      <figure>
-        <figcaption>Each dot is an image: how similar it is to the picture (across) and to the words (up), in standard
-          deviations from the archive's mean. The line joins all points that score as much as the last hit.</figcaption>
-        <div class="plot" data-part="plot"><canvas data-part="scatter" width="640" height="480" role="img"></canvas>
-          <svg data-part="marked" viewBox="0 0 640 480"></svg></div>
-        <p class="note" data-part="pointed" role="status"></p>
-      </figure>
       <figure><figcaption>The first hits from picture to words</figcaption><div class="strip" data-part="strip"></div></figure>
       <figure data-part="curveFigure" hidden><figcaption data-part="curveText"></figcaption>
         <svg data-part="curve" viewBox="0 0 320 180" role="img"></svg></figure>
-      <figure data-part="mapFigure" hidden><figcaption>Where the hits lie</figcaption>
-        <svg data-part="map" role="img" aria-label="map of the hits"></svg></figure>
     </section>
   </div>
-</div>`;
+</div>
+<dialog data-part="large" aria-label="A hit, large">
+  <div class="bar">${button("largeBefore", "‹", "hit before")}${button("largeNext", "›", "next hit")}
+    <b data-part="largeName"></b>${button("largeSearch", "→", "search from this picture")}
+    <a data-part="largeOpen" target="_blank">Open</a>
+    <form method="dialog"><button>Close</button></form></div>
+  <img data-part="largeImage" alt=""><p class="note" data-part="largePath"></p>
+</dialog>`;
 
 /** The page's parts, by the names that they have in the markup; what this host can't do is left out. */
 export function layout(/** @type {Facts} */ facts, /** @type {boolean} */ link) {
@@ -95,7 +106,6 @@ export function layout(/** @type {Facts} */ facts, /** @type {boolean} */ link) 
   for (const node of [ui.browseClass, ui.cls]) node.append(...options(facts.classes.filter(Boolean)));
   ui.attribute.append(...options([...new Set(facts.queries.map(([, , attribute]) => attribute))]));
   (facts.hasKernel ? ui.noUpload : ui.uploadLabel).remove();
-  if (facts.hasKernel) ui.marks.remove(); // they are in a file
   if (!facts.queries.length) ui.benchmark.remove();
   if (!link) ui.link.remove();
   return ui;

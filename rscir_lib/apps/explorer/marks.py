@@ -1,7 +1,8 @@
 """What a person marked right or wrong in the explorer: kept in a CSV file, read back as a benchmark, or as labels.
 
 The file has a header and one line a mark: image,text,answer,verdict. `image` and `answer` are files of the archive,
-`verdict` is "right", "wrong", or "" for a mark taken back; of several lines for one answer the last counts.
+`verdict` is "right", "wrong", or "" for a mark taken back; of several lines for one answer the last counts. A picture
+that is not of the archive stands as "upload: " and its name.
 """
 
 from pathlib import Path
@@ -17,6 +18,7 @@ from rscir_lib.benchmarks.base import Benchmark, ValidationReport
 from rscir_lib.benchmarks.image_names import ImageNames
 
 HEADER = ["image", "text", "answer", "verdict"]
+UPLOAD = "upload: "
 VERDICTS = ("right", "wrong", "")
 
 
@@ -48,7 +50,8 @@ def marks_table(path: str | Path) -> pd.DataFrame:
 def _marks_of(path: str | Path, archive: Archive) -> pd.DataFrame:
     """`marks_table`, refused where it names a file that the archive lacks."""
     table = marks_table(path)
-    if absent := sorted({*table["image"], *table["answer"]} - set(archive.files)):
+    asked = table.loc[~table["image"].str.startswith(UPLOAD), "image"]
+    if absent := sorted({*asked, *table["answer"]} - set(archive.files)):
         raise ValueError(f"{path} marks {len(absent)} images that {archive.name} lacks ({', '.join(absent[:3])})")
     return table
 
@@ -65,8 +68,9 @@ def read_marks(path: str | Path, archive: Archive) -> Benchmark:
     queries, targets, unknowns = [], [], []
     for (image, text), marks in table.groupby(["image", "text"], sort=False):
         right = marks.loc[marks["verdict"] == "right", "answer"].map(row)
-        if not text or " - " in f" {text}":
-            report.add(Path(path).name, None, text, f"asked of {image}: no words, or words left out; not evaluated")
+        if not text or " - " in f" {text}" or image.startswith(UPLOAD):
+            why = "no words, words left out, or a picture that is not of the archive; not evaluated"
+            report.add(Path(path).name, None, text, f"asked of {image}: {why}")
         elif len(right):
             own, nth = row[image], len(targets)
             queries.append(("marks", archive.classes[own], archive.names[own], "", text, own, nth, nth))

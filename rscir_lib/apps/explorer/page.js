@@ -23,7 +23,9 @@ function unit(/** @type {Float64Array} */ v, /** @type {string} */ problem) {
 function featureOf(/** @type {string} */ text) {
   const row = wordRows.get(text.toLowerCase());
   if (row !== undefined) return rowOf(wordFeats, row);
-  throw new Error(`This page has no encoder: it knows the words it suggests, and "${text}" is not among them.`);
+  const among = text.split(/\s+/).filter((word) => wordRows.has(word.toLowerCase()));
+  const parts = among.length ? ` By itself, it knows ${among.map((word) => `"${word}"`).join(", ")}.` : "";
+  throw new Error(`This page has no encoder: it knows the words it suggests, and "${text}" is not among them.${parts}`);
 }
 
 /** What to leave out is projected away. */
@@ -88,6 +90,9 @@ const answers = {
   query({ images, words, without }) {
     const sides = [featureOfImages(images), featureOfWords(words, without)].map(similarities);
     return { similarities: sides, moments: sides.map(momentsOf) };
+  },
+  async picture({ position }) {
+    return { jpeg: await thumbnail(position), path: "" };
   },
   mark({ image, text, answer, verdict }) {
     facts.marks.push([image, text, answer, verdict]);

@@ -63,7 +63,15 @@ def write_page(explorer: Explorer, folder: str | Path, words: list[str] | None =
     known = [method for method in facts["methods"] if method["rule"]]
     data = {
         "facts": facts
-        | {"words": words, "methods": known, "marks": [], "warning": "", "hasKernel": False, "whole": True},
+        | {
+            "words": words,
+            "methods": known,
+            "marks": [],
+            "marksFile": "",
+            "warning": "",
+            "hasKernel": False,
+            "whole": True,
+        },
         "footprints": [explorer.footprint(position) for position in range(len(archive))],
         "dim": explorer.feats.shape[1],
         "feats": base64_of(explorer.feats),

@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 from pydantic import Field, ValidationError, validate_call
 
-from rscir_lib.apps.explorer.marks import add_mark, marks_table
+from rscir_lib.apps.explorer.marks import UPLOAD, add_mark, marks_table
 from rscir_lib.apps.explorer.thumbnails import Thumbnails, thumbnail
 from rscir_lib.archive import Archive
-from rscir_lib.archive.reading import read_image
+from rscir_lib.archive.reading import jpeg, read_image
 from rscir_lib.benchmarks.base import Benchmark
 from rscir_lib.benchmarks.synthcom import CLASSES, phrase
 from rscir_lib.encoders import Encoder, unknown_words
@@ -44,10 +44,30 @@ logger = logging.getLogger(__name__)
 # with another scale or rule is scored by the kernel, at every lambda that is asked for.
 SCALES = {scale: scale.__name__ for scale in (raw, zscore, upper_tail, minmax, clamped, reciprocal_rank)}
 RULES = {mix: "mix", halfway: "halfway", add: "add", multiply: "multiply", minimum: "minimum"}
+ABOUT = {  # the methods, each in a line
+    "average": "The mean of both similarities; which of them weighs more, their spread decides.",
+    "weicom": "Both similarities as shares of a normal distribution over the archive, mixed by lambda.",
+    "linear": "Both similarities as they are, mixed by lambda: WeiCom without its scale.",
+    "zscore": "Both similarities in standard deviations from the archive's mean, mixed by lambda.",
+    "minmax": "Both similarities from 0 for the least to 1 for the greatest of the archive, mixed by lambda.",
+    "rrf": "The ranks by picture and by words, mixed by lambda; how far apart the images lie doesn't count.",
+    "slerp": "One query on the arc between picture and words; lambda says how far along.",
+    "freedom": "The picture becomes words that its neighbours share; each is put beside yours.",
+    "basic": "Similarities cleaned of what is no subject, then multiplied; both must be high.",
+    "freedom-dagger": "As freedom, without looking at the picture's neighbours.",
+    "basic-dagger": "As basic, without adding the picture's neighbours to it.",
+    "basic-released": "As basic, as its authors' code has it.",
+    "sum": "The sum of both similarities; ranks as the average does.",
+    "product": "Both similarities multiplied: both must be high.",
+    "product-clamped": "Both similarities multiplied, negative ones counting as 0.",
+    "minimum": "The lower of both similarities.",
+    "minimum-authors": "First the image whose higher similarity is least, as in the authors' code.",
+}
 WHOLE = 200_000  # images whose similarities are all sent, 4 MB a query; of more, those that can be among the hits
 HITS = 200  # the most that the page shows (MOST_HITS in state.js): with fewer here, the last of them could be wrong
+LARGE = 1600  # pixels of a picture that is looked at alone: more than a window shows
 JUDGED = 2000  # queries among which the best and the worst are looked for: a second or two, once
-ASKED = ("hello", "images", "query", "scores", "upload", "rated", "mark")
+ASKED = ("hello", "images", "query", "scores", "upload", "rated", "mark", "picture")
 
 OF_ALL = ("ask", "archive")  # what every question may say
 
@@ -68,9 +88,7 @@ class Explorer:
         self, archive: Archive, features: Features, encoder: Encoder, folder: Path, benchmark: Benchmark | None = None
     ) -> None:
         self.archive, self.features, self.encoder, self.benchmark = archive, features, encoder, benchmark
-        feats = features.aligned(
-            archive
-        )  # not mapped: a file that is cut short while it is served would end the process
+        feats = features.aligned(archive)  # not mapped: a file cut short while it is served would end the process
         self.gallery = InMemory(feats.copy() if isinstance(feats.base, np.memmap) else feats)
         self.feats = self.gallery.feats
         self.scorers: dict[str, Scorer] = {}  # methods that the browser doesn't know, fitted when first asked for
@@ -126,7 +144,7 @@ class Explorer:
         tokens = getattr(getattr(self.encoder, "tokenizer", None), "encoder", {}) if self.encoder.name != "demo" else {}
         known = sorted(t[:-4] for t in tokens if t.endswith("</w>") and t[:-4].isalpha() and len(t) > 6)
         methods = [
-            {"name": name, "scale": scale, "rule": rule, "hasLambda": METHODS[name].has_lambda}
+            {"name": name, "about": about(name), "scale": scale, "rule": rule, "hasLambda": METHODS[name].has_lambda}
             for name, (scale, rule) in zip(METHODS, map(browser_rule, METHODS), strict=True)
             if name not in ("image", "text")  # lambda 0 and 1 of the others
             and (whole or (rule and METHODS[name].scope == "row"))
@@ -138,7 +156,7 @@ class Explorer:
             "queries": self.queries[["position", "text", "attribute", "target", "unknown"]].to_numpy().tolist(),
             "targets": [target.tolist() for target in targets], "unknowns": [unknown.tolist() for unknown in unknowns],
             "excludeSelf": getattr(self.benchmark, "exclude_self", False), **self._opening(),
-            "marks": marks, "warning": warning, "archive": self.identity, "hasKernel": True,
+            "marks": marks, "marksFile": str(self.marks), "warning": warning, "archive": self.identity, "hasKernel": True,
         }  # fmt: skip
 
     @cached_property
@@ -179,6 +197,13 @@ class Explorer:
         jpegs = [base64_of(jpeg) for jpeg in self.thumbnails.of([*map(self._checked, positions)])]
         warning = next(filter(None, map(self.thumbnails.changed, positions)), "")
         return {"jpegs": jpegs, "footprints": [*map(self.footprint, positions)], "warning": warning}
+
+    @asked
+    def picture(self, position: int) -> Answer:
+        """An image as a JPEG of at most `LARGE` pixels a side, and where its file lies."""
+        image = self.archive.read(self._checked(position))
+        image.thumbnail((LARGE, LARGE))
+        return {"jpeg": base64_of(jpeg(image)), "path": str(self.archive.path(position))}
 
     @asked
     def upload(self, data: str, name: str) -> Answer:
@@ -274,7 +299,7 @@ class Explorer:
     @asked
     def mark(self, image: str, text: str, answer: str, verdict: str) -> Answer:
         """Keep that a person called an answer right or wrong, or took that back (""); image and answer are files."""
-        for file in (image, answer):
+        for file in (answer,) if image.startswith(UPLOAD) else (image, answer):
             if file not in self.archive.files:
                 raise ValueError(f"{self.archive.name} has no image {file!r}: reload the page")
             self._unchanged(self.archive.files.index(file))
@@ -334,6 +359,11 @@ def _unit(feature: np.ndarray, problem: str) -> np.ndarray:
     if length < 1e-6:  # the difference of two equal float32 features may be as long
         raise ValueError(problem)
     return feature / length
+
+
+def about(name: str) -> str:
+    """What a method does, in a line; of one from a file of a person's own, the first lines of its docstring."""
+    return ABOUT.get(name) or " ".join(str(METHODS[name].__doc__).split("\n\n")[0].split())
 
 
 def browser_rule(name: str) -> tuple[str | None, str | None]:

@@ -8,7 +8,7 @@ export type Scale = (moments: Moments, all: Float64Array) => (s: number) => numb
 export type Rule = (image: number, text: number, lambda: number) => number;
 
 /** scale and rule: names in scoring.js, null where only the kernel can compute the method. */
-export type Method = { name: string; scale: string | null; rule: string | null; hasLambda: boolean };
+export type Method = { name: string; about: string; scale: string | null; rule: string | null; hasLambda: boolean };
 
 /** The answer to "hello". opening: the query to begin with; median: of WeiCom's AP in per cent. whole: an answer to a query
  * holds every image; hasKernel: Python encodes, and keeps the marks; archive: the identity of what is shown, which every
@@ -16,7 +16,8 @@ export type Method = { name: string; scale: string | null; rule: string | null; 
 export type Facts = {
   title: string; notice: string; files: string[]; classes: string[]; classIndex: number[]; words: string[]; methods: Method[];
   queries: BenchmarkQuery[]; targets: number[][]; unknowns: number[][]; excludeSelf: boolean;
-  marks: Mark[]; whole: boolean; hasKernel: boolean; opening: number; median: number | null; archive: string; warning: string;
+  marks: Mark[]; marksFile: string; whole: boolean; hasKernel: boolean; opening: number; median: number | null;
+  archive: string; warning: string;
 };
 
 /** Position, text, attribute, and which of the targets and unknowns are its own. */
@@ -54,14 +55,15 @@ export type PageData = {
 /** The nodes of the page that change, by their data-part in layout.js. */
 export type Parts = Record<
   "root" | "title" | "notice" | "pictures" | "note" | "error" | "pageText" | "thumbs" | "suggestions" | "lambda" | "count" |
-  "metrics" | "hits" | "plot" | "pointed" | "strip" | "curveFigure" | "curveText" | "mapFigure" | "uploadLabel" | "noUpload" |
+  "metrics" | "hits" | "about" | "mapText" | "markCount" | "markRows" | "largeName" | "largePath" | "plot" | "pointed" | "strip" | "curveFigure" | "curveText" | "mapFigure" | "uploadLabel" | "noUpload" |
   "benchmark", HTMLElement
 > & Record<
   "back" | "forward" | "clear" | "pageBefore" | "nextPage" | "random" | "best" | "worst" | "any" | "link" | "csv" | "png" |
-  "html" | "marks", HTMLButtonElement
+  "html" | "marks" | "geojson" | "more" | "largeBefore" | "largeNext" | "largeSearch", HTMLButtonElement
 > & Record<"words" | "browseName" | "upload" | "slider" | "top" | "min", HTMLInputElement>
   & Record<"browseClass" | "attribute" | "method" | "cls", HTMLSelectElement>
-  & { curve: SVGElement; map: SVGElement; marked: SVGElement; scatter: HTMLCanvasElement; browse: HTMLDetailsElement };
+  & { curve: SVGElement; map: SVGElement; marked: SVGElement; scatter: HTMLCanvasElement; browse: HTMLDetailsElement }
+  & { large: HTMLDialogElement; largeImage: HTMLImageElement; largeOpen: HTMLAnchorElement; markList: HTMLDetailsElement };
 
 /** What an anywidget host gives `render`. */
 export type WidgetModel = {

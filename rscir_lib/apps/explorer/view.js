@@ -4,9 +4,10 @@
 import { Browser } from "./browse.js";
 import { drawCurve, drawMap, drawStrip } from "./charts.js";
 import { make, number, pictureButton, put, rowAt, say, slots } from "./dom.js";
-import { saveCsv, saveHtml, saveMarks, savePng } from "./export.js";
+import { saveCsv, saveGeoJson, saveHtml, savePng } from "./export.js";
 import { drawHits } from "./hits.js";
 import { layout } from "./layout.js";
+import { saveMarks, subject } from "./marks.js";
 import { Pictures } from "./pictures.js";
 import { Query } from "./query.js";
 import { Scatter } from "./scatter.js";
@@ -40,7 +41,7 @@ export class View {
     /** Every refusal is shown, and a warning from then on; a host that fails refuses, too. @type {Ask} */
     this.ask = async (question) => {
       const asked = { ...question, archive: facts.archive };
-      const answer = await host(asked).catch((error) => ({ error: `no answer (${error.message})` }));
+      const answer = await host(asked).catch((error) => ({ error: error.message, isGone: true }));
       facts.warning ||= answer.warning;
       if (answer.error || answer.warning) this.complain(answer.error);
       return answer;
@@ -94,7 +95,9 @@ export class View {
     ui.csv.onclick = () => saveCsv(this);
     ui.png.onclick = () => savePng(this);
     ui.html.onclick = () => saveHtml(this);
+    ui.geojson.onclick = () => saveGeoJson(this);
     ui.marks.onclick = () => saveMarks(this);
+    ui.more.onclick = () => this.change({ top: wantedHits(this.state.top + 20) });
   }
 
   stop(/** @type {string} */ name) {
@@ -117,7 +120,7 @@ export class View {
 
   /** "right", "wrong", or "" for a hit of the query that nobody marked: the last mark counts. */
   markOf(/** @type {number} */ position) {
-    const mark = [this.facts.files[this.query.image], this.query.text, this.facts.files[position]];
+    const mark = [subject(this), this.query.text, this.facts.files[position]];
     return this.marks.findLast((other) => mark.every((part, k) => part === other[k]))?.[3] ?? "";
   }
 
@@ -199,6 +202,7 @@ export class View {
     this.ui.root.setAttribute("aria-busy", "true");
     const [answer] = await Promise.all([this.ask({ ask: "query", ...question }), this.pictures.fetch(images)]);
     if (turn !== this.asked) return;
+    if (answer.isGone) return this.later("again", 1500, () => this.renew()); // until somebody answers
     this.ui.root.removeAttribute("aria-busy");
     this.complain(answer.error);
     // of a refused question nothing is shown: the hits of the one before would be taken for its own
@@ -251,6 +255,7 @@ export class View {
     ui.cls.value = state.cls;
     ui.min.value = state.min === null ? "" : String(state.min);
     ui.slider.disabled = !this.method.hasLambda;
+    say(ui.about, this.method.about);
     ui.back.disabled = !this.past.length;
     ui.forward.disabled = !this.future.length;
     const create = (/** @type {number} */ k) =>
