@@ -421,6 +421,7 @@ def test_a_page_that_was_left_open_over_a_restart_is_told_to_reload(explorer, be
     mark = {"image": archive.files[1], "text": "red", "answer": archive.files[2], "verdict": "right"}
     questions = (
         {"ask": "query", "images": [1]}, {"ask": "images", "positions": [1]}, {"ask": "rated"}, {"ask": "mark"} | mark,
+        {"ask": "picture", "position": 1},
         {"ask": "scores", "images": [1], "words": "red", "lam": 0.5, "method": "freedom"},
         {"ask": "upload", "data": "", "name": "a.png"},
     )  # fmt: skip

@@ -156,7 +156,8 @@ class Explorer:
             "queries": self.queries[["position", "text", "attribute", "target", "unknown"]].to_numpy().tolist(),
             "targets": [target.tolist() for target in targets], "unknowns": [unknown.tolist() for unknown in unknowns],
             "excludeSelf": getattr(self.benchmark, "exclude_self", False), **self._opening(),
-            "marks": marks, "marksFile": str(self.marks), "warning": warning, "archive": self.identity, "hasKernel": True,
+            "marks": marks, "marksFile": str(self.marks), "warning": warning, "archive": self.identity,
+            "hasKernel": True,
         }  # fmt: skip
 
     @cached_property
