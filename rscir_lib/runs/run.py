@@ -143,9 +143,8 @@ class Run:
     @property
     def title(self) -> str:
         """Of figures and pages: archive, encoder, and its architecture, or what it is where that has no name ("custom")."""
-        architecture = f" {self.encoder.architecture}".replace(" custom", "")
-        if self.encoder.name == "demo":
-            architecture = " (trained on drawings)"
+        own = " (trained on drawings)" if self.encoder.name == "demo" else ""
+        architecture = f" {self.encoder.architecture}".replace(" custom", own)
         template = "" if self.config.TEMPLATE == "{}" else f", {self.config.TEMPLATE!r}"
         return f"{self.whole_archive.name}, {self.encoder.name}{architecture}{template}"
 

@@ -6,10 +6,8 @@ import { baseName, make, save, saveTable } from "./dom.js";
 /** @import { View } from "./view.js" */
 
 // as `Hits.to_csv` has them; what the benchmark and a person say of a hit comes last
-const COLUMNS = [
-  ...["rank", "position", "file", "class", "score", "cosine_image", "cosine_text", "normal_image", "normal_text"],
-  ...["lon", "lat", "query_image", "query_text", "query_method", "query_lambda", "query_archive", "judged", "mark"],
-];
+const OF_HITS = "rank,position,file,class,score,cosine_image,cosine_text,normal_image,normal_text,lon,lat";
+const COLUMNS = `${OF_HITS},query_image,query_text,query_method,query_lambda,query_archive,judged,mark`.split(",");
 const ACROSS = 5; // pictures
 const SIDE = 150; // of each with its margin, in pixels; below it stands its name
 const STYLE = `body { font: 15px sans-serif; margin: 2em; color-scheme: light dark } ol { display: flex; flex-wrap: wrap; gap: 1em }
