@@ -92,8 +92,8 @@ tiles: $(READY) ## large scenes as windows, listed for LISTING (DATASET_ROOT=, A
 	$(if $(DATASET_ROOT),,$(error make tiles needs DATASET_ROOT=folder of scenes))
 	$(RSCIR) tiles "$$DATASET_ROOT" $(ARGS)
 
-reproduce: $(READY) ## the published tables beside ours (DATASET_ROOT=.../PatternNet ENCODER=clip)
-	$(RSCIR) workbook $(GIVEN) --show 04_map,04_beside_published,04_nearest_version $(ARGS)
+reproduce: $(READY) ## the published tables beside ours, one table of all encoders (DATASET_ROOT=.../PatternNet ENCODER=clip,remoteclip)
+	$(RSCIR) workbook $(GIVEN) --show 04_map,04_beside_published,04_nearest_version --beside $(ARGS)
 
 adapt: $(READY) ## train an encoder on your own archive (IMAGES=folder CAPTIONS=json OUT=folder), then its tables
 	$(if $(and $(IMAGES),$(CAPTIONS),$(OUT)),,$(error make adapt needs IMAGES=folder CAPTIONS=file.json OUT=folder))

@@ -74,7 +74,8 @@ class Archive:
     @property
     def reading(self) -> dict[str, str]:
         """The rule by which images are read, for the provenance of their features; says nothing of the machine."""
-        return {"reading": str(self.rule)}
+        pairs = "; before and after a disaster by one stretch" * any("_disaster" in file for file in self.files)
+        return {"reading": str(self.rule) + pairs}
 
     def path(self, position: int) -> Path:
         """The file on disk that holds image `position`, whole or as a window."""
@@ -82,7 +83,8 @@ class Archive:
 
     def read(self, position: int) -> Image.Image:
         """Image `position` as 8-bit RGB; raises as `read_image` does."""
-        return read_image(self.path(position), self.rule, split_window(self.files[position])[1])
+        path = self.path(position)
+        return read_image(path, self.rule, split_window(self.files[position])[1], other_of_pair(path))
 
     def footprint(self, position: int, crs: str | None = "EPSG:4326") -> dict[str, Any] | None:
         """The outline of image `position` on the ground, in longitude and latitude; None without a place on Earth.
@@ -151,6 +153,13 @@ def _clipped(points: np.ndarray, side: int) -> np.ndarray:
         if (here[0] - 180) * (then[0] - 180) < 0:
             kept.append(here + (then - here) * (180 - here[0]) / (then[0] - here[0]))
     return np.array(kept).reshape(-1, 2)
+
+
+def other_of_pair(path: Path) -> Path | None:
+    """Of a scene before or after a disaster, as xBD and xView2-CIR name them, the other; None where it isn't there."""
+    names = {"_pre_disaster": "_post_disaster", "_post_disaster": "_pre_disaster"}
+    others = (path.with_name(path.name.replace(here, there)) for here, there in names.items() if here in path.name)
+    return next((other for other in others if other.is_file()), None)
 
 
 def split_window(file: str) -> tuple[str, Window | None]:

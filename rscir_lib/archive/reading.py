@@ -123,8 +123,13 @@ def jpeg(image: Image.Image, quality: int = 85) -> bytes:
     return file.getvalue()
 
 
-def read_image(path: str | Path, rule: Reading = DEFAULT_READING, window: Window | None = None) -> Image.Image:
+def read_image(
+    path: str | Path, rule: Reading = DEFAULT_READING, window: Window | None = None, beside: Path | None = None
+) -> Image.Image:
     """An image, or a window of it, as 8-bit RGB, whatever its depth, bands and mode (see `Reading`).
+
+    beside: an image of the same place, at another time: where they are stretched, both are by one stretch, from the
+    darker of their dark ends to the brighter of their bright ends, so that what changed is what differs.
 
     Raises FileNotFoundError for an absent file; ValueError naming file, reason and what to do for one that can't be
     decoded, is larger than `rule.most_pixels`, or needs a package that isn't there.
@@ -138,7 +143,7 @@ def read_image(path: str | Path, rule: Reading = DEFAULT_READING, window: Window
             plain = _plain_scene(path, state, rule) if window else _read_plain(path, rule)
         if plain and window:
             plain = plain.crop(_box(plain.size, window))
-        return _proportioned(plain or _read_raster(path, rule, window), path)
+        return _proportioned(plain or _read_raster(path, rule, window, beside), path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: the archive lists this image, but it is not on disk") from None
     except _Refused:
@@ -285,7 +290,7 @@ def geography(path: Path) -> tuple[Any, Any, tuple[int, int]] | None:
     return None if scene.crs is None or scene.transform.is_identity else (scene.transform, scene.crs, scene.shape[::-1])
 
 
-def _read_raster(path: Path, rule: Reading, window: Window | None) -> Image.Image:
+def _read_raster(path: Path, rule: Reading, window: Window | None, beside: Path | None) -> Image.Image:
     scene = open_raster(path)
     column, row, width, height = window or (0, 0, scene.width, scene.height)
     _box((scene.width, scene.height), (column, row, width, height))
@@ -305,6 +310,10 @@ def _read_raster(path: Path, rule: Reading, window: Window | None) -> Image.Imag
     if max(bands) > scene.count:
         raise _Refused(f"{path}: band {max(bands)} is asked for, it has {scene.count}; choose other bands")
     limits = _limits(path, (path.stat().st_mtime_ns, path.stat().st_size), bands, rule)
+    if beside and all(limits):
+        others = _limits(beside, (beside.stat().st_mtime_ns, beside.stat().st_size), bands, rule)
+        pairs = zip(limits, others, strict=True)
+        limits = tuple((min(a[0], b[0]), max(a[1], b[1])) if a and b else a for a, b in pairs)
     rgb = np.empty((height, width, len(bands)), np.uint8)
     for i, (band, limit) in enumerate(zip(bands, limits, strict=True)):
         for top in range(0, height, _ROWS):

@@ -1,6 +1,7 @@
 """What label files may call an image."""
 
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 
 from rscir_lib.archive import Archive, read_archive
@@ -39,6 +40,10 @@ class ImageNames:
                 for start in range(len(parts)):
                     files = self._files_by_ending.setdefault("/".join(parts[start:]), [])
                     files += [file] if files[-1:] != [file] else []
+
+    def call(self, named: Mapping[str, str]) -> None:
+        """Let names, which a file gives, stand for these files alone."""
+        self._files_by_ending |= {name: [file] for name, file in named.items()}
 
     def __contains__(self, name: str) -> bool:
         return name in self._files_by_ending

@@ -13,13 +13,14 @@ from rscir_lib.benchmarks.image_names import ImageNames
 # A label makes queries in a class where at least so many images have it and as many lack it. With one, a single image
 # would answer all queries of its class; with more, small classes lose their queries.
 MIN_LABELLED = 2
-FILE = "multilabels.tsv"
+# ours, and that of Chaudhuri et al.'s download for UC Merced, unpacked or put beside the images
+FILES = ("multilabels.tsv", "LandUse_Multilabeled.txt", "multilabels/LandUse_Multilabeled.txt")
 
 
 def read_multilabels(root: str | Path, listing: str | Path | None = None) -> Benchmark:
     """Existence queries from complete human multi-labels: "this image, but with *cars*".
 
-    Where a label of `root/multilabels.tsv` (see `read_table`) is present and absent at least `MIN_LABELLED` times in a
+    Where a label of the first of `FILES` (see `read_table`) is present and absent at least `MIN_LABELLED` times in a
     class, each image of the class without it is paired with the label's name as text. Relevant are the images of the
     class that have it, negative are all others. PatternCom's existence labels differ: they name one value per image,
     while these say of every label whether it is there.
@@ -34,8 +35,13 @@ def read_multilabels(root: str | Path, listing: str | Path | None = None) -> Ben
         texts.append(("existence", group, word))
     if not rows:
         nothing = f"no label is there in {MIN_LABELLED} images of a class and missing in as many"
-        raise ValueError(f"{archive.root / FILE}: {nothing}, so there is nothing to ask; label more images")
+        raise ValueError(f"{label_file(archive.root)}: {nothing}, so there is nothing to ask; label more images")
     return benchmark_of_labels(archive, "multi-label", pd.concat(rows, ignore_index=True), report, texts)
+
+
+def label_file(root: Path) -> Path:
+    """The first of `FILES` that is there; the first of all, where none is."""
+    return next((root / file for file in FILES if (root / file).is_file()), root / FILES[0])
 
 
 def varying(archive: Archive, table: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series]]:
@@ -55,7 +61,7 @@ def varying(archive: Archive, table: pd.DataFrame) -> Iterator[tuple[str, str, p
 def read_table(archive: Archive, listing: str | Path | None, report: ValidationReport) -> pd.DataFrame:
     """The multi-labels of an archive, or of the part of it that `listing` gives.
 
-    `multilabels.tsv` in its root is separated by tabs: a header of anything, then one label per column; below it one
+    The first of `FILES` in its root is separated by tabs: a header of anything, then one label per column; below it one
     row per image, its name or path with or without suffix, then 0 or 1 for each label. In a label, `-` and `_` stand
     for a space.
 
@@ -66,7 +72,7 @@ def read_table(archive: Archive, listing: str | Path | None, report: ValidationR
         ValueError: File, line and value of a malformed row or label, a label or an image named twice (rows that say
             the same are reported instead), an image that the archive doesn't hold, or one that has no row.
     """
-    path = archive.root / FILE
+    path = label_file(archive.root)
     (line, header), *lines = read_lines(path)
     words = _words(f"{path}, line {line}", header)
     names = ImageNames(archive, listing, suffixless=True)

@@ -5,8 +5,9 @@ from inspect import signature
 from pathlib import Path
 
 from rscir_lib.benchmarks.base import Benchmark
+from rscir_lib.benchmarks.cirr import read_cirr
 from rscir_lib.benchmarks.icir import read_icir
-from rscir_lib.benchmarks.multilabels import read_multilabels
+from rscir_lib.benchmarks.multilabels import FILES, read_multilabels
 from rscir_lib.benchmarks.patterncom import read_patterncom
 from rscir_lib.benchmarks.triplets import read_triplets
 from rscir_lib.benchmarks.ucmcom import read_ucmcom
@@ -22,8 +23,10 @@ READERS: dict[tuple[str, ...], Reader] = {
     ("triplets.csv",): read_triplets,
     ("triplets.json",): read_triplets,
     ("xview2_cir.csv",): read_triplets,
-    ("multilabels.tsv", "captions.json"): read_ucmcom,
-    ("multilabels.tsv",): read_multilabels,
+    ("cirr/captions", "cirr/image_splits"): read_cirr,
+    ("captions", "image_splits"): read_cirr,
+    **{(file, "captions.json"): read_ucmcom for file in FILES},
+    **{(file,): read_multilabels for file in FILES},
 }
 
 

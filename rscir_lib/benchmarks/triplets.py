@@ -58,7 +58,7 @@ def read_triplets(root: str | Path, listing: str | Path | None = None, exclude_s
     if path is None:
         raise FileNotFoundError(f"{archive.root}: no triplets here. Expected {' or '.join(FILES)} in the root")
     names = ImageNames(archive, listing, suffixless=True)
-    rows, sets, outside = _compose(names, path, report, exclude_self)
+    rows, sets, outside = compose(names, path, report, exclude_self)
     labels = pd.DataFrame(columns=LABEL_COLUMNS).astype({"position": np.int64})
     return Benchmark(
         archive, "triplets", pd.DataFrame(rows, columns=[*QUERY_COLUMNS, "query"]), tuple(map(np.array, sets)), labels,
@@ -67,7 +67,7 @@ def read_triplets(root: str | Path, listing: str | Path | None = None, exclude_s
     )  # fmt: skip
 
 
-def _compose(
+def compose(
     names: ImageNames, path: Path, report: ValidationReport, exclude_self: bool
 ) -> tuple[list[tuple[Any, ...]], list[tuple[int, ...]], list[str]]:
     """Rows of `Benchmark.queries`; the sets of relevant positions; the files of query images outside the archive."""

@@ -16,16 +16,17 @@ def published() -> pd.DataFrame:
 def compare_published(table: pd.DataFrame, encoder: str) -> pd.DataFrame:
     """A table of `summarize` beside every published version of the same encoder.
 
-    Returns one row per version x method x lambda x column: ours, published and difference (ours - published), in
+    Returns one row per encoder (whose numbers were published) x version x method x lambda x column: ours, published and
+    difference (ours - published), in
     points of mAP. Raises ValueError when nothing of that encoder was published.
     """
-    theirs = published().query("encoder == @encoder").drop(columns=["encoder", "date"])
+    theirs = published().query("encoder == @encoder").drop(columns="date")
     if theirs.empty:
         raise ValueError(
             f"nothing is published for encoder {encoder!r}; only {', '.join(published()['encoder'].unique())}"
         )
     keys = ["method", "lambda", "attribute"]
-    long = theirs.melt(["version", "method", "lambda"], var_name="attribute", value_name="published")
+    long = theirs.melt(["encoder", "version", "method", "lambda"], var_name="attribute", value_name="published")
     ours = table.reset_index().melt(["method", "lambda"], var_name="attribute", value_name="ours")
     both = long.merge(ours, on=keys)  # pandas matches NaN lambdas
     return both.assign(difference=both["ours"] - both["published"])

@@ -8,9 +8,12 @@ import sys
 import time
 
 import nbformat
+import numpy as np
+import pandas as pd
 import psutil
 import pytest
 
+from rscir_lib.analysis import bootstrap_mean
 from rscir_lib.apps.commands import cli, workbook
 from rscir_lib.runs import paths as runs
 
@@ -443,3 +446,39 @@ def test_a_kill_inside_a_notebook_loses_and_hides_nothing(notebooks, kernel):
     assert again.returncode == 0, again.stderr
     assert outcomes(again.stdout) == ["stands", "ran"]
     assert table.read_text() == "whole"
+
+
+def test_one_table_of_all_encoders_with_intervals(tmp_path, capsys):
+    """What each method reaches, as `bootstrap_mean` says; by a command over stand-ins for notebook 04."""
+    finished, rng = {}, np.random.default_rng(0)
+    for encoder in ("clip", "remoteclip"):
+        rows = pd.DataFrame(
+            {
+                "attribute": "color", "image": f"{i}.jpg", "text": text, "method": method, "lambda": lam,
+                "n_relevant": 1, "AP": rng.uniform(),
+            }
+            for method, lam in (("text", None), ("weicom", 0.3), ("weicom", 0.5))
+            for i in range(8)
+            for text in ("red", "blue")
+        )  # fmt: skip
+        rows.index = pd.Index([*range(16)] * 3, name="query")
+        (tmp_path / encoder / "tables").mkdir(parents=True)
+        rows.to_csv(tmp_path / encoder / "tables" / "04_rows.csv")
+        finished[f"ENCODER={encoder}"] = tmp_path / encoder
+    table = workbook.beside_each_other(finished)
+    assert table[["run", "method"]].drop_duplicates().to_numpy().tolist() == [
+        [f"ENCODER={name}", method] for name in ("clip", "remoteclip") for method in ("text", "weicom")
+    ]
+    one = rows[(rows["method"] == "weicom") & (rows["lambda"] == 0.5)]
+    assert table.iloc[-1][["Avg", "low", "high"]].tolist() == pytest.approx(bootstrap_mean(one, samples=1000).tolist())
+    workbook.show_beside(finished)
+    said = capsys.readouterr().out.splitlines()
+    assert said[1] == f"Avg mAP in per cent, with 95 % intervals over images and words: {tmp_path / 'beside.csv'}"
+    assert said[2].split() == ["how", "text", "weicom", "0.3", "weicom", "0.5"]
+    avg, low, high = table.iloc[-1][["Avg", "low", "high"]]
+    assert said[-1].startswith("ENCODER=remoteclip")
+    assert said[-1].endswith(f"{avg:.1f} ({low:.1f} to {high:.1f})")
+    assert len(pd.read_csv(tmp_path / "beside.csv")) == 6
+    (tmp_path / "clip" / "tables" / "04_rows.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="04_rows"):
+        workbook.beside_each_other(finished)

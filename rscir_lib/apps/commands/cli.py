@@ -64,6 +64,7 @@ PARAMETERS = argument("words", nargs="*", metavar="KEY=value", help="the run's p
     argument("--force", action="store_true", help="run also what is up to date"),
     argument("--timeout", type=int, default=12 * 3600, help="seconds that one cell may take"),
     argument("--show", metavar="TABLES", help="tables of the run to print, with commas between them: 04_map,05_map"),
+    argument("--beside", action="store_true", help="one table of all the runs, with intervals; needs notebook 04"),
     argument("--refresh", action="store_true", help="rewrite the committed result tables of the notebooks"),
 )
 def run_workbook(
@@ -75,7 +76,7 @@ def run_workbook(
     notebooks = workbook.select_notebooks([word for word in words if "=" not in word])
     if refresh:
         return workbook.refresh(notebooks)
-    if not (words or params or show):
+    if not (words or params or show or options["beside"]):
         return workbook.run_bundled(**options)
     given = workbook.read_parameters(params) if params else {}
     return workbook.run_combinations(notebooks, given | parameters(words), show=(show or "").split(","), **options)

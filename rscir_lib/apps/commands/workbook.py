@@ -27,10 +27,10 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from rscir_lib import runs
-from rscir_lib.analysis import methods_table
+from rscir_lib.analysis import bootstrap_mean, methods_table
 from rscir_lib.apps.commands import FAILURES
 from rscir_lib.benchmarks.whucom import BUNDLES, draw_bundled
-from rscir_lib.storage.atomic import read_json, remove_unfinished, write_json
+from rscir_lib.storage.atomic import read_json, remove_unfinished, write_json, write_text
 from rscir_lib.storage.digests import sha256_of, sha256_of_file, sha256_of_sample
 from rscir_lib.storage.folders import files_below
 from rscir_lib.storage.locks import folder_lock
@@ -258,10 +258,10 @@ def refresh(notebooks: list[Path]) -> None:
 
 def run_plan(
     plan: dict[Path, dict[str, object]], timeout: int = TIMEOUT, force: bool = False, show: Sequence[str] = ()
-) -> None:
+) -> Path:
     """Runs the notebooks of a plan in order, printing times and memory, then the tables whose names are in `show`.
 
-    Stops at the first failure, which it raises.
+    Stops at the first failure, which it raises. Returns the run's folder.
     """
     given = next(iter(plan.values()))
     place = runs.from_root(given.get("MODELS_ROOT", "")) or runs.dataset_root(given.get("DATASET_ROOT", "")) / "models"
@@ -280,16 +280,44 @@ def run_plan(
     print(f"results: {run}")
     for table in filter(None, show):
         print(f"\n{table}.csv\n{pd.read_csv(run / 'tables' / f'{table}.csv').round(2).to_string(index=False)}")
+    return run
 
 
-def run_combinations(notebooks: list[Path], given: dict[str, object], **options: object) -> int:
+def beside_each_other(finished: Mapping[str, Path]) -> pd.DataFrame:
+    """Of finished runs, by what tells them apart, every method's Avg mAP with its 95 % interval (`bootstrap_mean`), in
+    per cent: columns run, method, lambda, Avg, low, high. FileNotFoundError where notebook 04 hasn't run."""
+    lines = []
+    for name, run in finished.items():
+        rows = runs.read_rows(run / "tables" / "04_rows.csv")
+        for (method, lam), part in rows.groupby(["method", "lambda"], sort=False, dropna=False):
+            lines.append({"run": name, "method": method, "lambda": lam} | bootstrap_mean(part, samples=1000).to_dict())
+    return pd.DataFrame(lines)
+
+
+def show_beside(finished: Mapping[str, Path]) -> None:
+    """Prints `beside_each_other`, a run a line, and saves it as `beside.csv` among the runs."""
+    table = beside_each_other(finished)
+    place = next(iter(finished.values())).parent / "beside.csv"
+    write_text(place, table.to_csv(index=False))
+    how = table["method"] + table["lambda"].map(lambda lam: "" if pd.isna(lam) else f" {lam:g}")
+    said = [f"{avg:.1f} ({low:.1f} to {high:.1f})" for avg, low, high in table[["Avg", "low", "high"]].to_numpy()]
+    wide = table.assign(how=how, said=said).pivot_table("said", "run", "how", aggfunc="first", sort=False)
+    print(f"\nAvg mAP in per cent, with 95 % intervals over images and words: {place}\n{wide.to_string()}")
+
+
+def run_combinations(notebooks: list[Path], given: dict[str, object], beside: bool = False, **options: object) -> int:
     """Runs notebooks once, or for every combination of a `grid`, the others too where one fails.
 
-    Returns an exit code; options are those of `run_plan`. Raises what a single combination raises.
+    Returns an exit code; options are those of `run_plan`, and `beside`: whether one table of all runs is printed at the
+    end. Raises what a single combination raises.
     """
-    combinations, failed = grid(given), {}
+    combinations, failed, finished = grid(given), dict[str, str](), dict[str, Path]()
     if len(combinations) == 1:
-        run_plan(resolve_parameters(notebooks, *combinations.values()), **options)
+        finished[f"ENCODER={given.get('ENCODER', 'demo')}"] = run_plan(
+            resolve_parameters(notebooks, *combinations.values()), **options
+        )
+        if beside:
+            show_beside(finished)
         return 0
     folders: dict[Path, str] = {}
     for number, (label, parameters) in enumerate(combinations.items(), 1):
@@ -301,10 +329,12 @@ def run_combinations(notebooks: list[Path], given: dict[str, object], **options:
                 raise ValueError(
                     f"{label} is the same run as {first}: the files there are equal; leave one of them out"
                 )
-            run_plan(plan, **options)
+            finished[label] = run_plan(plan, **options)
         except FAILURES as error:
             failed[label] = str(error).partition("\n")[0]
             print(f"error: {error}", file=sys.stderr, flush=True)
+    if beside and finished:
+        show_beside(finished)
     print(f"\n{len(combinations) - len(failed)} of {len(combinations)} combinations finished")
     for label, first_line in failed.items():
         print(f"  failed: {label}: {first_line}")

@@ -1,0 +1,66 @@
+"""PatternCIR, and CIRR itself, as they are downloaded: captions of pairs, and the images of a split."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rscir_lib.archive import Archive
+from rscir_lib.archive.archive import class_name
+from rscir_lib.archive.reading import read_rule
+from rscir_lib.benchmarks.base import LABEL_COLUMNS, QUERY_COLUMNS, Benchmark, ValidationReport
+from rscir_lib.benchmarks.image_names import ImageNames
+from rscir_lib.benchmarks.triplets import compose
+from rscir_lib.storage.atomic import read_json
+
+SPLITS = ("test1", "val")  # the first whose answers are there: CIRR keeps those of its test to itself
+
+
+def read_cirr(root: str | Path, listing: str | Path | None = None) -> Benchmark:
+    """PatternCIR (Liang et al., IJCAI 2025, whose method is TisCIR), and CIRR (Liu et al., ICCV 2021).
+
+    `cirr/captions/cap.rc2.<split>.json` has the queries (reference, caption, target_hard), and
+    `cirr/image_splits/split.rc2.<split>.json` says where under the root each image of the split lies. These are ranked,
+    without the query's own; the split is the first of `SPLITS` with targets.
+
+    Args:
+        root: The folder with `cirr` and the images, or one with `captions`, `image_splits` and the images.
+        listing: Not known here: the split says which images there are.
+
+    Raises:
+        FileNotFoundError: No split has both files.
+        ValueError: No split has targets; file, entry and value of what can't be used.
+    """
+    root = Path(root).expanduser().resolve()
+    if listing:
+        raise ValueError(f"LISTING={listing}: the split lists its images itself; leave the listing out")
+    folder = root / "cirr" if (root / "cirr" / "captions").is_dir() else root
+    places = {s: (folder / f"captions/cap.rc2.{s}.json", folder / f"image_splits/split.rc2.{s}.json") for s in SPLITS}
+    there = {split: paths for split, paths in places.items() if all(path.is_file() for path in paths)}
+    if not there:
+        raise FileNotFoundError(
+            f"{folder}: no {' with '.join(path.name for path in places['test1'])}, nor those of val"
+        )
+    split = next((split for split, (pairs, _) in there.items() if _answered(pairs)), None)
+    if split is None:
+        raise ValueError(f"{folder}: no pair of {' or '.join(there)} has a target_hard; the answers aren't published")
+    captions, images = there[split]
+    named = read_json(images, expected="names of images -> their paths below the root")
+    if not named or not all(isinstance(file, str) for file in named.values()):
+        raise ValueError(f"{images}: expected names of images -> their paths below {root}")
+    files = tuple(dict.fromkeys(named.values()))
+    classes = tuple(class_name(Path(file).parent.name) for file in files)
+    archive = Archive(root, files, classes, read_rule(root), f"split {split}: {len(files)} images")
+    names, report = ImageNames(archive, suffixless=True), ValidationReport()
+    names.call(dict(zip(named, (archive.files[files.index(file)] for file in named.values()), strict=True)))
+    rows, sets, _ = compose(names, captions, report, exclude_self=True)
+    labels = pd.DataFrame(columns=LABEL_COLUMNS).astype({"position": np.int64})
+    return Benchmark(
+        archive, f"cirr-{split}", pd.DataFrame(rows, columns=[*QUERY_COLUMNS, "query"]), tuple(map(np.array, sets)),
+        labels, report.table(), exclude_self=True,
+    )  # fmt: skip
+
+
+def _answered(captions: Path) -> bool:
+    entries = read_json(captions, list, "a list of pairs")
+    return bool(entries) and all(isinstance(entry, dict) and "target_hard" in entry for entry in entries)
