@@ -169,3 +169,10 @@ def test_a_file_without_room_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("PIL.Image.Image.convert", full)
     with pytest.raises(ValueError, match=r"a\.png: it takes more memory than is free; end other programs"):
         read_image(tmp_path / "a.png")
+
+
+def test_packed_arrays(tmp_path):
+    """A zip of zeros: 200 MB in 200 kB."""
+    np.savez_compressed(tmp_path / "zeros.npz", feats=np.zeros((50_000, 1000), np.float32), files=[], classes=[])
+    words = "more than 32 times as many: it repeats a few values"
+    holds(tmp_path / "zeros.npz", words, measured(read_features, tmp_path / "zeros.npz"))

@@ -17,6 +17,7 @@ from rscir_lib.archive.archive import normal_path
 from rscir_lib.archive.reading import read_rule
 from rscir_lib.benchmarks.base import LABEL_COLUMNS, QUERY_COLUMNS, Benchmark, ValidationReport
 from rscir_lib.storage.atomic import write_file
+from rscir_lib.storage.bounds import of_file
 
 DATABASE, QUERIES = "database_files.csv", "query_files.csv"
 COLUMNS = ["image", "text", "instance"]
@@ -82,7 +83,8 @@ def _read_table(root: Path, name: str) -> pd.DataFrame:
             continue  # a header
         if len(fields) != 3 or not (fields[0] and fields[2]):
             raise ValueError(f"{path}, line {number}: expected image path, text, instance, found {line!r}")
-        rows[number] = [normal_path(_below_root(fields[0])), *fields[1:]]
+        with of_file(path, f"mend line {number}"):
+            rows[number] = [normal_path(_below_root(fields[0])), *fields[1:]]
     if not rows:
         raise ValueError(f"{path}: no line of image path, text, instance in it")
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
@@ -111,7 +113,7 @@ def unpack_shards(root: str | Path, progress: bool = True) -> int:
     if not shards:
         raise FileNotFoundError(f"{root}: no shards in webdataset/database and webdataset/query")
     for shard in tqdm(shards, desc="unpack", unit=" shards", disable=not progress):
-        with tarfile.open(shard) as tar:
+        with of_file(shard), tarfile.open(shard, "r:") as tar:
             members = {member.name: member for member in tar if member.isfile()}
             for name, member in members.items():
                 if name.endswith(".json"):
@@ -120,7 +122,7 @@ def unpack_shards(root: str | Path, progress: bool = True) -> int:
                 note = tar.extractfile(beside) if beside else None
                 said = json.loads(note.read(LONGEST_NOTE)).get("path", name) if note else name
                 if (file := _below_root(said)) not in named:
-                    raise ValueError(f"{shard}: neither {DATABASE} nor {QUERIES} names its image {said!r}")
+                    raise ValueError(f"neither {DATABASE} nor {QUERIES} names its image {said!r}")
                 target = root / file
                 if not (target.is_file() and target.stat().st_size == member.size):
                     target.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ lookalikes: the archive holds the other scenes. A scene of A with the text B ask
 """
 
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,8 @@ from rscir_lib.archive import Archive, read_archive, write_listing
 from rscir_lib.benchmarks.base import LABEL_COLUMNS, QUERY_COLUMNS, Benchmark, ValidationReport
 from rscir_lib.benchmarks.image_names import ImageNames
 from rscir_lib.encoders.stored import TABLE
-from rscir_lib.storage.atomic import write_file, write_json, write_text
+from rscir_lib.storage.atomic import read_json, write_file, write_json, write_text
+from rscir_lib.storage.bounds import of_file, read_arrays
 from rscir_lib.storage.digests import sha256_of
 from rscir_lib.storage.project import DATA
 
@@ -110,9 +110,9 @@ def draw_whucom(root: Path, task: str, tables: dict[str, Path], judge: Path | No
 
 def _read(table: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images (N, d) float64 of unit length, their files (N,) and classes (N,)."""
-    with np.load(table, allow_pickle=False) as stored:
-        images = stored["images"].astype(np.float64)
-        return images / np.linalg.norm(images, axis=1, keepdims=True), stored["files"], stored["classes"]
+    images, files, classes = read_arrays(table, "images", "files", "classes")
+    images = images.astype(np.float64)
+    return images / np.linalg.norm(images, axis=1, keepdims=True), files, classes
 
 
 def read_whucom(root: str | Path, listing: str | Path | None = None) -> Benchmark:
@@ -123,8 +123,13 @@ def read_whucom(root: str | Path, listing: str | Path | None = None) -> Benchmar
     """
     archive = read_archive(root, listing)
     names = ImageNames(archive, listing)
-    attribute = json.loads((archive.root / MARKER).read_bytes())["construction"]
-    read = pd.read_csv(archive.root / "labels.csv")
+    attribute = read_json(archive.root / MARKER).get("construction")
+    if not isinstance(attribute, str) or not attribute.strip():
+        raise ValueError(f"{archive.root / MARKER}: construction is {attribute!r}, no word; draw it again")
+    with of_file(path := archive.root / "labels.csv", "draw it again"):
+        read = pd.read_csv(path, dtype=str, keep_default_na=False)[["image", "group", "value"]]
+    if strange := sorted(set(read["image"]) - set(names.whole.files)):
+        raise ValueError(f"{path}: image {strange[0]!r} is not in the archive; draw it again")
     labels = read.assign(attribute=attribute, position=[names.position(file) for file in read["image"]])
     labels = labels[labels["position"] >= 0].assign(image=[names.name(f) for f in labels["image"]])[LABEL_COLUMNS]
     alone = labels["value"] == "alone"

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from rscir_lib.encoders.base import normalised, one_of
+from rscir_lib.storage.bounds import of_file, read_arrays
 from rscir_lib.storage.digests import sha256_of_file
 
 TABLE = "features.npz"  # images (N, d), files (N,), classes (N,), texts (T, d), phrases (T,); no pickled objects
@@ -24,9 +25,14 @@ class StoredEncoder:
     preprocess = None  # it takes no images
 
     def __init__(self, name: str, path: Path) -> None:
-        with np.load(path, allow_pickle=False) as table:
-            texts, phrases = table["texts"].astype(np.float64), table["phrases"].tolist()
-            self.name, self.architecture, self.dim = name, str(table["made_by"]), texts.shape[1]
+        texts, phrases, made_by = read_arrays(path, "texts", "phrases", "made_by")
+        with of_file(path):
+            texts, phrases = texts.astype(np.float64), np.atleast_1d(phrases).astype(str).tolist()
+            self.name, self.architecture, self.dim = name, str(made_by), texts.shape[1]
+            if texts.ndim != 2 or len(texts) != len(phrases) or not np.linalg.norm(texts, axis=1).all():
+                raise ValueError(f"{len(phrases)} phrases for texts of shape {texts.shape}, each of a length above 0")
+            if not (texts.size and np.isfinite(texts).all()):
+                raise ValueError("a text has numbers that are not finite, or none")
         self._rows = dict(zip(phrases, texts, strict=True))
         self._all = texts.mean(axis=0)
         facts = {"encoder": name, "architecture": self.architecture}

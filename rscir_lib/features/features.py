@@ -3,7 +3,6 @@
 `store.py` holds the format of a store, `extraction.py` makes one with an encoder.
 """
 
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from rscir_lib.features.pickles import read_pickle
 from rscir_lib.features.store import GeoJson, Shard
 from rscir_lib.similarity.moments import Moments
 from rscir_lib.storage.atomic import write_json
+from rscir_lib.storage.bounds import read_arrays
 
 if TYPE_CHECKING:  # reading features needs no encoder
     from rscir_lib.encoders import Encoder
@@ -255,7 +255,9 @@ def read_features(path: str | Path, archive: Archive | None = None, encoder: "En
         provenance = {"encoder": "not recorded", "archive": "not recorded", "source": path.name}
         return Features.from_arrays(*read_pickle(path), provenance, name=path)
     if path.suffix == ".npz":
-        return Features.from_arrays(*_read_npz(path), {"source": path.name}, name=path)
+        feats, *names = read_arrays(path, "feats", "files", "classes")
+        files, classes = (np.ravel(texts).astype(str).tolist() for texts in names)
+        return Features.from_arrays(feats, files, classes, {"source": path.name}, name=path)
     if not (path / store.MANIFEST).exists():
         unfinished = path.is_dir() and any(path.glob("*.json"))
         reason = "the extraction is unfinished" if unfinished else "no features here"
@@ -273,22 +275,6 @@ def read_features(path: str | Path, archive: Archive | None = None, encoder: "En
     expected = (encoder.provenance if encoder else {}) | (archive.reading if archive else {})
     store.check_provenance(features.provenance, expected, path, store.RECORDED | ROWS_ONLY)
     return features
-
-
-def _read_npz(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
-    """Feats, files and classes of numpy's packed arrays."""
-    try:
-        with zipfile.ZipFile(path) as packed:
-            size = sum(member.file_size for member in packed.infolist())
-        store.check_growth(path, size)
-        with np.load(path, allow_pickle=False) as table:
-            feats, files, classes = (table[name] for name in ("feats", "files", "classes"))
-        return feats, np.ravel(files).astype(str).tolist(), np.ravel(classes).astype(str).tolist()
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # a damaged zip raises nearly anything
-        said = f"{path} is damaged, or lacks one of the arrays feats, files and classes"
-        raise ValueError(f"{said} ({str(error)[:200]}); fetch or write it again") from None
 
 
 def open_store(folder: Path) -> Features:

@@ -12,7 +12,6 @@ embedding extension, `emb:dimensions` and `emb:quantization`. GeoPandas, DuckDB 
 
 import json
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -27,6 +26,7 @@ from rscir_lib.features.features import MemoryShard
 from rscir_lib.features.places import NONE, find_places
 from rscir_lib.features.store import STAMPS, Shard
 from rscir_lib.storage.atomic import write_file
+from rscir_lib.storage.bounds import check_growth, of_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,7 +133,7 @@ def read_geoparquet(
 
     Raises:
         ValueError: Naming file, row and value for what can't be features, and for a file that would grow beyond
-            `store.MOST_GROWTH`.
+            `MOST_GROWTH`.
         FileExistsError: For a folder that holds anything.
     """
     path, folder = Path(path).expanduser(), Path(folder).expanduser()
@@ -158,7 +158,7 @@ def read_geoparquet(
                 provenance["normalised"] = "at import"
             files = _names(table.column(id), path, id, first, seen)
             ids = store.columns(files, _classes(table, path, class_, first))
-            with _damaged(path):
+            with of_file(path):
                 ids |= {name: table.column(name).cast(schema.field(name).type).to_pylist() for name in stamped}
             if places.columns:
                 ids["footprints"] = places.footprints(table, path, first)
@@ -172,25 +172,12 @@ def read_geoparquet(
     return folder
 
 
-@contextmanager
-def _damaged(path: Path) -> Iterator[None]:
-    """Whatever Arrow says of a file's bytes, with the file's name."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise ValueError(f"{path} is no Parquet file, or damaged: {str(error)[:200]}; write it again") from None
-
-
 def _opened(path: Path, columns: tuple[str, str, str]) -> tuple["pq.ParquetFile", "pa.Schema"]:
     """A Parquet file that has columns for embeddings and ids, perhaps classes, and its schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with _damaged(path):
+    with of_file(path):
         schema = pq.read_schema(path)
         texts = [f.name for f in schema if str(f.type).removeprefix("large_") in ("string", "binary")]
         file = pq.ParquetFile(path, read_dictionary=texts)
@@ -208,7 +195,7 @@ def _opened(path: Path, columns: tuple[str, str, str]) -> tuple["pq.ParquetFile"
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         usual = [*texts, *[pa.types.is_floating, pa.types.is_boolean, pa.types.is_null] * (column == columns[2])]
         if not any(fits(kind) for fits in usual):
-            with _damaged(path):
+            with of_file(path):
                 value = next(file.iter_batches(1, columns=[column])).column(0).to_pylist()[:1]
             wanted = f"row 0: {column} {str(value)[:80]} is of type {kind}; texts or whole numbers name rows"
             raise ValueError(f"{path}: {wanted}: turn it into texts, or name another column (--id)")
@@ -231,17 +218,17 @@ def _tables(file: "pq.ParquetFile", path: Path, embedding: str, columns: Collect
     """The rows of a Parquet file, a shard's worth at a time, none longer than memory holds."""
     import pyarrow as pa
 
-    with _damaged(path):
+    with of_file(path):
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         chunks = [group.column(j) for group in groups for j in range(group.num_columns)]
         used = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
         lists = [chunk.num_values for chunk in used if chunk.path_in_schema.split(".")[0] == embedding]
-    store.check_growth(path, sum(max(4 * chunk.num_values, chunk.total_uncompressed_size) for chunk in used))
+    check_growth(path, sum(max(4 * chunk.num_values, chunk.total_uncompressed_size) for chunk in used))
     dim = max(sum(lists) // max(file.metadata.num_rows, 1), 1)
     batches, size, first = [], 0, 0
     readers = file.iter_batches(max(1, min(BATCH_ROWS, BATCH_BYTES // (4 * dim))), columns=sorted(columns))
     while True:
-        with _damaged(path):
+        with of_file(path):
             batch = next(readers, None)
         if batch is None:
             break
@@ -277,7 +264,7 @@ def _plain(batch: "pa.RecordBatch", path: Path, first: int) -> "pa.RecordBatch":
 def _names(ids: "pa.ChunkedArray", path: Path, column: str, first: int, seen: set[str]) -> list[str]:
     """The names of the rows from `first` on, none of which is in `seen`, to which they are added."""
     names = []
-    with _damaged(path):  # of text that is no UTF-8
+    with of_file(path):  # of text that is no UTF-8
         values = ids.to_pylist()
     for row, value in enumerate(values, first):
         name = "" if value is None else str(value)
@@ -295,7 +282,7 @@ def _names(ids: "pa.ChunkedArray", path: Path, column: str, first: int, seen: se
 
 def _classes(table: "pa.Table", path: Path, column: str, first: int) -> list[str]:
     """The classes of rows as texts, "" for none."""
-    with _damaged(path):
+    with of_file(path):
         values = table.column(column).to_pylist() if column in table.column_names else [None] * len(table)
     classes = ["" if value is None or value != value else str(value) for value in values]
     if wrong := [row for row, cls in enumerate(classes, first) if not nameable(cls)]:
@@ -309,7 +296,7 @@ def _rows(lists: "pa.Array", path: Path, first: int, dim: int | None) -> tuple[n
     values, lengths = np.empty(0), np.array([-1])
     lists = getattr(lists, "storage", lists)  # of a column of tensors
     if hasattr(lists, "value_lengths") and not str(lists.type).startswith("map"):
-        with _damaged(path):
+        with of_file(path):
             values = lists.flatten().to_numpy(zero_copy_only=False)
             lengths = lists.value_lengths().fill_null(-1).to_numpy()
     if values.dtype.kind in "iu":

@@ -43,9 +43,6 @@ DTYPES = ("float32", "float16")
 SHARD_BYTES = 2**28
 # Bytes up to which a store is verified whenever it is opened, in a quarter of a second; more would make opening slow
 VERIFIED_BYTES = 2**28
-# Times a file's own size that what is made of it may take, beyond the bytes that are always free: embeddings hardly
-# shrink, so more is no features but few bytes, repeated, which would fill a disk or the memory
-MOST_GROWTH, FREE_BYTES = 32, 2**26
 # How far a row's length may be from 1: float16 keeps three digits. A greater value lets similarities differ that much.
 TOLERANCE = 1e-3
 AGAIN = "Choose another folder, or extract again with overwrite=True"
@@ -168,13 +165,6 @@ class Shard:
         for ending in self.sha256:
             self._checked(ending)
         check_rows(self.feats, self.ids["files"], self.path("npy"))
-
-
-def check_growth(path: Path, size: int) -> None:
-    """Raise ValueError unless a file may become as many bytes as it says."""
-    if size > max(FREE_BYTES, MOST_GROWTH * (own := path.stat().st_size)):
-        limit = f"its {own:,} bytes would become {size:,}, more than {MOST_GROWTH} times as many"
-        raise ValueError(f"{path}: {limit}: it repeats a few values. Leave the repeated rows out, or save it unpacked")
 
 
 def damaged(path: Path, reason: str) -> ValueError:

@@ -16,6 +16,7 @@ from rscir_lib.runs.paths import (
     DIGITS, dataset_root, encoder_folder, features_of, from_root, notice_of, read_note, run_of,
 )  # fmt: skip
 from rscir_lib.storage.atomic import write_file, write_text
+from rscir_lib.storage.bounds import of_file
 from rscir_lib.storage.digests import sha256_of
 from rscir_lib.storage.project import DATA, check_checkout
 
@@ -246,12 +247,14 @@ def finished_runs(folder: str | Path) -> pd.DataFrame:
 
 def read_rows(path: str | Path) -> pd.DataFrame:
     """Rows of `evaluate` that a run has saved. Raises ValueError naming the file where a column is missing."""
-    rows = pd.read_csv(path, index_col=0, keep_default_na=False, na_values={"lambda": [""]}, dtype={"choice": str})
+    with of_file(Path(path), "delete it and run its notebook again"):
+        rows = pd.read_csv(path, index_col=0, keep_default_na=False, na_values={"lambda": [""]}, dtype={"choice": str})
     needed = ["attribute", "image", "text", "method", "lambda", "AP"]
     if missing := [column for column in needed if column not in rows]:
         raise ValueError(f"{path}: no column {missing[0]!r}; delete the file and run its notebook again")
     if "choice" not in rows:  # of notebook 04, whose lambdas nobody chose
-        rows["choice"] = rows["lambda"].map("{:g}".format, na_action="ignore").fillna("")
+        with of_file(Path(path), "delete it and run its notebook again"):
+            rows["choice"] = rows["lambda"].map("{:g}".format, na_action="ignore").fillna("")
     return rows.rename_axis("query")
 
 

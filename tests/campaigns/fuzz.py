@@ -24,6 +24,7 @@ import resource
 import shutil
 import signal
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
@@ -48,20 +49,25 @@ from rscir_lib.apps.commands import workbook
 from rscir_lib.apps.commands.fetch import unzip_images
 from rscir_lib.apps.commands.training import _read_checkpoint
 from rscir_lib.apps.explorer.marks import read_marks
-from rscir_lib.apps.labelling.journal import read_journal
+from rscir_lib.apps.labelling.journal import read_journals
 from rscir_lib.archive import read_archive
 from rscir_lib.archive.reading import read_image, read_rule
+from rscir_lib.archive.tiles import read_scenes
+from rscir_lib.benchmarks.icir import read_icir, unpack_shards
 from rscir_lib.benchmarks.multilabels import read_multilabels
 from rscir_lib.benchmarks.patterncom import read_patterncom
+from rscir_lib.benchmarks.registry import read_benchmark
 from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.benchmarks.triplets import read_triplets
 from rscir_lib.benchmarks.ucmcom import read_ucmcom
 from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
 from rscir_lib.encoders.checkpoints import read_tensors
 from rscir_lib.features import extract_features, read_features
+from rscir_lib.features.features import verify_features
 from rscir_lib.features.geoparquet import read_geoparquet
 from rscir_lib.methods import read_vocabulary
 from rscir_lib.runs import paths as runs
+from rscir_lib.runs.run import read_rows
 from rscir_lib.search import search
 
 MEMORY = 2**30  # bytes that the cases of one reader may take beyond what the process had
@@ -206,6 +212,59 @@ def import_geoparquet(root: Path) -> None:
         assert place is None or np.isfinite(shapely.geometry.shape(place).bounds).all() or not place["coordinates"]
 
 
+def icir(root: Path) -> None:
+    """One instance: two images with the text that is asked for, and one without; as lists, and in a shard."""
+    lists = {
+        "database_files.csv": "".join(f"icir/database/a/{i}.jpg,{t},a\n" for i, t in enumerate(("night", "snow", ""))),
+        "query_files.csv": "icir/query/a/0.jpg,night,a\nicir/query/a/1.jpg,snow,a\n",
+    }
+    (root / "webdataset" / "database").mkdir(parents=True)
+    with tarfile.open(root / "webdataset" / "database" / "0.tar", "w") as shard:
+        for name, content in lists.items():
+            (root / name).write_text(content)
+        for i in range(3):
+            for suffix, content in (
+                (".jpg", b"an image"),
+                (".json", json.dumps({"path": f"database/a/{i}.jpg"}).encode()),
+            ):
+                member = tarfile.TarInfo(f"{i}{suffix}")
+                member.size = len(content)
+                shard.addfile(member, io.BytesIO(content))
+
+
+def read_lists(root: Path) -> None:
+    shutil.rmtree(root / "webdataset")
+    assert len(read_icir(root).archive)
+
+
+def whucom(root: Path) -> None:
+    archive(root)
+    (root / "whucom.json").write_text(json.dumps({"construction": "collages", "seed": 0, "queries": 5}))
+    rows = [f"{file},{('Airport', 'Beach')[i % 2]},{('alone', 'Bridge')[i // 4]}" for i, file in enumerate(IMAGES)]
+    (root / "labels.csv").write_text("\n".join(["image,group,value", *rows]) + "\n")
+
+
+def stored_table(root: Path) -> None:
+    (root / "encoder").mkdir()
+    rows = np.eye(4)
+    table = {
+        "texts": rows,
+        "phrases": np.array(["a ship", "a road", "a field", "a house"]),
+        "made_by": np.array("none"),
+    }
+    np.savez(root / "encoder" / "features.npz", **table)
+
+
+def result_rows(root: Path) -> None:
+    rows = ["query,attribute,image,text,method,lambda,AP", "0,shape,a,oval,text,,0.5", "1,shape,b,round,weicom,0.3,1.0"]
+    (root / "rows.csv").write_text("\n".join(rows))
+
+
+def open_scenes(root: Path) -> None:
+    tiles = read_scenes(root / "scene.tif", tile=16)
+    assert len(tiles)
+
+
 def run_note(root: Path) -> None:
     archive(root)
     runs.run_folder(str(root / "runs"), str(root))
@@ -328,6 +387,15 @@ READERS: dict[str, Reader] = {
     "GeoParquet": Reader(partial(geoparquet, False), ("rows.parquet",), import_geoparquet),
     "GeoParquet, packed": Reader(partial(geoparquet, True), ("rows.parquet",), import_geoparquet),
     "npz of features": Reader(npz, ("features.npz",), at("features.npz", read_features)),
+    "i-CIR's lists": Reader(icir, ("database_files.csv", "query_files.csv"), read_lists, names="_files.csv"),
+    "i-CIR's shards": Reader(icir, ("webdataset/database/0.tar",), lambda root: unpack_shards(root, progress=False)),
+    "WHUCom": Reader(whucom, ("whucom.json", "labels.csv"), read_benchmark),
+    "encoder: a table": Reader(stored_table, ("encoder/features.npz",), read_encoder, 300),
+    "rows of results": Reader(result_rows, ("rows.csv",), at("rows.csv", read_rows)),
+    "scenes": Reader(scene, ("scene.tif",), open_scenes),
+    "store: verified": Reader(
+        store, ("names/npy", "names/json", "store/manifest.json"), at("store", verify_features), names="store"
+    ),
     "listing": Reader(text("patternnet.csv", LISTING), ("patternnet.csv",), read_archive),
     "reading rule": Reader(text("reading.json", json.dumps(RULE)), ("reading.json",), read_rule),
     "labels": Reader(text("PatternCom/shape.csv", LABELS), ("PatternCom/shape.csv",), read_patterncom),
@@ -340,7 +408,7 @@ READERS: dict[str, Reader] = {
     "marks of the explorer": Reader(
         text("marks.csv", MARKS), ("marks.csv",), lambda root: read_marks(root / "marks.csv", read_archive(root))
     ),
-    "journal of labels": Reader(text("ada.csv", JOURNAL), ("ada.csv",), at("ada.csv", read_journal)),
+    "journal of labels": Reader(text("ada.csv", JOURNAL), ("ada.csv",), read_journals),
     "vocabulary": Reader(text("words.txt", "ship\nhouse\nroad\n"), ("words.txt",), at("words.txt", read_vocabulary)),
     "tile listing": Reader(scene, ("tiles.csv",), read_tiles),
     "store: manifest": Reader(store, ("store/manifest.json",), read_store, names="store"),

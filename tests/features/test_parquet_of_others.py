@@ -12,8 +12,9 @@ import pytest
 import shapely
 
 from rscir_lib.apps.commands import cli
-from rscir_lib.features import read_features, store
+from rscir_lib.features import read_features
 from rscir_lib.features.geoparquet import read_geoparquet
+from rscir_lib.storage.bounds import FREE_BYTES, check_growth
 from test_bombs import holds, measured
 
 N = 4
@@ -294,7 +295,7 @@ def read_geoparquet_warm(folder):
 
 
 def test_what_does_not_shrink_is_no_bomb(tmp_path):
-    store.check_growth(tmp_path, store.FREE_BYTES)
+    check_growth(tmp_path, FREE_BYTES)
     rows = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
     ids = pa.array(range(len(rows)))
     pq.write_table(pa.table({"id": ids, "embedding": pa.array(rows.tolist())}), tmp_path / "a.parquet")
