@@ -1,6 +1,6 @@
 """Lambda read off the similarities themselves, without a label (notebooks/book/lambda.md derives it)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ STEPS = 40  # of expectation maximisation; the answer changes by less than its s
 NARROWEST = 0.05  # of a standard deviation, in z: equal similarities must not shrink a distribution to a point
 QUERIES = 300  # a sample: from 200 on lambda stays within 0.08
 ROWS = 2**16  # of the archive, evenly spaced: more images don't move what the bulk of them determines
+RESAMPLES, DRAWN = 20, 2**14  # of the archive for one query, and images of each: a second at most
 
 
 class Mixture(NamedTuple):
@@ -46,6 +47,15 @@ def fisher_lambda(image: np.ndarray, text: np.ndarray) -> np.ndarray:
         weights.append(np.maximum(fit.high_mean - fit.low_mean, 0) / fit.high_std**2)
     total = weights[0] + weights[1]
     return np.divide(weights[1], total, out=np.full(len(total), 0.5), where=total > 0)
+
+
+def resampled(image: np.ndarray, text: np.ndarray, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The similarities (N,) of one query to as many images drawn anew, `RESAMPLES` times, each (1, N): the quartiles of
+    `auto_lambda` then say how far the lambda of this query hangs on which images are there."""
+    rng = np.random.default_rng(seed)
+    for _ in range(RESAMPLES):
+        drawn = rng.integers(len(image), size=min(len(image), DRAWN))
+        yield image[None, drawn], text[None, drawn]
 
 
 def auto_lambda(similarities: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float, float]:

@@ -44,6 +44,7 @@ from rscir_lib.methods import METHODS, Questions
 from rscir_lib.ranking import ImageSets, Job, top_k
 from rscir_lib.search import Hits
 from rscir_lib.similarity import best_first
+from rscir_lib.similarity.lambda_auto import auto_lambda, resampled
 from rscir_lib.storage.cells import from_cell
 
 
@@ -123,6 +124,18 @@ def test_methods_offered_are_all_that_mix_and_a_strange_one_is_scored_here(explo
     question = one_question(explorer, 2, "red")
     expected = odd.fit(explorer.gallery, None)(question, 0.25)[0]
     assert doubles(answer["scores"]) == pytest.approx(expected)
+
+
+def test_lambda_is_read_off_one_query_with_its_spread(explorer):
+    answer = explorer.answer({"ask": "auto", "images": [2], "words": "red"})
+    text = explorer.encoder.encode_texts(["red"])[0].astype(float)
+    image, text = (explorer.feats.astype(float) @ side for side in (explorer.feats[2].astype(float), text))
+    assert [answer["lambda"], answer["low"], answer["high"]] == pytest.approx(
+        auto_lambda(resampled(image, text)), abs=0.01
+    )
+    assert answer["low"] - 0.005 <= answer["lambda"] <= answer["high"] + 0.005
+    for half in ({"images": [2]}, {"images": [], "words": "red"}):
+        assert "give both" in error(explorer, ask="auto", **half)
 
 
 def test_a_method_that_reads_words_is_given_them(explorer):
@@ -498,6 +511,7 @@ QUESTIONS = {
     "images": {"positions": [0]},
     "query": {"images": [0], "words": "red", "without": "car", "method": "weicom", "cls": ""},
     "scores": {"images": [0], "words": "red", "without": "", "method": "freedom", "lam": 0.5},
+    "auto": {"images": [0], "words": "red", "without": ""},
     "upload": {"data": "AAAA", "name": "a.png"},
     "rated": {},
     "mark": {"image": "a", "text": "b", "answer": "c", "verdict": "right"},

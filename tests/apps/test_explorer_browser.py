@@ -260,6 +260,23 @@ def test_the_slider_is_moved_by_mouse_and_by_keyboard(visit, address, bundled):
     assert hits(page)[0] == bundled.archive.files[3]
 
 
+def test_lambda_is_read_off_the_query(visit, address, bundled):
+    page = visit(address + link(bundled.archive.files[3], "two"))
+    wait_for(page, words="two")
+    lam = bundled.answer({"ask": "auto", "images": [3], "words": "two"})["lambda"]
+    page.get_by_role("button", name="read lambda off this query").click()
+    wait_for(page, lambda_=f"{lam:g}")
+    said = page.get_by_text(f"λ {lam:.2f} is read off this query; of the archive drawn anew, half the times between")
+    said.wait_for()
+    slide(page, 0.1)
+    wait_for(page, lambda_=0.1)
+    assert not said.is_visible()
+    words_of(page).fill("")
+    words_of(page).press("Enter")
+    wait_for(page, words=None)
+    assert page.get_by_role("button", name="read lambda off this query").is_disabled()
+
+
 def test_what_is_changed_while_a_link_is_being_opened_is_kept(visit, address, bundled):
     held = []
     page = visit("about:blank")

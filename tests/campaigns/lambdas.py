@@ -83,13 +83,15 @@ def rules(image: np.ndarray, text: np.ndarray, own: np.ndarray) -> dict[str, flo
     fisher = [gap / fit.high_std**2 for gap, fit in zip(gaps, sides, strict=True)]
     pooled = [gap / (fit.high_std**2 + fit.low_std**2) for gap, fit in zip(gaps, sides, strict=True)]
     middle = [np.median(weight) for weight in fisher]
-    lam = float(np.median(_share(*fisher)))
+    low, lam, high = (float(x) for x in np.quantile(_share(*fisher), [0.25, 0.5, 0.75]))
     found = {
         "half": 0.5,
         "fisher": lam,
         "pooled": float(np.median(_share(*pooled))),
         "separate": float(_share(*middle)),
         "halfway": (lam + 0.5) / 2,
+        "agreed": 0.5 + (lam - 0.5) * (1 - (high - low)),
+        "gated": lam if low >= 0.5 or high <= 0.5 else 0.5,
         "sharper": _sharpened(lam, 1.5),
         "squared": _sharpened(lam, 2),
         "plane": float(np.median([_plane(pair) for pair in np.stack([image, text], axis=2)])),
@@ -199,11 +201,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", nargs="?", type=Path, help="of <model>_<architecture>.npz")
     parser.add_argument("--methods", action="store_true", help="WHUCom's methods alone")
+    parser.add_argument("--rules", action="store_true", help="the rules alone")
     arguments = parser.parse_args()
     root = ROOT / "runs" / "lambdas"
     tables = {f"{name}_ViT-L-14": table for name, table in whucom.BUNDLES.items()}
-    print("\nWHUCom (constructed), mAP in % at lambda 0.5 / at the best, 95 % intervals over texts and images\n")
-    print(methods_table(whucom_tasks(tables, root)).to_string())
+    if not arguments.rules:
+        print("\nWHUCom (constructed), mAP in % at lambda 0.5 / at the best, 95 % intervals over texts and images\n")
+        print(methods_table(whucom_tasks(tables, root)).to_string())
     if arguments.methods:
         return
     for source in sorted(arguments.folder.glob("*.npz")) if arguments.folder else ():

@@ -53,7 +53,8 @@ const MARKUP = `
   </div>
   <div class="main">
     <section aria-label="Mix" class="mix">
-      <div class="ends"><span>picture</span><output data-part="lambda"></output><span>words</span></div>
+      <div class="ends"><span>picture</span><span><output data-part="lambda"></output>
+        ${button("auto", "auto", "read lambda off this query, without a label")}</span><span>words</span></div>
       <input data-part="slider" type="range" min="0" max="1" step="0.05" class="lambda"
         aria-label="lambda, from picture to words">
       <div class="fields">${field("Method", `<select data-part="method"></select>`)}
@@ -106,6 +107,7 @@ export function layout(/** @type {Facts} */ facts, /** @type {boolean} */ link) 
   for (const node of [ui.browseClass, ui.cls]) node.append(...options(facts.classes.filter(Boolean)));
   ui.attribute.append(...options([...new Set(facts.queries.map(([, , attribute]) => attribute))]));
   (facts.hasKernel ? ui.noUpload : ui.uploadLabel).remove();
+  if (!facts.hasKernel) ui.auto.remove(); // a page alone reads no lambda
   if (!facts.queries.length) ui.benchmark.remove();
   if (!link) ui.link.remove();
   return ui;

@@ -35,6 +35,7 @@ from rscir_lib.ranking.blocks import spreads
 from rscir_lib.ranking.skyband import skyband
 from rscir_lib.runs import Run
 from rscir_lib.similarity import InMemory, best_first, similarities
+from rscir_lib.similarity.lambda_auto import auto_lambda, resampled
 from rscir_lib.similarity.scales import Scale, check_lambda, clamped, minmax, raw, reciprocal_rank, upper_tail, zscore
 from rscir_lib.storage.digests import sha256_of
 
@@ -67,7 +68,7 @@ WHOLE = 200_000  # images whose similarities are all sent, 4 MB a query; of more
 HITS = 200  # the most that the page shows (MOST_HITS in state.js): with fewer here, the last of them could be wrong
 LARGE = 1600  # pixels of a picture that is looked at alone: more than a window shows
 JUDGED = 2000  # queries among which the best and the worst are looked for: a second or two, once
-ASKED = ("hello", "images", "query", "scores", "upload", "rated", "mark", "picture")
+ASKED = ("hello", "images", "query", "scores", "auto", "upload", "rated", "mark", "picture")
 
 OF_ALL = ("ask", "archive")  # what every question may say
 
@@ -255,6 +256,14 @@ class Explorer:
         one, own = np.zeros(1, int), np.array([images[0] if len(images) == 1 and isinstance(images[0], int) else -1])
         (scores,) = self.scorers[method](Questions(image[None], text[None], (words,), one, one, own), lam)
         return {"scores": base64_of(np.asarray(scores, np.float64))}
+
+    @asked
+    def auto(self, images: Images, words: str = "", without: str = "") -> Answer:
+        """The lambda that is read off this query's similarities, and its quartiles over resampled archives."""
+        (image, _), (text, _) = map(self._similarities, (self._image(images), self._text(words, without)))
+        if not image.size or not text.size:
+            raise ValueError("lambda is read off a picture and words: give both")
+        return dict(zip(("lambda", "low", "high"), auto_lambda(resampled(image, text)), strict=True))
 
     def _image(self, images: list[ImageId]) -> np.ndarray | None:
         if len(images) < 2:

@@ -59,7 +59,7 @@ export type Parts = Record<
   "benchmark", HTMLElement
 > & Record<
   "back" | "forward" | "clear" | "pageBefore" | "nextPage" | "random" | "best" | "worst" | "any" | "link" | "csv" | "png" |
-  "html" | "marks" | "geojson" | "more" | "largeBefore" | "largeNext" | "largeSearch", HTMLButtonElement
+  "html" | "marks" | "auto" | "geojson" | "more" | "largeBefore" | "largeNext" | "largeSearch", HTMLButtonElement
 > & Record<"words" | "browseName" | "upload" | "slider" | "top" | "min", HTMLInputElement>
   & Record<"browseClass" | "attribute" | "method" | "cls", HTMLSelectElement>
   & { curve: SVGElement; map: SVGElement; marked: SVGElement; scatter: HTMLCanvasElement; browse: HTMLDetailsElement }

@@ -28,6 +28,7 @@ export class View {
   past = /** @type {State[]} */ ([]); // queries that were left, the last one last
   future = /** @type {State[]} */ ([]); // queries that were gone back from
   query = new Query();
+  readOff = /** @type {{ query: Query, lambda: number, said: string } | null} */ (null); // by "auto"
   shown = NOTHING;
   timers = new Map();
   ap = /** @type {(number | null)[] | undefined} */ (undefined); // of the benchmark's queries, once it was asked for
@@ -71,6 +72,14 @@ export class View {
     };
     ui.words.onchange = () => this.readWords();
     ui.slider.oninput = () => this.change({ lambda: Number(ui.slider.value) });
+    ui.auto.onclick = async () => {
+      const { images, words, without } = this.query.question;
+      const { lambda, low, high, error } = await this.ask({ ask: "auto", images, words, without });
+      if (error) return;
+      const spread = `of the archive drawn anew, half the times between ${low.toFixed(2)} and ${high.toFixed(2)}`;
+      this.readOff = { query: this.query, lambda, said: `λ ${lambda.toFixed(2)} is read off this query; ${spread}.` };
+      this.change({ lambda });
+    };
     ui.method.onchange = () => this.change({ method: ui.method.value });
     ui.top.onchange = () => this.change({ top: wantedHits(ui.top.value) });
     ui.cls.onchange = () => this.change({ cls: ui.cls.value });
@@ -256,6 +265,7 @@ export class View {
     ui.min.value = state.min === null ? "" : String(state.min);
     ui.slider.disabled = !this.method.hasLambda;
     say(ui.about, this.method.about);
+    ui.auto.disabled = ui.slider.disabled || !this.query.isComposed;
     ui.back.disabled = !this.past.length;
     ui.forward.disabled = !this.future.length;
     const create = (/** @type {number} */ k) =>
@@ -297,6 +307,8 @@ export class View {
     const { facts, method, query, shown, state } = this;
     const { scale } = method;
     const notes = [];
+    const { readOff } = this;
+    if (readOff?.query === query && readOff.lambda === state.lambda) notes.push(readOff.said);
     if (scale && query.isComposed && state.lambda > 0 && shown.rows.length && state.min === null) {
       const ofPicture = this.bestOf(query.scaled(scale)[0], state.top);
       const isSame = ofPicture.join() === shown.rows.join();
