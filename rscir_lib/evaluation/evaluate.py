@@ -153,7 +153,7 @@ def _gallery(benchmark: Benchmark, features: Features, device: str, scheduler: s
 def compose(benchmark: Benchmark, gallery: Gallery, encode_texts: EncodeTexts, query_features: Features) -> Questions:
     """The benchmark's queries, each distinct text encoded once."""
     words = tuple(dict.fromkeys(benchmark.queries["text"]))
-    text_of = benchmark.queries["text"].map({text: i for i, text in enumerate(words)}).to_numpy()
+    text_of = benchmark.queries["text"].map({text: i for i, text in enumerate(words)}).to_numpy(copy=True)
     images, image_of, positions = _query_images(benchmark, gallery, query_features)
     return Questions(images, encoded(encode_texts, list(words), gallery.dim), words, image_of, text_of, positions)
 

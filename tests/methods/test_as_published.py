@@ -3,7 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from agreement import agreement, some
 
+from helpers import make_features, write_benchmark
+from rscir_lib.benchmarks.patterncom import read_patterncom
 from rscir_lib.evaluation import summarize
 from rscir_lib.methods import METHODS, Basic, Captioned, Direction, Expanded, FreeDom, known_words
 from rscir_lib.methods.base import Questions
@@ -34,37 +37,21 @@ def feats():
     return unit(np.random.default_rng(1).normal(size=(40, 27)) + 0.3)
 
 
-def icir_basic(x, v, text):
-    """The rules of BASIC's released code (billpsomas/icir), for one query; corpora and least ones are ours."""
-    x = x.astype(np.float64)
-    phrases = [phrase for word in SUBJECTS for phrase in (f"{word} {text}", f"{text} {word}")]
-    t = encode(phrases).astype(np.float64).mean(axis=0)
-    t /= np.linalg.norm(t)
-    plus, minus = (encode(words).astype(np.float64) for words in (SUBJECTS, STYLES))
-    mean_image, mean_text = x.mean(axis=0), plus.mean(axis=0)
-    x, v, t, plus, minus = x - mean_image, v - mean_image, t - mean_text, plus - mean_text, minus - mean_text
-    scatter = 0.8 * plus.T @ plus / (len(plus) - 1) - 0.2 * minus.T @ minus / (len(minus) - 1) + 1e-5
-    values, vectors = np.linalg.eigh(scatter)
-    basis = vectors[:, values > 1e-10 * np.abs(values).max()]
-    project = basis @ basis.T
-    near = np.argsort(-(x @ (project @ v)), kind="stable")
-    return x, v, t, plus, project, near
-
-
-def test_basic_as_released(feats):
-    text, position = "red", 7
-    x, v, t, plus, project, near = icir_basic(feats, feats[position].astype(np.float64), text)
-    near = near[near != position][:25]  # the query isn't in their database
-    similarity = np.append(x[near] @ (project @ v), 1)
-    weights = np.exp(0.1 * similarity)
-    v = weights @ np.vstack([x[near], v]) / weights.sum()
-    least_image, least_text = (x @ x.T).min(), (plus @ x.T).min()
-    s_v = ((x @ project @ v - least_image) / abs(least_image)).clip(0)
-    s_t = ((x @ t - least_text) / abs(least_image)).clip(0)
-    expected = s_v * s_t - 0.1 * (s_v + s_t) ** 2
-    method = Basic(SUBJECTS, STYLES, released=True)
-    found = method.fit(InMemory(feats), encode)(questions_of(feats, [position], [text]), np.nan)
-    np.testing.assert_allclose(found[0], expected, atol=1e-9)
+@pytest.mark.parametrize("name", ["authors", "freedom", "basic-released"])
+def test_scores_and_tables_agree_with_the_published_rules(feats, tmp_path, name):
+    """On random features: every score to 1e-9, every cell of the table as the authors round it."""
+    rng = np.random.default_rng(2)
+    labelled = [(i, "color", value) for i, value in enumerate(rng.choice(["red", "old", "wide"], len(feats)))]
+    write_benchmark(tmp_path, ["river"] * len(feats), labelled)
+    benchmark = some(read_patterncom(tmp_path), 30)
+    table = agreement(
+        benchmark, make_features(benchmark.archive, feats), encode, {"subjects": SUBJECTS, "styles": STYLES}
+    )
+    mine = table.drop(index=[row for row in table.index if row.startswith(("freedom", "basic"))])
+    table = mine if name == "authors" else table.filter(like=name, axis="index")
+    assert len(table) >= {"authors": 9, "freedom": 2, "basic-released": 1}[name]
+    assert table["greatest difference"].max() < 1e-9
+    assert table["equal cells"].equals(table["cells"])
 
 
 def test_means_of_the_authors_are_read_from_their_file(feats, tmp_path):
