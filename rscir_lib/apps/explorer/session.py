@@ -53,6 +53,7 @@ ABOUT = {  # the methods, each in a line
     "minmax": "Both similarities from 0 for the least to 1 for the greatest of the archive, mixed by lambda.",
     "rrf": "The ranks by picture and by words, mixed by lambda; how far apart the images lie doesn't count.",
     "slerp": "One query on the arc between picture and words; lambda says how far along.",
+    "direction": "The picture, moved as far as your words lie from the word that it is most similar to.",
     "freedom": "The picture becomes words that its neighbours share; each is put beside yours.",
     "basic": "Similarities cleaned of what is no subject, then multiplied; both must be high.",
     "freedom-dagger": "As freedom, without looking at the picture's neighbours.",
