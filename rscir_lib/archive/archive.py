@@ -20,6 +20,14 @@ EARTH = 6_378_137  # metres, WGS 84; that of every other ellipsoid of the Earth 
 _TILE = re.compile(r"(.+)#(\d+),(\d+),(\d+),(\d+)")
 
 
+LeftOut = tuple[str, int, str]  # a kind of files or folders, how many, and what helps
+
+
+def left_out_in_words(left: Iterable[LeftOut]) -> str:
+    """What is left out, by its kind, with what helps."""
+    return ", ".join(f"{count} {kind}" + f" ({remedy})" * bool(remedy) for kind, count, remedy in left)
+
+
 @dataclass(frozen=True)
 class Archive:
     """N images in a fixed order; position i of everything else (features, scores) is image i here.
@@ -29,6 +37,7 @@ class Archive:
         files: N posix paths relative to it and inside it, each once; `scene.tif#column,row,width,height` for a window.
         classes: N class names without underscores, "" where none is known.
         rule, note: How an image is read; what was read, and what was left out.
+        left_out: What lies beside the images: its kind, how many, and what helps, "" where nothing has to.
         nodata: N shares in [0, 1] of pixels without data, or () where nobody looked.
 
     Raises:
@@ -41,6 +50,7 @@ class Archive:
     rule: Reading = DEFAULT_READING
     note: str = field(default="", compare=False)
     nodata: tuple[float, ...] = field(default=(), compare=False)
+    left_out: tuple[LeftOut, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "files", tuple(map(normal_path, self.files)))

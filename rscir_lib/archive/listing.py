@@ -4,12 +4,25 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from rscir_lib.archive.archive import Archive, class_name, class_of, nameable, normal_path
+from rscir_lib.archive.archive import (
+    Archive,
+    LeftOut,
+    class_name,
+    class_of,
+    left_out_in_words,
+    nameable,
+    normal_path,
+)  # fmt: skip
 from rscir_lib.archive.reading import Reading, read_rule
 from rscir_lib.storage.atomic import write_text
-from rscir_lib.storage.folders import walk
+from rscir_lib.storage.folders import NO_PERMISSION, walk
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".j2k"}
+# What helps against what is left out: pictures that phones and cameras write, and that aren't read
+TO_JPEG = "convert them to JPEG, as by: magick mogrify -format jpg *{}"
+REMEDIES = {f"{s} files": TO_JPEG.format(s) for s in ".heic .heif .avif .gif .jxl .dng .cr2 .cr3 .nef .arw".split()}
+REMEDIES[NO_PERMISSION] = "chmod -R u+rX gives it"
+SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
 LONGEST_LINE = 2**16  # characters: a longer line is no row of a table but another kind of file
 
 
@@ -34,11 +47,11 @@ def read_archive(root: str | Path, listing: str | Path | None = None, rule: Read
     root = Path(root).expanduser().resolve()
     if listing is None and (root / "patternnet.csv").exists():
         listing = root / "patternnet.csv"
-    files, classes, note = _read_listing(Path(listing).expanduser()) if listing else _search(root)
-    return Archive(root, tuple(files), tuple(classes), rule or read_rule(root), note)
+    files, classes, note, left = _read_listing(Path(listing).expanduser()) if listing else _search(root)
+    return Archive(root, tuple(files), tuple(classes), rule or read_rule(root), note, left_out=tuple(left))
 
 
-def _read_listing(listing: Path) -> tuple[list[str], list[str], str]:
+def _read_listing(listing: Path) -> tuple[list[str], list[str], str, list[LeftOut]]:
     """Files, classes and a note of what a listing holds."""
     if not listing.is_file():
         raise FileNotFoundError(f"{listing}: no such listing; `make fetch` gets PatternNet's")
@@ -56,7 +69,7 @@ def _read_listing(listing: Path) -> tuple[list[str], list[str], str]:
         if file in files:
             raise ValueError(f"{where}: {file!r} is listed twice; remove one line")
         files[file] = "" if fields[2] == "-" else class_name(fields[2])
-    return list(files), list(files.values()), f"{len(files)} images and their classes as listed in {listing.name}"
+    return list(files), list(files.values()), f"{len(files)} images and their classes as listed in {listing.name}", []
 
 
 def write_listing(archive: Archive, path: str | Path) -> None:
@@ -68,8 +81,8 @@ def write_listing(archive: Archive, path: str | Path) -> None:
     write_text(path, "".join(lines))
 
 
-def _search(root: Path) -> tuple[list[str], list[str], str]:
-    """Files, classes and a note of what lies in a folder."""
+def _search(root: Path) -> tuple[list[str], list[str], str, list[LeftOut]]:
+    """Files, classes, a note of what lies in a folder, and what is left out of it."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no archive here, there is no such folder; an archive is a folder of images")
     base = root / "images"
@@ -77,7 +90,8 @@ def _search(root: Path) -> tuple[list[str], list[str], str]:
     if not paths:
         base = root
         paths, left, outside = _images(root, root)
-    without = "; left out: " + ", ".join(f"{count} {kind}" for kind, count in sorted(left.items())) if left else ""
+    less = [(kind, count, REMEDIES.get(kind, "")) for kind, count in sorted(left.items())]
+    without = f"; left out: {left_out_in_words(less)}" if less else ""
     if not paths:
         wanted = f"a folder with images ({' '.join(sorted(IMAGE_SUFFIXES))}), in any folders, or with patternnet.csv"
         none = f"no archive here, for it holds no image{without}. An archive is {wanted}"
@@ -94,7 +108,7 @@ def _search(root: Path) -> tuple[list[str], list[str], str]:
     unnamed = f", {classes.count('')} images without" if known and "" in classes else ""
     links = f"; {len(outside)} lie outside the folder, through links (first {outside[0]})" if outside else ""
     files = [path.relative_to(root).as_posix() for path in paths]
-    return files, classes, f"{len(paths)} images, {named_by}{unnamed}{links}{without}"
+    return files, classes, f"{len(paths)} images, {named_by}{unnamed}{links}{without}", less
 
 
 def _images(folder: Path, root: Path) -> tuple[list[Path], Counter[str], list[Path]]:
@@ -103,11 +117,13 @@ def _images(folder: Path, root: Path) -> tuple[list[Path], Counter[str], list[Pa
     images: list[Path] = []
     outside: list[Path] = []
     left: Counter[str] = Counter()
-    for here, real, files, hidden in walk(folder):
-        left["hidden folders"] += hidden
+    for here, real, files, reasons in walk(folder):
+        left.update(reasons)
         for path in (here / name for name in files):
             if path.name.startswith("."):
                 left["hidden files"] += 1
+            elif path.name.lower() in SYSTEM_FILES:
+                left["system files"] += 1
             elif path.suffix.lower() not in IMAGE_SUFFIXES:
                 left[f"{path.suffix.lower()} files" if path.suffix else "files without suffix"] += 1
             elif not path.is_file():

@@ -62,6 +62,8 @@ class Run:
         archive = read_archive(self.root, self.listing)
         if "left out" in archive.note:
             print(f"{self.root.name}: {archive.note}")
+            table = pd.DataFrame(archive.left_out, columns=["left out", "how many", "what helps"])
+            self.save(table, "left_out", index=False)
         return archive
 
     @cached_property

@@ -4,20 +4,36 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+NO_PERMISSION = "folders without permission"
+# Folders that network drives, Windows and macOS keep beside people's own; what lies there are thumbnails and rubbish
+SYSTEM = frozenset(
+    "@eadir #recycle @recycle @tmp #snapshot @recently-snapshot $recycle.bin system_volume_information recycler "
+    "__macosx lost+found found.000".split()
+)
 
-def walk(folder: Path) -> Iterator[tuple[Path, Path, list[str], int]]:
+
+def walk(folder: Path) -> Iterator[tuple[Path, Path, list[str], list[str]]]:
     """The visible folders from one on, through links too, but none twice: links may lead in a circle.
 
-    Each with the place that it really has, the names of its files, and the number of its hidden folders.
+    Each with the place that it really has, the names of its files, and why each folder in it is left out that is.
     """
     seen: set[str] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
-        real, visible = os.path.realpath(here), sorted(name for name in folders if not name.startswith("."))
-        hidden = len(folders) - len(visible)
+        reasons = {name: _why_not(here, name) for name in folders}
+        real, visible = os.path.realpath(here), sorted(name for name in folders if not reasons[name])
         folders[:] = visible if real not in seen else []
         if real not in seen:
             seen.add(real)
-            yield Path(here), Path(real), files, hidden
+            yield Path(here), Path(real), files, list(filter(None, reasons.values()))
+
+
+def _why_not(here: str, name: str) -> str:
+    """Why a folder is left out, as a plural; "" where it isn't."""
+    if name.startswith("."):
+        return "hidden folders"
+    if name.lower().replace(" ", "_") in SYSTEM:
+        return "system folders"
+    return "" if os.access(os.path.join(here, name), os.R_OK | os.X_OK) else NO_PERMISSION
 
 
 def files_below(place: Path) -> dict[str, Path]:

@@ -91,6 +91,51 @@ def test_what_is_left_out_is_counted(tmp_path):
         read_archive(root)
 
 
+PHONE = {"a.jpg": 6, "b.HEIC": 5, "c.heif": 1, "d.gif": 1, "e.dng": 2, "f.mov": 1, "g.AVIF": 1, "h.webp": 1, "i.nef": 1}
+FOLDERS = [
+    ".Trash", ".Trash-1000", ".thumbnails", "@eaDir", "#recycle", "@Recycle", "@tmp", "#snapshot", "$RECYCLE.BIN",
+    "System Volume Information", "__MACOSX", "lost+found", "Recycler", "found.000",
+]  # fmt: skip
+
+
+def test_what_phones_drives_and_systems_leave_is_no_image_and_is_counted(tmp_path):
+    """Folders of systems are neither images nor classes, whatever their case and depth; pictures that aren't read have
+    a remedy."""
+    for name, count in PHONE.items():
+        for i in range(count):
+            (tmp_path / "phone" / "beach").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "phone" / "beach" / f"{i}{name}").write_bytes(b"whatever it is")
+    for folder in (*FOLDERS, *(name.swapcase() for name in FOLDERS)):
+        fill(tmp_path / "phone", f"beach/{folder}/thumb.jpg", f"{folder}/deep/b.png")
+    for name in ("Thumbs.db", "desktop.ini", "ehthumbs.db", "beach/Thumbs.db", "beach/.DS_Store", "beach/._a.jpg"):
+        (tmp_path / "phone" / name).write_text("system")
+    archive = read_archive(tmp_path / "phone")
+    assert len(archive) == 7
+    assert set(archive.classes) == {"beach"}
+    left = {kind: (count, remedy) for kind, count, remedy in archive.left_out}
+    print(f"{sum(count for count, _ in left.values())} files and folders left out, of {len(left)} kinds")
+    seen = {p.name for p in (tmp_path / "phone").iterdir() if p.is_dir()}
+    hidden = sum(name.startswith(".") for name in seen)
+    assert left["hidden folders"][0] == 2 * hidden
+    assert left["system folders"][0] == 2 * (len(seen) - 1 - hidden)
+    assert left["system files"] == (4, "")
+    assert left[".heic files"] == (5, "convert them to JPEG, as by: magick mogrify -format jpg *.heic")
+    assert left[".mov files"] == (1, "")
+    assert {kind for kind, (_, remedy) in left.items() if remedy} == {
+        f".{s} files" for s in ("heic", "heif", "gif", "dng", "avif", "nef")
+    }
+    assert "5 .heic files (convert them to JPEG" in archive.note
+
+
+def test_folders_without_permission_are_counted(tmp_path, monkeypatch):
+    root = fill(tmp_path / "mine", "a/b.jpg", "closed/c.jpg")
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path) and allowed(path, mode))
+    archive = read_archive(root)
+    assert archive.files == ("a/b.jpg",)
+    assert archive.left_out == (("folders without permission", 1, "chmod -R u+rX gives it"),)
+
+
 def test_links(tmp_path):
     outside = fill(tmp_path / "elsewhere", "b.jpg", "c/d.jpg")
     root = fill(tmp_path / "mine", "a.jpg")

@@ -334,3 +334,18 @@ def test_no_column_keeps_a_table_from_being_saved(opened, column):
     opened.save(pd.DataFrame({"x": []}), "odd")
     opened.save(pd.DataFrame([[column[0], 1.0]], ["q"], ["x", "x"]), "odd")
     assert (opened.folder / "tables" / "odd.tex").read_text().startswith(r"\begin{tabular}")
+
+
+def test_what_is_left_out_is_printed_and_saved(tmp_path, capsys):
+    """Each kind with what helps, and a table in the run's folder."""
+    (tmp_path / "phone").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "phone" / "a.jpg")
+    for name in ("b.HEIC", "c.heic", "d.txt"):
+        (tmp_path / "phone" / name).write_bytes(b"no image")
+    run = open_run(DATASET_ROOT=str(tmp_path / "phone"), OUTPUT_ROOT=str(tmp_path / "runs"))
+    assert len(run.whole_archive) == 1
+    assert "2 .heic files (convert them to JPEG, as by: magick" in capsys.readouterr().out
+    table = pd.read_csv(run.folder / "tables" / "left_out.csv", keep_default_na=False)
+    assert table["left out"].tolist() == [".heic files", ".txt files"]
+    assert table["how many"].tolist() == [2, 1]
+    assert table["what helps"].tolist()[1] == ""

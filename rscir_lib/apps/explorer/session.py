@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError, validate_call
 from rscir_lib.apps.explorer.marks import UPLOAD, add_mark, marks_table
 from rscir_lib.apps.explorer.thumbnails import Thumbnails, thumbnail
 from rscir_lib.archive import Archive
+from rscir_lib.archive.archive import left_out_in_words
 from rscir_lib.archive.reading import jpeg, read_image
 from rscir_lib.benchmarks.base import Benchmark
 from rscir_lib.benchmarks.synthcom import CLASSES, phrase
@@ -106,7 +107,9 @@ class Explorer:
         """The explorer of a run (`open_run`): its archive, features and encoder, its benchmark where it has labels."""
         benchmark = run.benchmark if run.has_benchmark else None
         explorer = cls(run.archive_with_features, run.features, run.encoder, run.folder, benchmark)
-        explorer.title, explorer.notice = run.title, run.notice
+        helped = left_out_in_words(left for left in run.whole_archive.left_out if left[2])
+        explorer.title = run.title
+        explorer.notice = " ".join(filter(None, [run.notice, f"Left out: {helped}." if helped else ""]))
         return explorer
 
     def answer(self, question: Mapping[str, Any]) -> Answer:
