@@ -6,6 +6,7 @@ page; no commit raises one.
 
 import ast
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,3 +134,62 @@ def test_the_library_stays_thin():
     for name, count in itertools.chain(sorted(by_room.items()), counts.items()):
         print(f"{count:6,} {name}")
     assert all(count <= BUDGETS[name] for name, count in counts.items()), f"lines {counts}, at most {BUDGETS}"
+
+
+# calls that write a file in another way than `storage/atomic`, which is whole or not at all
+WRITES = {"write_text", "write_bytes", "copy", "copy2", "copyfile", "copytree", "savefig", "to_csv", "to_parquet"}
+WRITES |= {"savez", "savetxt", "to_json", "to_pickle"}
+# and why some may: module and call
+MAY = {
+    ("storage/locks", "write_text"): "a note for people; the lock holds without it",
+    ("storage/downloads", "open"): "a part, which is renamed once it is whole",
+    ("explorer/session", "write_bytes"): "an upload, read at once and thrown away",
+    ("analysis/cost", "write_text"): "a switch of the system's, no file",
+    ("teaching/course", "copytree"): "pages, copied again each time",
+}
+
+
+def written(module: str) -> Iterator[tuple[str, int]]:
+    """Calls that write a file themselves, and their lines; what stands inside `write_file(...)` fills its stream."""
+    tree = TREES[module]
+    inside = {
+        id(node)
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("write_file", "write_text")
+        for node in ast.walk(call)
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or id(node) in inside or not isinstance(node.func, ast.Attribute | ast.Name):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+        owner = getattr(getattr(node.func, "value", None), "id", "")
+        texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        modes = [text for text in texts if re.fullmatch(r"[rwaxbt+]{1,3}", text)]
+        if isinstance(node.func, ast.Name):
+            if name == "open" and any(set(mode) & set("wax+") for mode in modes):
+                yield name, node.lineno
+        elif (
+            (
+                name in WRITES
+                and (not name.startswith("to_") or node.args)
+                and (owner in ("shutil", "np", "nbformat") or name not in ("copy", "savez"))
+            )
+            or (name == "open" and any(set(mode) & set("wax+") for mode in modes))
+            or (name == "write" and owner == "nbformat")
+            or (
+                name == "save"
+                and owner in ("np", "Image", "card", "image")
+                and not isinstance(node.args[0], ast.NamedExpr)
+            )
+        ):
+            yield name, node.lineno
+
+
+def test_every_file_is_written_whole():
+    used = set()
+    for module in sorted(MODULES.keys() - {"storage/atomic"}):
+        for name, line in written(module):
+            reason = next((key for key in MAY if module.endswith(key[0]) and name.startswith(key[1])), None)
+            assert reason, f"{module}.py:{line} writes by {name}: use storage/atomic, so that a kill leaves no half"
+            used.add(reason)
+    assert used == MAY.keys(), "remove what nobody does any more"

@@ -710,3 +710,22 @@ def test_commands_end_in_a_sentence(tmp_path, monkeypatch, capsys, words, messag
 def test_what_the_rows_spoil_is_good_unspoilt(tmp_path, files, read):
     write(tmp_path, files)
     read(tmp_path)
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_an_interrupt_ends_every_command_in_a_sentence(name, monkeypatch, capsys):
+    """Wherever it comes, also where Python can't raise it."""
+
+    def interrupted(**given):
+        raise KeyboardInterrupt
+
+    _, arguments = cli.COMMANDS[name]
+    monkeypatch.setitem(cli.COMMANDS, name, (interrupted, arguments))
+    needed = [
+        f"--{names[0].lstrip('-')}=x" if names[0].startswith("-") else "x"
+        for names, options in arguments
+        if options.get("required") or (not names[0].startswith("-") and options.get("nargs") not in ("*", "?"))
+    ]
+    assert cli.main([*name.split(), *needed]) == 130
+    said = capsys.readouterr().err
+    assert said == "interrupted; the same command goes on where this one stopped\n"

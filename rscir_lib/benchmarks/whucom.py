@@ -13,6 +13,7 @@ lookalikes: the archive holds the other scenes. A scene of A with the text B ask
 """
 
 import itertools
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def draw_whucom(root: Path, task: str, tables: dict[str, Path], judge: Path | No
         (root / name).parent.mkdir(exist_ok=True)
         card = Image.new("L", (96, 96), 255)
         ImageDraw.Draw(card).multiline_text((4, 30), Path(name).stem.replace("+", "\n+ "), font=font)
-        card.save(root / name, compress_level=1)
+        write_file(root / name, partial(card.save, format="PNG", compress_level=1))
     write_json(root / MARKER, {"construction": task, "seed": seed, "queries": ASKING})
     return root
 

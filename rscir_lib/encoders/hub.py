@@ -25,7 +25,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from rscir_lib.encoders.base import one_of
 from rscir_lib.storage.atomic import write_file, write_json
 from rscir_lib.storage.digests import sha256_of_file
-from rscir_lib.storage.downloads import NotFetched, download
+from rscir_lib.storage.downloads import NotFetched, download, text_of
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.project import DATA
 
@@ -222,7 +222,8 @@ def _listing(published: Published) -> tuple[dict[str, tuple[int | None, str | No
     """path -> (bytes, sha256 where the hub knows it) of a repository's files, and its licence."""
     address = f"{constants.ENDPOINT}/api/models/{published.repository}/revision/{quote(published.revision, safe='')}"
     try:
-        response = requests.get(address, {"blobs": "true"}, headers=build_hf_headers(), timeout=30)
+        headers = build_hf_headers() | {"Accept-Encoding": "identity"}
+        response = requests.get(address, {"blobs": "true"}, headers=headers, timeout=30, stream=True)
     except requests.RequestException as error:
         raise NotFetched(
             f"{published.source} can't be reached ({type(error).__name__}). On a machine without network: fetch it on "
@@ -231,7 +232,7 @@ def _listing(published: Published) -> tuple[dict[str, tuple[int | None, str | No
     if not response.ok:
         why = "there is none of this name, or it is private: `hf auth login`" if response.status_code == 401 else ""
         raise NotFetched(f"{published.source} answered {response.status_code} {why or response.reason}")
-    facts = response.json()
+    facts = json.loads(text_of(response))
     files = {file["rfilename"]: (file.get("size"), file.get("lfs", {}).get("sha256")) for file in facts["siblings"]}
     card = facts.get("cardData") or {}
     return files, card.get("license_name") or card.get("license") or published.licence

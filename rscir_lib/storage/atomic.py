@@ -9,6 +9,7 @@ import io
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -56,6 +57,12 @@ def write_file(path: str | Path, write: Callable[[BinaryIO], object], durable: b
 def write_text(path: str | Path, text: str) -> Path:
     """Write a UTF-8 text file."""
     return write_file(path, lambda file: file.write(text.encode()))
+
+
+def copy_file(source: Path, path: str | Path) -> Path:
+    """Write a copy of a file."""
+    with source.open("rb") as file:
+        return write_file(path, lambda copy: shutil.copyfileobj(file, copy))
 
 
 def write_json(path: str | Path, value: object, indent: int | None = 1) -> Path:

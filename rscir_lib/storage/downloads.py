@@ -26,7 +26,9 @@ from urllib3.util import Retry
 from rscir_lib.storage.digests import sha256_of_file
 from rscir_lib.storage.locks import folder_lock
 
-CHUNK = 2**14  # bytes: a connection that breaks loses less than one; larger ones are hardly faster
+CHUNK = 2**10  # bytes: a connection that breaks loses less than one
+SLOWEST = 60  # seconds that a chunk may take: a server that sends a byte now and then would be waited for without end
+LARGEST_PAGE = 2**25  # bytes of a page or list that is held in memory; the longest list of a repository has a tenth
 TRIES = 6  # in a row without a new byte, before another place is tried
 LONGEST_WAIT = 600  # seconds that a server may ask us to wait; the hub's limits are over after 300
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that are worth another try
@@ -105,12 +107,16 @@ class _Part:
             if total is not None and shutil.disk_usage(Path(self.file.name).parent).free < total - self.size:
                 raise OSError(errno.ENOSPC, f"no room for the {total - self.size:,} bytes to come", self.file.name)
             bar.total = whole = total or self.whole
+            began = time.monotonic()
             for piece in response.iter_content(CHUNK):
+                if time.monotonic() - began > SLOWEST:
+                    raise NotFetched(f"sends fewer than {CHUNK / SLOWEST:.0f} bytes a second")
                 if self.file.write(piece) != len(piece):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.file.name)
                 if self.whole is not None and self.size > self.whole:
                     raise NotFetched(f"sends more than the {self.whole} bytes expected")
                 bar.update(self.size - bar.n)
+                began = time.monotonic()
         if whole is None and response.headers.get("Transfer-Encoding") != "chunked":
             self.restart()
             raise NotFetched("doesn't say how many bytes it has, so that nobody knows whether all came")
@@ -219,9 +225,20 @@ def _refusal(response: requests.Response) -> str:
     return f"has no such {absent} ({status})" if absent else f"answered {status}"
 
 
+def text_of(response: requests.Response) -> str:
+    """A page that was asked for as a stream; never unpacked, since few bytes may hold many. Raises NotFetched."""
+    with response:
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise NotFetched(f"answers packed ({response.headers['Content-Encoding']}), unasked")
+        data = response.raw.read(LARGEST_PAGE + 1)
+    if len(data) > LARGEST_PAGE:
+        raise NotFetched(f"answers with a page of more than {LARGEST_PAGE:,} bytes")
+    return str(data, errors="replace")
+
+
 def _file_behind(response: requests.Response) -> str:
     """Address of the file that a page of Google Drive leads to. Raises NotFetched for every other page."""
-    page = response.text[: 2**20]
+    page = text_of(response)
     form = re.search(r'id="download-form"\s+action="([^"]+)"', page)
     if form:  # too large for Google to look for viruses in
         fields = re.findall(r'type="hidden"\s+name="([^"]+)"\s+value="([^"]*)"', page)

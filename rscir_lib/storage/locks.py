@@ -41,4 +41,6 @@ def folder_lock(folder: Path, seconds: float | None = None) -> Iterator[None]:
             note.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {since}")
         yield
     finally:
+        with suppress(OSError):
+            note.write_text("")  # whoever gets the folder learns nothing of the machine
         lock.release()

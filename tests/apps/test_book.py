@@ -46,8 +46,11 @@ def site(tmp_path_factory, long_to_make):
     told = {"image/png": {"alt": "A picture <of> one pixel."}}
     notebook.cells[-2:-2] = [
         nbformat.v4.new_code_cell(
+            "2", outputs=[nbformat.v4.new_output("stream", text=f"{book.ROOT}/runs/a of {book.ROOT}, {Path.home()}/b")]
+        ),
+        nbformat.v4.new_code_cell(
             "1", outputs=[nbformat.v4.new_output("display_data", {"image/png": PNG}, metadata=told)]
-        )
+        ),
     ]
     nbformat.write(notebook, path)
     (folder / "source").mkdir()
@@ -81,6 +84,15 @@ def test_no_link_is_dead(pages):
             assert place.is_file(), f"{path.name} leads to {link}"
             if anchor and place.suffix == ".html":
                 assert unquote(anchor) in pages[place].ids, f"{path.name} leads to {link}"
+
+
+def test_no_page_tells_a_path_of_this_machine(site):
+    places = (str(book.ROOT), str(Path.home()))
+    for path in site.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert not [place for place in places if f"{place}/" in text or f"{place}&#" in text or f"{place}<" in text], (
+            path
+        )
 
 
 def test_nothing_is_loaded_from_elsewhere(site, pages):

@@ -135,6 +135,23 @@ def test_a_copy_in_which_somebody_has_worked_is_kept(tmp_path, capsys):
     assert any(cell.source == "answer = 42" for cell in read(path).cells)
 
 
+def test_half_a_copy_stops_no_course(tmp_path, capsys):
+    path, copy = tmp_path / "03.ipynb", course.student_copy(read(NOTEBOOKS[2]))
+    path.write_text('{"cells": [{"cell_type": "mark')
+    course.hand_out(copy, path)
+    assert "kept, since it can't be read" in capsys.readouterr().out
+    path.unlink()
+    course.hand_out(copy, path)
+    assert read(path).cells == copy.cells
+
+
+def test_a_course_without_the_features_says_which_notebook_to_add(tmp_path, capsys):
+    assert cli.main(["course", "03", "04", f"--out={tmp_path / 'course'}"]) == 1
+    assert "03_baselines needs the features that notebook 02 makes" in (error := capsys.readouterr().err)
+    assert "add 02" in error
+    assert not (tmp_path / "course" / "student").exists()
+
+
 def test_a_check_says_what_it_needs(tmp_path):
     check = Checks(run=None)
     with pytest.raises(ValueError, match=r"no exercise '99\.1'; there are 01\.1"):

@@ -1,12 +1,16 @@
 """Downloads against the hub, its CDN, Drive and plain servers on the loopback interface, cut and killed anywhere."""
 
+import gzip
 import hashlib
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -245,3 +249,46 @@ def test_cut_anywhere(world, tmp_path):
         world.faults.clear()
         world.faults.extend(Fault(kind, 503 if kind == "status" else draw.randrange(SIZE // 3)) for kind in kinds)
         fetched(tmp_path, draw.choice([HUB, DRIVE]), timeout=0.1).unlink()
+
+
+class Mean(BaseHTTPRequestHandler):
+    """Answers as no good server does: 300 MB of page in some kB, a page without end, a byte now and then."""
+
+    def do_GET(self):
+        self.send_response(200)
+        if self.path == "/packed":
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Type", "application/x" if self.path == "/trickles" else "text/html")
+        self.send_header("Content-Length", str(10**6 if self.path == "/trickles" else 2**40))
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(
+                    {"/packed": gzip.compress(bytes(2**20)), "/endless": bytes(2**16)}.get(self.path, b"a")
+                )
+                time.sleep(0.01 if self.path == "/trickles" else 0)
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("packed", "answers packed"),
+        ("endless", "with a page of more than 1,000,000 bytes"),
+        ("trickles", "sends fewer than .* bytes a second"),
+    ],
+)
+def test_a_server_that_means_no_good_is_left(tmp_path, monkeypatch, path, said):
+    monkeypatch.setattr(downloads, "SLOWEST", 1)
+    monkeypatch.setattr(downloads, "LARGEST_PAGE", 1_000_000)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mean) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        began = time.monotonic()
+        with pytest.raises((NotFetched, OSError), match=said):
+            download(tmp_path / "a", [f"http://127.0.0.1:{server.server_port}/{path}"], timeout=5, pause=0.001)
+        server.shutdown()
+    assert time.monotonic() - began < 60
+    assert not (tmp_path / "a").exists()

@@ -28,7 +28,7 @@ from rscir_lib.benchmarks.ucmcom import read_ucmcom
 from rscir_lib.encoders import hub
 from rscir_lib.encoders.hub import Published
 from rscir_lib.storage.atomic import remove_unfinished, write_file
-from rscir_lib.storage.downloads import NotFetched, download
+from rscir_lib.storage.downloads import NotFetched, download, text_of
 from rscir_lib.storage.locks import folder_lock
 
 IMAGES_PER_CLASS = 800
@@ -80,7 +80,9 @@ def fetch_patterncom(root: Path) -> None:
 
 def drive_folder(key: str) -> dict[str, str]:
     """name -> id of the files in a folder of Google Drive that everybody may see."""
-    page = requests.get("https://drive.google.com/embeddedfolderview", {"id": key}, timeout=30).text
+    address = "https://drive.google.com/embeddedfolderview"
+    plain = {"Accept-Encoding": "identity"}
+    page = text_of(requests.get(address, {"id": key}, headers=plain, timeout=30, stream=True))
     entry = r'href="https://drive\.google\.com/file/d/([\w-]+)/.*?class="flip-entry-title">([^<]*)<'
     return {html.unescape(name).strip(): file for file, name in re.findall(entry, page, re.DOTALL)}
 

@@ -5,14 +5,13 @@
 The files are those that the notebooks wrote beside each CSV and PNG; notebook 09 says what a run rests on.
 """
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from rscir_lib.runs import latex_words
-from rscir_lib.storage.atomic import write_text
+from rscir_lib.storage.atomic import copy_file, write_text
 from rscir_lib.storage.project import DATA
 
 BIBLIOGRAPHY = DATA / "published" / "references.bib"
@@ -44,13 +43,13 @@ def write_paper(runs: Sequence[Path], out: Path) -> Path:
         for file in sorted([*run.glob("tables/*.tex"), *run.glob("figures/*.pdf")]):
             place = Path(name) / file.name
             (out / name).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, out / place)
+            copy_file(file, out / place)
             show = f"\\includegraphics[width=\\linewidth]{{{place.as_posix()}}}"
             show = (
                 f"\\resizebox{{\\linewidth}}{{!}}{{\\input{{{place.as_posix()}}}}}" if file.suffix == ".tex" else show
             )
             shown.append(f"\\begin{{figure}}[p]{show}\\caption{{{latex_words(file.stem)}}}\\end{{figure}}\\clearpage")
-    shutil.copyfile(BIBLIOGRAPHY, out / "references.bib")
+    copy_file(BIBLIOGRAPHY, out / "references.bib")
     write_text(out / "methods.tex", "\n\n".join(paragraphs) + "\n")
     head = "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n\\input{methods}"
     end = "\\bibliographystyle{plain}\\bibliography{references}\n\\end{document}\n"

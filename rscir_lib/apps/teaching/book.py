@@ -8,6 +8,7 @@ a page comes from elsewhere: equations are MathML, which browsers draw themselve
 """
 
 import io
+import json
 import os
 import pkgutil
 import shutil
@@ -24,7 +25,9 @@ from sphinx.util.display import progress_message
 import rscir_lib
 from rscir_lib.apps.commands import workbook
 from rscir_lib.runs import run_of
+from rscir_lib.storage.atomic import write_text
 from rscir_lib.storage.digests import sha256_of
+from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.project import ROOT
 
 PAGES = ROOT / "notebooks" / "book"
@@ -56,6 +59,7 @@ CONFIG = {
     "myst_heading_anchors": 4,
     "default_role": "code",
     "autodoc_typehints_format": "short",
+    "autodoc_preserve_defaults": True,  # as they are written: what they come to may be a path of this machine
     "autodoc_member_order": "bysource",
 }
 MOVING = {"application/vnd.jupyter.widget-view+json"}  # needs a kernel
@@ -75,24 +79,28 @@ def mirror(source: Path, executed: Path) -> None:
     (source / "README.md").rename(source / "index.md")
     notebooks = sorted(executed.glob("[0-9]*.ipynb"))
     for path in notebooks:
-        nbformat.write(_readable(nbformat.read(path, as_version=4)), source / "notebooks" / path.name)
+        text = nbformat.writes(_readable(nbformat.read(path, as_version=4)))
+        for place, name in ((f"{ROOT}/", ""), (str(ROOT), "."), (str(Path.home()), "~")):  # no path of this machine
+            text = text.replace(json.dumps(place)[1:-1], name)
+        write_text(source / "notebooks" / path.name, text)
     modules = [m for m in pkgutil.walk_packages(rscir_lib.__path__, "rscir_lib.") if not m.name.endswith("__main__")]
     (source / "api").mkdir()
     for module in modules:
         # of a package the docstring alone: the names that it gives are described where they lie
         directive = f".. automodule:: {module.name}\n" + "   :members:\n" * (not module.ispkg)
         text = f"# {module.name.removeprefix('rscir_lib.')}\n\n```{{eval-rst}}\n{directive}```\n"
-        (source / "api" / f"{module.name}.md").write_text(text, encoding="utf-8")
+        write_text(source / "api" / f"{module.name}.md", text)
     parts = {
         "Notebooks": [f"notebooks/{path.stem}" for path in notebooks],
         "Pages": [f"notebooks/book/{path.stem}" for path in sorted(PAGES.glob("*.md"))] + OTHER_PAGES,
         "Library": ["api/index"],
     }
-    with open(source / "index.md", "a", encoding="utf-8") as index:
-        index.writelines(_contents(entries, f":caption: {part}\n:hidden:\n") for part, entries in parts.items())
+    index = (source / "index.md").read_text(encoding="utf-8")
+    index += "".join(_contents(entries, f":caption: {part}\n:hidden:\n") for part, entries in parts.items())
+    write_text(source / "index.md", index)
     contents = _contents([module.name for module in modules], ":maxdepth: 1")
     every = f"# {rscir_lib.__name__}\n\n{rscir_lib.__doc__}\n{contents}"
-    (source / "api" / "index.md").write_text(every, encoding="utf-8")
+    write_text(source / "api" / "index.md", every)
 
 
 def _contents(entries: list[str], options: str) -> str:
@@ -159,8 +167,9 @@ def write_book(given: dict[str, str]) -> Path:
     plan = workbook.resolve_parameters(workbook.select_notebooks([]), given)
     workbook.run_plan(plan)
     book, work = ROOT / "runs" / "book", ROOT / "runs" / ".book"
-    shutil.rmtree(work / "source", ignore_errors=True)
-    shutil.rmtree(book, ignore_errors=True)
-    mirror(work / "source", run_of(next(iter(plan.values()))) / "notebooks")
-    build(work / "source", book, work)
+    with folder_lock(work):  # another command may be at it
+        shutil.rmtree(work / "source", ignore_errors=True)
+        shutil.rmtree(book, ignore_errors=True)
+        mirror(work / "source", run_of(next(iter(plan.values()))) / "notebooks")
+        build(work / "source", book, work)
     return book

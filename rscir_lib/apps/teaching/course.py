@@ -20,7 +20,9 @@ from papermill.parameterize import parameterize_notebook
 from rscir_lib.apps.commands import workbook
 from rscir_lib.apps.teaching.checks import PROOF
 from rscir_lib.apps.teaching.exercises import EXERCISES
+from rscir_lib.runs import from_root, run_of
 from rscir_lib.storage.atomic import write_text
+from rscir_lib.storage.folders import check_ours
 from rscir_lib.storage.measuring import measured
 from rscir_lib.storage.project import ROOT
 
@@ -70,9 +72,13 @@ def copy_pages(folder: Path) -> None:
 
 def hand_out(copy: nbformat.NotebookNode, path: Path) -> None:
     """Write a student's copy, unless somebody has worked in the one that is there."""
-    existing = nbformat.read(path, as_version=4).cells if path.exists() else copy.cells
+    try:
+        existing = nbformat.read(path, as_version=4).cells if path.exists() else copy.cells
+    except (ValueError, nbformat.reader.NotJSONError):  # half of one, from a version that wrote such
+        print(f"kept, since it can't be read: {path}; delete it to have it written anew")
+        return
     if [cell.source for cell in existing] == [cell.source for cell in copy.cells]:
-        nbformat.write(copy, path)
+        write_text(path, nbformat.writes(copy) + "\n")
     else:
         print(f"kept, since somebody has changed its cells: {path}; delete it to have it written anew")
 
@@ -101,7 +107,14 @@ def write_course(names: list[str], given: dict[str, str], out: Path) -> None:
     """
     given = {"OUTPUT_ROOT": str(out / "results")} | given
     plan = workbook.resolve_parameters(workbook.select_notebooks(names), given)
+    first = next(iter(plan.values()))
+    store = from_root(first.get("FEATURES", "")) or run_of(first) / "features"
+    needing = [path.stem for path, own in plan.items() if "FEATURES" in own and not path.stem.startswith("11")]
+    there = store.is_file() or (store / "manifest.json").exists() or any(path.stem.startswith("02") for path in plan)
+    if needing and not there:
+        raise ValueError(f"{needing[0]} needs the features that notebook 02 makes, and {store} has none: add 02")
     for who in ("student", "teacher"):
+        check_ours(out / who, "book")
         copy_pages(out / who / "book")
     sources = {path: nbformat.read(path, as_version=4) for path in plan}
     for path, parameters in plan.items():
@@ -111,7 +124,7 @@ def write_course(names: list[str], given: dict[str, str], out: Path) -> None:
     tables = []
     for path, parameters in plan.items():
         copy = out / "teacher" / path.name
-        nbformat.write(teacher_copy(sources[path]), copy)
+        write_text(copy, nbformat.writes(teacher_copy(sources[path])))
         seconds, mib, done = measured(workbook.execute, copy, copy, parameters, timeout=3600)
         tables.append(proofs(done, path.stem))
         print(f"{path.stem}: {_summary(tables[-1])}, {seconds:.0f} s, {mib:,.0f} MiB", flush=True)
