@@ -7,16 +7,21 @@ import itertools
 import math
 import re
 import textwrap
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from PIL import Image
 
 # one look for all figures, in a palette that colour-blind readers can tell apart
@@ -52,9 +57,44 @@ ROWS_A_PANEL = 32  # of a heat map: as many as a screen shows; further rows go i
 GRID = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0.06, "hspace": 0.06}
 
 
+@cache
+def _family_with(letter: str) -> str:
+    """The family of an installed font that has a letter, "" for none; those that matplotlib hasn't met count too."""
+    manager = font_manager.fontManager
+    known = [entry.fname for entry in manager.ttflist if "Last Resort" not in entry.name]  # it draws boxes
+    for path in dict.fromkeys([*known, *font_manager.findSystemFonts()]):
+        with suppress(OSError, RuntimeError):  # a font that FreeType can't read
+            if ord(letter) in font_manager.get_font(path).get_charmap():
+                if path not in known:
+                    manager.addfont(path)
+                return font_manager.FontProperties(fname=path).get_name()
+    return ""
+
+
+_said: set[str] = set()  # letters of which it was said that no font has them
+
+
+def _choose_fonts(figure: Figure) -> None:
+    """Lets a figure's texts fall back to installed fonts for what the usual one lacks; says once what none has."""
+    path = font_manager.findfont(font_manager.FontProperties())
+    usual = font_manager.FontProperties(fname=path).get_name()
+    held = set(map(chr, font_manager.get_font(path).get_charmap()))
+    texts = figure.findobj(Text)
+    lacking = sorted({letter for text in texts for letter in text.get_text() if letter.isprintable()} - held)
+    families = list(dict.fromkeys(filter(None, map(_family_with, lacking))))
+    for text in texts if families else ():
+        text.set_fontfamily([usual, *families])
+    if missing := [letter for letter in lacking if not _family_with(letter) and letter not in _said]:
+        _said.update(missing)
+        font = "such as Noto Sans CJK for Chinese, Japanese and Korean (Debian: apt install fonts-noto-cjk)"
+        boxes = f"no installed font has {''.join(missing[:20])!r}: figures show boxes in their place"
+        warnings.warn(f"{boxes}; install one, {font}, and start Python again", stacklevel=4)
+
+
 def _done(figure: Figure, title: str, description: str, **place: float) -> Figure:
     """The figure, closed, with its title and its description."""
     figure.suptitle(title, **place)
+    _choose_fonts(figure)
     plt.close(figure)  # else a notebook shows it twice
     figure.description = f"{title}: {description}" if title else description
     # where a notebook keeps an image's alternative text

@@ -1,5 +1,7 @@
 """The figures: they show what they are given, and leave nothing open behind them."""
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -172,3 +174,53 @@ def test_the_two_distributions_that_lambda_is_read_off():
     assert x[density.argmax()] == pytest.approx(4, abs=0.05)
     assert density.max() == pytest.approx(0.1 / (0.3 * np.sqrt(2 * np.pi)), rel=0.02)
     assert "image: D = 4.00" in figure.description
+
+
+CJK = "机场港口森林空港공항مطار机"
+
+
+def made_font(path, letters):
+    """A font of squares."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((100, 0))
+    for point in ((100, 700), (800, 700), (800, 0)):
+        pen.lineTo(point)
+    pen.closePath()
+    builder, square = FontBuilder(1000, isTTF=True), pen.glyph()
+    names = {ord(letter): f"g{ord(letter)}" for letter in letters}
+    builder.setupGlyphOrder([".notdef", *names.values()])
+    builder.setupCharacterMap(names)
+    builder.setupGlyf(dict.fromkeys([".notdef", *names.values()], square))
+    builder.setupHorizontalMetrics(dict.fromkeys([".notdef", *names.values()], (900, 100)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Made Of Squares", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+    return str(path)
+
+
+def test_letters_that_the_usual_font_lacks(read, tmp_path, monkeypatch):
+    """Drawn by a font that was installed after matplotlib made its list; without one it is said once."""
+    letters = [letter for letter in dict.fromkeys(CJK) if not plots._family_with(letter)]
+    if not letters:
+        pytest.skip("this machine has fonts for all of them")
+    plots._said.clear()
+    with pytest.warns(UserWarning, match=rf"no installed font has .*{letters[0]}.*apt install fonts-noto-cjk"):
+        plots.gallery(read, 0, CJK, {CJK: [1, 2]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.gallery(read, 0, CJK, {CJK: [1, 2]})  # said already
+    font = made_font(tmp_path / "squares.ttf", letters)
+    monkeypatch.setattr(plots.font_manager, "findSystemFonts", lambda: [font])
+    monkeypatch.setattr(plots.font_manager.fontManager, "ttflist", [*plots.font_manager.fontManager.ttflist])
+    plots._family_with.cache_clear()
+    plots._said.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plots.gallery(read, 0, CJK, {CJK: [1, 2]})
+        figure.savefig(tmp_path / "a.png")  # matplotlib warns of every letter that it lacks
+    plots._family_with.cache_clear()
