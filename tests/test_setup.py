@@ -164,3 +164,13 @@ def test_every_make_command_that_the_pages_show_is_there(command):
         declared = {name for notebook in notebooks for name in workbook.declared_parameters(notebook)}
         asked = {word.split("=")[0] for word in words if "=" in word} | given.keys() - {"ARGS", "TORCH_BACKEND"}
         assert asked <= declared
+
+
+def test_the_lines_for_colab_install_what_fetching_imports():
+    """Each package that fetching and its encoders import is a dependency, or in an extra that the lines name."""
+    page = (ROOT / "notebooks" / "book" / "elsewhere.md").read_text()
+    (line,) = re.findall(r'pip install --quiet -e "rscir\[(.+)\]"', page)
+    extras = [package for extra in line.split(",") for package in PROJECT["optional-dependencies"][extra]]
+    wanted = [*PROJECT["dependencies"], *extras]
+    names = {re.split(r"[<>=!\[; ]", name)[0].replace("-", "_") for name in wanted}
+    assert {"requests", "platformdirs", "tqdm", "open_clip_torch", "huggingface_hub", "transformers"} <= names

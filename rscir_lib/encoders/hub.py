@@ -58,6 +58,7 @@ class Published:
     mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's, of red, green, blue
     std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711)
     by_hand: str = ""  # its file under a models root, where that isn't `file`
+    unverified: str = ""  # what of this no page says that could be read
 
     @property
     def place(self) -> Path:

@@ -168,7 +168,8 @@ def list_encoders() -> None:
         for architecture, one in architectures.items():
             size = f"{one.size / 1e6:,.0f} MB" if one.size else "?"
             facts = f"{size:>9}  {one.licence:14} {one.activation:18} {one.source or 'given by its authors'}"
-            print(f"{name:13} {architecture:13} {facts}  {hub.find(one) or 'not here'}")
+            unsure = f"  (not verified: {one.unverified})" if one.unverified else ""
+            print(f"{name:13} {architecture:13} {facts}{unsure}  {hub.find(one) or 'not here'}")
     print("and open_clip's tags such as ViT-B-32/laion2b_s34b_b79k, hf-hub:owner/name, a file, a folder.")
     print(f"`rscir fetch --only NAME` gets one to {hub.home()}; RSCIR_HOME moves that folder.")
 
