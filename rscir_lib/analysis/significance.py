@@ -173,7 +173,7 @@ def methods_table(means: pd.DataFrame, sure: pd.DataFrame, costs: pd.DataFrame, 
         interval = "no interval" if np.isnan(low) else f"{low:{form}} to {high:{form}}"
         return f"{value:{form}} ({interval})"
 
-    choices = choices.reindex(means.index)
+    choices = choices.drop(columns="honest", errors="ignore").reindex(means.index)  # that one is Avg itself
     (against,) = sure.index[sure["difference"].isna()]
     lines = {}
     for name in means.sort_values("Avg", ascending=False).index:

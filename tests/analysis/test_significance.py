@@ -181,7 +181,7 @@ def test_the_methods_table_says_what_was_worked_out():
         means.index,
     )  # fmt: skip
     costs = pd.DataFrame({"ms a query": [0.5, 12.346]}, means.index)
-    choices = pd.DataFrame({"0.5": [np.nan, 43.26], "best": [np.nan, 61]}, means.index)
+    choices = pd.DataFrame({"0.5": [np.nan, 43.26], "honest": [np.nan, 60], "best": [np.nan, 61]}, means.index)
     found = methods_table(means, sure, costs, choices)
     assert found.loc["weicom"].tolist() == ["0.4, 0.6", "60.0", "60.0 (55.0 to 65.3)", "", "43.3", "61.0", "12.35"]
     assert found.loc["text"].tolist() == ["", "40.0", "40.0 (no interval)", "-20.0 (-25.0 to +3.0) *", "", "", "0.50"]
