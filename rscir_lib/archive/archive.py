@@ -100,8 +100,10 @@ class Archive:
         """The outline of image `position` on the ground, in longitude and latitude; None without a place on Earth.
 
         It is a GeoJSON polygon, or two in a MultiPolygon where it crosses the antimeridian. crs: None for one polygon
-        in the file's own coordinates.
+        in the file's own coordinates. Raises ValueError for any other: it would be cut wrongly.
         """
+        if crs not in (None, "EPSG:4326"):
+            raise ValueError(f"crs {crs!r}: EPSG:4326 or None; GeoSeries.to_crs moves an outline to any other system")
         path, window = self.path(position), split_window(self.files[position])[1]
         try:
             place = geography(path)

@@ -287,6 +287,11 @@ def _driver(path: Path) -> str:
 def geography(path: Path) -> tuple[Any, Any, tuple[int, int]] | None:
     """Affine transform (pixel to ground), CRS and size (width, height) of a file; None where it has no place."""
     scene = open_raster(path)
+    points, crs = scene.gcps
+    if scene.transform.is_identity and len(points) >= 3 and crs:  # ground control points alone
+        from rasterio.transform import from_gcps
+
+        return from_gcps(points), crs, scene.shape[::-1]
     return None if scene.crs is None or scene.transform.is_identity else (scene.transform, scene.crs, scene.shape[::-1])
 
 

@@ -193,3 +193,22 @@ def test_windows_are_extracted_like_files(tmp_path):
     features = read_features(extract_features(archive, encoder, tmp_path / "store", workers=2), archive, encoder)
     assert features.files == archive.files
     assert len(np.unique(features.feats.round(4), axis=0)) == len(archive) == 9
+
+
+def test_ground_control_points_alone_are_a_place(tmp_path):
+    """The outline of a file with points is that of the same file with a transform; other systems are refused."""
+    import rasterio
+    from rasterio.control import GroundControlPoint
+    from rasterio.transform import from_origin
+
+    transform, values = from_origin(500_000, 5_400_000, 10, 10), np.ones((1, 40, 50), np.uint8)
+    corners = [(row, column, *(transform * (column, row))) for row in (0, 40) for column in (0, 50)]
+    points = [GroundControlPoint(*corner) for corner in corners]
+    for name, place in (("a.tif", {"transform": transform}), ("b.tif", {"gcps": points})):
+        profile = {"driver": "GTiff", "width": 50, "height": 40, "count": 1, "dtype": "uint8", "crs": "EPSG:32633"}
+        with rasterio.open(tmp_path / name, "w", **profile, **place) as file:
+            file.write(values)
+    archive = read_archive(tmp_path)
+    assert shape(archive.footprint(1)).equals_exact(shape(archive.footprint(0)), 1e-9)
+    with pytest.raises(ValueError, match="crs 'EPSG:3857': EPSG:4326 or None"):
+        archive.footprint(0, crs="EPSG:3857")
