@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from matplotlib.figure import Figure
 
 from rscir_lib.analysis import bootstrap_mean
 from rscir_lib.apps.commands import cli, workbook
@@ -366,6 +368,24 @@ def test_grid_varies_what_names_a_run_and_nothing_else(tmp_path, monkeypatch):
     }  # fmt: skip
     (tmp_path / "mine, 2024").mkdir()
     assert list(workbook.grid({"DATASET_ROOT": str(tmp_path / "mine, 2024")})) == [""]
+
+
+def test_a_run_has_a_page_of_its_results(tmp_path):
+    """Opened by relative links, names and descriptions escaped, no script, nothing of a path."""
+    run = tmp_path / "a & b_demo"
+    for file in ("tables/04 map.csv", "figures/06_hits.html", "notebooks/04_weicom.ipynb", "features/manifest.json"):
+        (run / file).parent.mkdir(parents=True, exist_ok=True)
+        (run / file).touch()
+    figure = Figure()
+    figure.savefig(run / "figures" / "05.png", metadata={"Description": 'a <curve> "up"'})
+    page = workbook.write_index(run).read_text()
+    assert re.findall(r'(?:href|src)="([^"]+)"', page) == [
+        "figures/05.png", "figures/05.png", "figures/06_hits.html", "tables/04%20map.csv", "notebooks/04_weicom.ipynb",
+    ]  # fmt: skip
+    assert 'alt="a &lt;curve&gt; &quot;up&quot;"' in page
+    assert "<h1>a &amp; b_demo</h1>" in page
+    assert "<script" not in page
+    assert str(tmp_path) not in page
 
 
 def test_ending_early_is_no_failure(run, notebooks, capsys):

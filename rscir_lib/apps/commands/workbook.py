@@ -9,6 +9,7 @@ Executed copies, tables (CSV) and figures go to one folder a run (`run_folder`).
 """
 
 import ast
+import html
 import itertools
 import json
 import os
@@ -16,8 +17,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import nbformat
 import pandas as pd
@@ -25,6 +28,7 @@ import papermill
 import yaml
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from PIL import Image
 
 from rscir_lib import runs
 from rscir_lib.analysis import bootstrap_mean, methods_table
@@ -277,7 +281,7 @@ def run_plan(
         memory = f", {mib:,.0f} MiB" if outcome != "stands" else ""
         print(f"      {outcome}, {seconds:.1f} s{memory}", flush=True)
     run = runs.run_of(parameters)
-    print(f"results: {run}")
+    print(f"results: {write_index(run)}")
     for table in filter(None, show):
         print(f"\n{table}.csv\n{pd.read_csv(run / 'tables' / f'{table}.csv').round(2).to_string(index=False)}")
     return run
@@ -303,6 +307,32 @@ def show_beside(finished: Mapping[str, Path]) -> None:
     said = [f"{avg:.1f} ({low:.1f} to {high:.1f})" for avg, low, high in table[["Avg", "low", "high"]].to_numpy()]
     wide = table.assign(how=how, said=said).pivot_table("said", "run", "how", aggfunc="first", sort=False)
     print(f"\nAvg mAP in per cent, with 95 % intervals over images and words: {place}\n{wide.to_string()}")
+
+
+def write_index(run: Path) -> Path:
+    """Writes a page of a run's figures, tables, hits and notebooks, opened by relative links, and returns its path."""
+    parts = [f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(run.name)}</title>']
+    parts.append('<meta name="viewport" content="width=device-width, initial-scale=1">')
+    parts.append("<style>body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}")
+    parts.append(f"</style><h1>{html.escape(run.name)}</h1>")
+    files = {file: path for file, path in files_below(run).items() if "/" in file}
+    kinds = {"Figures": ("figures/", ".png"), "Pages of hits": ("figures/", ".html"), "Tables": ("tables/", ".csv")}
+    for kind, (folder, suffix) in (kinds | {"Notebooks as they ran": ("notebooks/", ".ipynb")}).items():
+        chosen = {file: path for file, path in files.items() if file.startswith(folder) and file.endswith(suffix)}
+        parts += [f"<h2>{kind}</h2><ul>"] * bool(chosen)
+        for file, path in chosen.items():
+            shown = html.escape(path.stem)
+            if suffix == ".png":
+                alt = shown
+                with suppress(OSError), Image.open(path) as image:  # somebody's own, which can't be read
+                    alt = html.escape(image.info.get("Description", path.stem))
+                shown += f'<br><img src="{quote(file)}" alt="{alt}" loading="lazy">'
+            parts.append(f'<li><a href="{quote(file)}">{shown}</a></li>')
+        parts += ["</ul>"] * bool(chosen)
+    more = (
+        "<code>make explore</code> with the same words asks this archive; <code>make book</code> shows the notebooks."
+    )
+    return write_text(run / "index.html", "\n".join([*parts, f"<p>{more}</p></html>\n"]))
 
 
 def run_combinations(notebooks: list[Path], given: dict[str, object], beside: bool = False, **options: object) -> int:
