@@ -161,7 +161,7 @@ figures: workbook ## put the README's figures into figures/ (scaling.png after m
 	cp runs/synthcom_demo/figures/06_gallery_color.png figures/gallery.png
 	cp runs/synthcom_demo/figures/05_lambda_curves.png figures/lambda.png
 	cp runs/synthcom_demo/figures/10_two_normals.png figures/two_normals.png
-	$(BIN)/python tests/campaigns/browser.py figures/explorer.png
+	$(BIN)/python tests/campaigns/browser.py figures/explorer.png figures/labelling.png
 	test ! -f runs/scale/scaling.png || cp runs/scale/scaling.png figures/scaling.png
 	$(BIN)/python -c "import glob; from PIL import Image; [Image.open(p).convert('RGB').quantize(256).save(p, optimize=True) for p in glob.glob('figures/*.png')]"
 

@@ -54,7 +54,9 @@ def site(tmp_path_factory, long_to_make):
     ]
     nbformat.write(notebook, path)
     (folder / "source").mkdir()
-    book.mirror(folder / "source", folder / "executed")
+    book.mirror(folder / "source", folder / "executed", live=True)
+    (folder / "site" / "explorer").mkdir(parents=True)
+    (folder / "site" / "explorer" / "index.html").write_text("<html lang=en><title>its page</title></html>")
     book.build(folder / "source", folder / "site", folder / "work")
     return folder / "site"
 
@@ -72,6 +74,19 @@ def test_every_page_is_there(site):
     api = (site / "api" / "rscir_lib.evaluation.evaluate.html").read_text(encoding="utf-8")
     assert 'id="rscir_lib.evaluation.evaluate.evaluate"' in api
     assert "searchindex.js" in (site / "search.html").read_text(encoding="utf-8")
+
+
+def test_pages_are_listed_in_reading_order():
+    assert sorted(book.READING) == sorted(path.stem for path in book.PAGES.glob("*.md"))
+    assert book.READING[0] == "protocol"
+
+
+def test_widgets_are_seen_without_a_kernel(site):
+    explorer = (site / "notebooks" / "07_explorer.html").read_text(encoding="utf-8")
+    assert 'alt="The explorer on the bundled run"' in explorer
+    assert 'href="../explorer/index.html"' in explorer
+    labelling = (site / "notebooks" / "08_labelling.html").read_text(encoding="utf-8")
+    assert 'alt="The labelling widget on the bundled run"' in labelling
 
 
 def test_no_link_is_dead(pages):

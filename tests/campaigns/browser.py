@@ -1,21 +1,25 @@
 """The explorer in a real browser that nobody sees: for measurements, tests and the picture in the README.
 
-python tests/campaigns/browser.py figures/explorer.png    # the bundled run's explorer, as a picture
+python tests/campaigns/browser.py figures/explorer.png figures/labelling.png    # the bundled run's widgets
 """
 
 import asyncio
+import json
 import shutil
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from rscir_lib.apps import labelling
 from rscir_lib.apps.explorer.opening import prepared
 from rscir_lib.apps.explorer.server import listen, one_core_left
 from rscir_lib.apps.explorer.session import Explorer
+from rscir_lib.apps.labelling import Labeller, Session, propose
 from rscir_lib.runs import open_run
 
 if TYPE_CHECKING:
@@ -82,11 +86,38 @@ def picture(explorer: Explorer, path: str | Path, width: int = 1200) -> Path:
         page = chromium.new_page(viewport={"width": width, "height": 800})
         page.goto(f"{address}#{link}")
         page.locator(".rscir[data-drawn]").wait_for()
-        page.locator("figure polyline").wait_for()  # the last to come
+        page.locator("polyline.curve").wait_for()  # the last to come
         page.locator(".thumbs img").last.wait_for()
         page.screenshot(path=path, full_page=True)
     return Path(path)
 
 
+LABELLER = """<!doctype html><style>{css}</style><div id="place" style="padding: 12px"></div><script>
+{script}
+const model = {{ get: (name) => ({state})[name], on() {{}}, off() {{}}, send() {{}} }};
+render({{ model, el: document.getElementById("place") }});</script>"""
+
+
+def labelling_picture(explorer: Explorer, path: str | Path, width: int = 540) -> Path:
+    """A PNG of the labelling widget as notebook 08 begins with it."""
+    values = ["smooth", "rough"]
+    with TemporaryDirectory() as folder:
+        session = Session(explorer.archive, values, Path(folder) / "me.csv", propose(
+            explorer.feats, explorer.encoder.encode_texts, {value: value for value in values}))  # fmt: skip
+        widget = Labeller(session, f"ground of {explorer.archive.name}, by me")
+        state = {name: getattr(widget, name) for name in ("title", "values", "queue", "counts", "left", "problem")}
+        session.close()
+    code = Path(labelling.__file__).parent
+    script = (code / "labeller.js").read_text().replace("export default { render };", "")
+    with browser() as chromium:
+        page = chromium.new_page(viewport={"width": width, "height": 500})
+        css = (code / "labeller.css").read_text()
+        page.set_content(LABELLER.format(css=css, script=script, state=json.dumps(state)))
+        page.locator("#place img").wait_for()
+        page.screenshot(path=path, full_page=True)
+    return Path(path)
+
+
 if __name__ == "__main__":
-    print(picture(Explorer.of(prepared(open_run())), sys.argv[1]))
+    bundled = Explorer.of(prepared(open_run()))
+    print(picture(bundled, sys.argv[1]), *(labelling_picture(bundled, path) for path in sys.argv[2:]))

@@ -24,7 +24,9 @@ from sphinx.util.display import progress_message
 
 import rscir_lib
 from rscir_lib.apps.commands import workbook
-from rscir_lib.runs import run_of
+from rscir_lib.apps.explorer import Explorer
+from rscir_lib.apps.explorer.page import write_page
+from rscir_lib.runs import RunConfig, open_run
 from rscir_lib.storage.atomic import write_text
 from rscir_lib.storage.digests import sha256_of
 from rscir_lib.storage.locks import folder_lock
@@ -62,14 +64,23 @@ CONFIG = {
     "autodoc_preserve_defaults": True,  # as they are written: what they come to may be a path of this machine
     "autodoc_member_order": "bysource",
 }
+READING = "protocol methods lambda results own_archive extending batch scale elsewhere".split()  # pages, in this order
+READING += ["teaching", "trust", "design", "glossary"]
+# what a widget looks like, below the cell that shows it; a page has no kernel
+WIDGETS = {
+    "Widget(explorer": "![The explorer on the bundled run](../figures/explorer.png)",
+    "Labeller(session": "![The labelling widget on the bundled run](../figures/labelling.png)",
+}
+LIVE = '<a href="../explorer/index.html">Open the explorer of this run</a>, as a page that needs no kernel.'
+LARGEST = 5000  # images of such a page: 5 kB each
 MOVING = {"application/vnd.jupyter.widget-view+json"}  # needs a kernel
 OTHER_PAGES = ["data/README", "data/whucom/README", "data/demo_encoder/README", "CONTRIBUTING", "CHANGELOG"]
 
 
-def mirror(source: Path, executed: Path) -> None:
+def mirror(source: Path, executed: Path, live: bool = False) -> None:
     """Copies the book's sources to the empty folder `source`, at the places that they have in the project.
 
-    The notebooks are those of `executed`, the `notebooks` folder of a run.
+    The notebooks are those of `executed`, the `notebooks` folder of a run; live: whether its explorer lies beside them.
     """
     places = "README.md LICENSE CITATION.cff figures data/demo_encoder/loss.png data/published notebooks/book".split()
     for place in places + [f"{page}.md" for page in OTHER_PAGES]:
@@ -79,7 +90,7 @@ def mirror(source: Path, executed: Path) -> None:
     (source / "README.md").rename(source / "index.md")
     notebooks = sorted(executed.glob("[0-9]*.ipynb"))
     for path in notebooks:
-        text = nbformat.writes(_readable(nbformat.read(path, as_version=4)))
+        text = nbformat.writes(_readable(nbformat.read(path, as_version=4), live))
         for place, name in ((f"{ROOT}/", ""), (str(ROOT), "."), (str(Path.home()), "~")):  # no path of this machine
             text = text.replace(json.dumps(place)[1:-1], name)
         write_text(source / "notebooks" / path.name, text)
@@ -92,7 +103,7 @@ def mirror(source: Path, executed: Path) -> None:
         write_text(source / "api" / f"{module.name}.md", text)
     parts = {
         "Notebooks": [f"notebooks/{path.stem}" for path in notebooks],
-        "Pages": [f"notebooks/book/{path.stem}" for path in sorted(PAGES.glob("*.md"))] + OTHER_PAGES,
+        "Pages": [f"notebooks/book/{path.stem}" for path in sorted(PAGES.glob("*.md"), key=_turn)] + OTHER_PAGES,
         "Library": ["api/index"],
     }
     index = (source / "index.md").read_text(encoding="utf-8")
@@ -103,11 +114,15 @@ def mirror(source: Path, executed: Path) -> None:
     write_text(source / "api" / "index.md", every)
 
 
+def _turn(page: Path) -> int:
+    return READING.index(page.stem) if page.stem in READING else len(READING)
+
+
 def _contents(entries: list[str], options: str) -> str:
     return "\n".join(["", "```{toctree}", options.strip(), "", *entries, "```", ""])
 
 
-def _readable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def _readable(notebook: nbformat.NotebookNode, live: bool) -> nbformat.NotebookNode:
     """An executed notebook without papermill's own cells and what needs a kernel; its solutions are folded up."""
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
@@ -116,6 +131,11 @@ def _readable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell.metadata = {"tags": [*tags, "hide-input"] if "solution" in tags else tags}
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if not MOVING & set(out.get("data", {}))]
+    for number, cell in reversed([*enumerate(notebook.cells)]):
+        for widget, picture in WIDGETS.items():
+            if cell.cell_type == "code" and widget in cell.source:
+                text = f"{picture}\n\n{LIVE if live and widget.startswith('Widget') else ''}"
+                notebook.cells.insert(number + 1, nbformat.v4.new_markdown_cell(text))
     return notebook
 
 
@@ -167,9 +187,14 @@ def write_book(given: dict[str, str]) -> Path:
     plan = workbook.resolve_parameters(workbook.select_notebooks([]), given)
     workbook.run_plan(plan)
     book, work = ROOT / "runs" / "book", ROOT / "runs" / ".book"
+    own = next(parameters for notebook, parameters in plan.items() if notebook.stem.startswith("07"))
+    run = open_run(**{name: value for name, value in own.items() if name in RunConfig.model_fields})
+    live = run.has_benchmark and len(run.whole_archive) <= LARGEST
     with folder_lock(work):  # another command may be at it
         shutil.rmtree(work / "source", ignore_errors=True)
         shutil.rmtree(book, ignore_errors=True)
-        mirror(work / "source", run_of(next(iter(plan.values()))) / "notebooks")
+        mirror(work / "source", run.folder / "notebooks", live)
+        if live:
+            write_page(Explorer.of(run), book / "explorer")
         build(work / "source", book, work)
     return book
