@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from browser import labelling_picture, picture
+from browser import find_browser, labelling_picture, picture
 from contact_sheet import contact_sheet
 from PIL import Image
 
@@ -24,7 +24,7 @@ def coarse(path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, long_to_make, chromium):
+def run(tmp_path_factory, long_to_make):
     return prepared(open_run(OUTPUT_ROOT=str(tmp_path_factory.mktemp("figures")), DEVICE="cpu"))
 
 
@@ -46,7 +46,9 @@ MADE = {  # as `make figures` does
 }
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other fonts")
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome on the PATH to draw with")
 @pytest.mark.parametrize("name", MADE)
 def test_figures_are_those_that_make_figures_makes(run, name, tmp_path):
     made = MADE[name](run, tmp_path / f"{name}.png")

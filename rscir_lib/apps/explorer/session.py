@@ -60,7 +60,6 @@ ABOUT = {  # the methods, each in a line
     "freedom-dagger": "As freedom, without looking at the picture's neighbours.",
     "basic-dagger": "As basic, without adding the picture's neighbours to it.",
     "basic-released": "As basic, as its authors' code has it.",
-    "direction": "The picture's query moves from what it shows by now towards what the words ask for.",
     "sum": "The sum of both similarities; ranks as the average does.",
     "product": "Both similarities multiplied: both must be high.",
     "product-clamped": "Both similarities multiplied, negative ones counting as 0.",

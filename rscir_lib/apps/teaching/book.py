@@ -64,8 +64,8 @@ CONFIG = {
     "autodoc_preserve_defaults": True,  # as they are written: what they come to may be a path of this machine
     "autodoc_member_order": "bysource",
 }
-READING = "protocol methods lambda results own_archive extending batch scale elsewhere".split()  # pages, in this order
-READING += ["teaching", "trust", "design", "glossary"]
+READING = "protocol methods lambda results own_archive encoders extending batch".split()  # pages, in this order
+READING += "scale elsewhere teaching trust design glossary".split()
 # what a widget looks like, below the cell that shows it; a page has no kernel
 WIDGETS = {
     "Widget(explorer": "![The explorer on the bundled run](../figures/explorer.png)",
@@ -101,9 +101,10 @@ def mirror(source: Path, executed: Path, live: bool = False) -> None:
         directive = f".. automodule:: {module.name}\n" + "   :members:\n" * (not module.ispkg)
         text = f"# {module.name.removeprefix('rscir_lib.')}\n\n```{{eval-rst}}\n{directive}```\n"
         write_text(source / "api" / f"{module.name}.md", text)
+    pages = sorted(PAGES.glob("*.md"), key=lambda page: [*READING, page.stem].index(page.stem))
     parts = {
         "Notebooks": [f"notebooks/{path.stem}" for path in notebooks],
-        "Pages": [f"notebooks/book/{path.stem}" for path in sorted(PAGES.glob("*.md"), key=_turn)] + OTHER_PAGES,
+        "Pages": [f"notebooks/book/{path.stem}" for path in pages] + OTHER_PAGES,
         "Library": ["api/index"],
     }
     index = (source / "index.md").read_text(encoding="utf-8")
@@ -112,10 +113,6 @@ def mirror(source: Path, executed: Path, live: bool = False) -> None:
     contents = _contents([module.name for module in modules], ":maxdepth: 1")
     every = f"# {rscir_lib.__name__}\n\n{rscir_lib.__doc__}\n{contents}"
     write_text(source / "api" / "index.md", every)
-
-
-def _turn(page: Path) -> int:
-    return READING.index(page.stem) if page.stem in READING else len(READING)
 
 
 def _contents(entries: list[str], options: str) -> str:
