@@ -43,6 +43,8 @@ DTYPES = ("float32", "float16")
 SHARD_BYTES = 2**28
 # Bytes up to which a store is verified whenever it is opened, in a quarter of a second; more would make opening slow
 VERIFIED_BYTES = 2**28
+# Rows of a shard whose length is looked at when a large store is opened: each is a page read from disk
+SAMPLED = 16
 # How far a row's length may be from 1: float16 keeps three digits. A greater value lets similarities differ that much.
 TOLERANCE = 1e-3
 AGAIN = "Choose another folder, or extract again with overwrite=True"
@@ -160,6 +162,18 @@ class Shard:
             raise damaged(path, "changed, cut short or removed: its sha256 isn't the recorded one")
         return path
 
+    def look(self) -> None:
+        """Raise ValueError where the file of rows has another size, or one of `SAMPLED` rows another length than 1."""
+        path = self.path("npy")
+        rows = np.unique(np.linspace(0, self.rows - 1, SAMPLED).astype(int))
+        lengths = np.linalg.norm(self.feats[rows].astype(np.float64), axis=1)
+        wrong = rows[~(np.abs(lengths - 1) < TOLERANCE)]  # so that NaN is wrong too
+        if wrong.size:
+            raise damaged(path, f"row {wrong[0]} is not of length 1")
+        header = path.stat().st_size - self.feats.nbytes
+        if header % 64 or not 0 < header <= 256:  # numpy fills it up to 64 bytes, and its facts take some hundred
+            raise damaged(path, f"{path.stat().st_size} bytes for rows of {self.feats.nbytes}")
+
     def verify(self) -> None:
         """Raise ValueError unless its files are, byte for byte, what was written, and its rows of unit length."""
         for ending in self.sha256:
@@ -275,7 +289,8 @@ def write_manifest(
 
 
 def read_manifest(folder: Path) -> tuple[dict[str, Any], tuple[Shard, ...]]:
-    """The manifest and its shards, opened. A store of up to VERIFIED_BYTES is verified; of a larger one, sizes only.
+    """The manifest and its shards, opened. A store of up to VERIFIED_BYTES is verified; of a larger one, sizes and a
+    sample of the rows are looked at.
 
     Raises ValueError naming the file for a damaged store.
     """
@@ -291,6 +306,9 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], tuple[Shard, ...]]:
     if sum(shard.feats.nbytes for shard in shards) <= VERIFIED_BYTES:
         for shard in shards:
             shard.verify()
+    else:
+        for shard in shards:
+            shard.look()
     return manifest, shards
 
 

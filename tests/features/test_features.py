@@ -681,3 +681,26 @@ def test_features_of_a_whole_archive_serve_a_part(archive):
     feats = np.eye(len(archive), dtype=np.float32)
     whole = Features.from_arrays(feats, archive.files, archive.classes)
     assert whole.aligned(archive.subset([4, 1])).argmax(1).tolist() == [4, 1]
+
+
+@pytest.mark.parametrize("damage", ["zeros", "infinite", "longer"])
+def test_a_large_store_is_looked_at_when_it_is_opened(tmp_path, monkeypatch, damage):
+    """A row that the sample holds, and the size of the file; of a whole store nothing is said."""
+    monkeypatch.setattr(rscir_lib.features.store, "VERIFIED_BYTES", 0)
+    rows = np.eye(100, 8, dtype=np.float32) + np.eye(100, 8, k=-8, dtype=np.float32)
+    rows[~rows.any(axis=1)] = np.eye(1, 8)
+    ids = rscir_lib.features.store.columns([f"{i}.png" for i in range(100)], [""] * 100)
+    shard = rscir_lib.features.store.write_shard(tmp_path, rows, ids, {})
+    rscir_lib.features.store.write_manifest(tmp_path, [shard], {}, {})
+    assert len(read_features(tmp_path)) == 100
+    content = bytearray(shard.path("npy").read_bytes())
+    if damage == "longer":
+        content += b"\0" * 100
+    else:
+        content[-32:] = (np.zeros if damage == "zeros" else np.ones)(8, np.float32).tobytes()
+        content[-4:] = content[-4:] if damage == "zeros" else np.float32(np.inf).tobytes()
+    shard.path("npy").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"npy is damaged \((row 99 is not of length 1|3\d\d\d bytes for rows of 3200)"
+    ):
+        read_features(tmp_path)
