@@ -38,7 +38,7 @@ export $(NAMED) IMAGES CAPTIONS OUT
 export UV_SYSTEM_CERTS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help workbook test test-fast test-long fuzz mutants lambdas lint lint-js format lab explore page paper book course bench scale chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
+.PHONY: help workbook test test-fast test-long fuzz mutants lambdas lint lint-js format lab explore page paper book course bench scale soak chaos rehearse results reproduce fetch tiles adapt demo-encoder figures refresh lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ results: $(READY) ## notebooks 4, 5 and 9, their tables printed: methods x attri
 	$(RSCIR) workbook $(RESULTS) $(GIVEN) $(ARGS)
 
 ##@ Speed and size
+
+soak: $(READY) ## hundreds of visitors ask the explorer for minutes, servers are killed beneath them (ARGS=--quick)
+	$(BIN)/python tests/campaigns/soak.py $(ARGS)
 
 chaos: $(READY) ## kill extraction, drawing and training hundreds of times and compare the bits (ARGS=--quick)
 	$(BIN)/python tests/campaigns/chaos.py $(ARGS)

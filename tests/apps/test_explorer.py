@@ -436,7 +436,7 @@ def test_a_page_that_was_left_open_over_a_restart_is_told_to_reload(explorer, be
         {"ask": "query", "images": [1]}, {"ask": "images", "positions": [1]}, {"ask": "rated"}, {"ask": "mark"} | mark,
         {"ask": "picture", "position": 1},
         {"ask": "scores", "images": [1], "words": "red", "lam": 0.5, "method": "freedom"},
-        {"ask": "upload", "data": "", "name": "a.png"},
+        {"ask": "upload", "data": "", "name": "a.png"}, {"ask": "auto", "images": [1], "words": "red"},
     )  # fmt: skip
     for served_now in (smaller, other):
         assert "error" not in served_now.answer({"ask": "hello", "archive": page})

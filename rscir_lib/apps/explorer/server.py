@@ -99,7 +99,7 @@ def listen(explorer: Explorer, port: int) -> tuple[tornado.httpserver.HTTPServer
     application = tornado.web.Application([("/(.*)", _Handler, given)], log_function=lambda handler: None)
     server = tornado.httpserver.HTTPServer(application, max_body_size=LARGEST)
     try:
-        listener = _Listener(fileno=socket.create_server(("127.0.0.1", port)).detach())
+        listener = _Listener(fileno=socket.create_server(("127.0.0.1", port), backlog=1024).detach())
     except OSError as error:
         advice = "choose another by --port, or 0 for any that is free"
         raise OSError(f"port {port} can't be served ({error.strerror}): {advice}") from None

@@ -7,7 +7,7 @@ answer holds the float64 similarities of every image to the picture and to the w
 import base64
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -69,6 +69,7 @@ ABOUT = {  # the methods, each in a line
 WHOLE = 200_000  # images whose similarities are all sent, 4 MB a query; of more, those that can be among the hits
 HITS = 200  # the most that the page shows (MOST_HITS in state.js): with fewer here, the last of them could be wrong
 LARGE = 1600  # pixels of a picture that is looked at alone: more than a window shows
+KEPT = 2**26  # bytes of similarities to pictures that are remembered, and to words: people ask for the same ones again
 JUDGED = 2000  # queries among which the best and the worst are looked for: a second or two, once
 ASKED = ("hello", "images", "query", "scores", "auto", "upload", "rated", "mark", "picture")
 
@@ -99,6 +100,10 @@ class Explorer:
         self.identity = sha256_of(archive.fingerprint, encoder.provenance["weights_sha256"], self.feats)
         self.thumbnails = Thumbnails(archive, folder / "thumbnails")
         self.marks = folder / "marks.csv"
+        remembered = lru_cache(max(16, KEPT // (20 * len(archive))))
+        self._of_images = remembered(lambda images: self._similarities(self._image(images)))
+        self._of_words = remembered(lambda words, without: self._similarities(self._text(words, without)))
+        self._strange = remembered(self._unknown_words)
         self.class_names = sorted(set(archive.classes))
         self.class_index = np.searchsorted(self.class_names, archive.classes)
 
@@ -236,17 +241,19 @@ class Explorer:
         images, similarities of the candidates alone, for `method` and class `cls`, with their positions (int32) and
         percentiles (float64).
         """
-        sides, moments = zip(*map(self._similarities, (self._image(images), self._text(words, without))), strict=True)
-        typed = dict.fromkeys(word.strip('.,;:!?"()') for word in f"{words} {without}".split())
-        strange = [word for word in typed if unknown_words(self.encoder, word)]  # it reads "it's" in parts
+        for image in images:
+            if isinstance(image, int):
+                self._unchanged(image)
+        sides, moments, sent = zip(self._of_images(tuple(images)), self._of_words(words, without), strict=True)
         scale = METHODS[one_of(METHODS, method, "method")].scale
-        answer: Answer = {"moments": moments, "strange": strange}
+        answer: Answer = {"moments": moments, "strange": self._strange(f"{words} {without}")}
         if len(self.archive) > WHOLE:
             positions = self._candidates(sides, moments, scale, one_of(["", *self.class_names], cls, "class"))
             below = [100 * np.searchsorted(np.sort(s), s[positions]) / (len(s) - 1) if s.size else s for s in sides]
             sides = [s[positions] if s.size else s for s in sides]
             answer |= {"positions": base64_of(positions.astype(np.int32)), "percentiles": [*map(base64_of, below)]}
-        return answer | {"similarities": [*map(base64_of, sides)]}
+            sent = [*map(base64_of, sides)]
+        return answer | {"similarities": [*sent]}
 
     @asked
     def scores(self, images: Images, lam: float, method: str, words: str = "", without: str = "") -> Answer:
@@ -264,12 +271,12 @@ class Explorer:
     @asked
     def auto(self, images: Images, words: str = "", without: str = "") -> Answer:
         """The lambda that is read off this query's similarities, and its quartiles over resampled archives."""
-        (image, _), (text, _) = map(self._similarities, (self._image(images), self._text(words, without)))
+        (image, *_), (text, *_) = map(self._similarities, (self._image(images), self._text(words, without)))
         if not image.size or not text.size:
             raise ValueError("lambda is read off a picture and words: give both")
         return dict(zip(("lambda", "low", "high"), auto_lambda(resampled(image, text)), strict=True))
 
-    def _image(self, images: list[ImageId]) -> np.ndarray | None:
+    def _image(self, images: Sequence[ImageId]) -> np.ndarray | None:
         if len(images) < 2:
             return self._feature(images[0]) if images else None
         features = np.stack([self._feature(image) for image in images])
@@ -291,12 +298,18 @@ class Explorer:
         problem = f"{words.strip()!r} without {without.strip()!r} leaves nothing to search for: change one"
         return _unit(wanted - (wanted @ out) * out, problem)
 
-    def _similarities(self, query: np.ndarray | None) -> tuple[np.ndarray, list[float]]:
-        """Similarities (N,) of the archive to a query, and their moments: mean, std, least and greatest."""
+    def _similarities(self, query: np.ndarray | None) -> tuple[np.ndarray, list[float], str]:
+        """Similarities (N,) of the archive to a query, their moments (mean, std, least and greatest), and the same as
+        the browser reads them, where it is sent all."""
         if query is None:
-            return np.empty(0), []
+            return np.empty(0), [], ""
         (s,) = similarities(self.feats, query[None])
-        return s, [*(moment.item() for moment in spreads(self.gallery, query[None])), s.min(), s.max()]
+        moments = [*(moment.item() for moment in spreads(self.gallery, query[None])), s.min(), s.max()]
+        return s, moments, base64_of(s) if len(s) <= WHOLE else ""
+
+    def _unknown_words(self, text: str) -> list[str]:
+        typed = dict.fromkeys(word.strip('.,;:!?"()') for word in text.split())
+        return [word for word in typed if unknown_words(self.encoder, word)]  # it reads "it's" in parts
 
     def _candidates(
         self, sides: tuple[np.ndarray, ...], moments: tuple[list[float], ...], scale: Scale, cls: str
