@@ -157,6 +157,14 @@ class Benchmark:
         row = self.queries.loc[query]
         return self.archive.read(row["position"]) if row["position"] >= 0 else self.query_archive.read(row["query"])
 
+    def image_features(self, queries: pd.DataFrame, features: Any) -> np.ndarray:
+        """(n, d) float64: the features of the images of these rows of `queries`, inside the archive or outside."""
+        position = queries["position"].to_numpy()
+        rows = features.aligned(self.archive)[position].astype(np.float64)
+        if (outside := position < 0).any():
+            rows[outside] = features.aligned(self.query_archive)[queries["query"].to_numpy()[outside]]
+        return rows
+
     def judgements(self, query: int) -> pd.Series:
         """(N,) for the query of this index in `queries`: is each image relevant, negative or unknown, and why."""
         row, classes = self.queries.loc[query], pd.Series(self.archive.classes)
