@@ -33,9 +33,9 @@ def dataset_root(DATASET_ROOT: str = "") -> Path:
     return (ROOT / Path(DATASET_ROOT or "data/synthcom").expanduser()).resolve()
 
 
-def encoder_folder(ENCODER: str, start: Path = ROOT) -> Path | None:
-    """The folder that an ENCODER means, relative to `start`; None for "demo" and whatever else is published by a name."""
-    folder = (start / Path(ENCODER).expanduser()).resolve()
+def encoder_folder(ENCODER: str, start: Path | None = None) -> Path | None:
+    """The folder that an ENCODER means, relative to `start` or the project; None for "demo" and whatever else is published by a name."""
+    folder = ((start or ROOT) / Path(ENCODER).expanduser()).resolve()
     if "/" in ENCODER:
         from rscir_lib.encoders.hub import published_as
 

@@ -61,7 +61,6 @@ CONFIG = {
     "myst_heading_anchors": 4,
     "default_role": "code",
     "autodoc_typehints_format": "short",
-    "autodoc_preserve_defaults": True,  # as they are written: what they come to may be a path of this machine
     "autodoc_member_order": "bysource",
 }
 READING = "protocol methods lambda results own_archive encoders extending batch".split()  # pages, in this order
