@@ -249,9 +249,8 @@ def campaign(
         growth = running[0].memory / before
         soak.check()
         soak.wrong += known.wrong + soak.lost_marks(store.parents[1] / "marks.csv")
-        print(
-            f"{visitors} visitors, all kinds, {dict(soak.counts)}, {len(soak.marks):,} marks, {len(soak.wrong)} wrong"
-        )
+        counts = ", ".join(f"{count:,} {name}" for name, count in soak.counts.items())
+        print(f"{visitors} visitors, all kinds, {counts}, {len(soak.marks):,} marks, {len(soak.wrong)} wrong")
         soak.show()
         print(f"  memory of a server: {before:.0f} MB, then {running[0].memory:.0f} MB")
         said = "".join((folder / f"{server.port}.err").read_text() for server in running)
