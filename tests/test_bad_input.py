@@ -290,7 +290,7 @@ def command(*words, expected, files=None):
     return row(files or {}, run, f"(?s){expected}", " ".join(words)[:50])
 
 
-LIST = "a list without repetition, each a number from 0 to 1, such as"
+LIST = "a list without repetition, each a number from 0 to 1"
 TEXTS = "a list without repetition, each a text that is not blank"
 
 PARAMETER_VALUES = [

@@ -31,7 +31,7 @@ from rscir_lib.search import top_k
 from rscir_lib.storage.atomic import write_json, write_text
 
 NOTEBOOKS = sorted(workbook.NOTEBOOKS.glob("*.ipynb"))
-KNOWN = {"rscir_lib", "numpy", "pandas", "seaborn"}  # what a notebook may import
+KNOWN = {"rscir_lib", "numpy", "pandas", "seaborn", "warnings"}  # what a notebook may import
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 

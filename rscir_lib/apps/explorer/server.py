@@ -124,12 +124,16 @@ def serve(explorer: Explorer, port: int) -> None:
     """Serve on loopback until interrupted, and show the page where a person is there to see it."""
 
     async def forever() -> None:
-        _, taken = listen(explorer, port)
+        server, taken = listen(explorer, port)
         address = f"http://127.0.0.1:{taken}/"
         print(f"the explorer is at {address} (Ctrl+C ends it)", flush=True)
         if sys.stdout.isatty() and (os.name != "posix" or sys.platform == "darwin" or os.environ.get("DISPLAY")):
             webbrowser.open(address)
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:  # or whoever is waiting for an answer would get an error of the server's
+            server.stop()
+            await server.close_all_connections()
 
     with one_core_left():
         asyncio.run(forever())
