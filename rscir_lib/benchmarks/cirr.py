@@ -43,14 +43,18 @@ def read_cirr(root: str | Path, listing: str | Path | None = None) -> Benchmark:
         )
     split = next((split for split, (pairs, _) in there.items() if _answered(pairs)), None)
     if split is None:
-        raise ValueError(f"{folder}: no pair of {' or '.join(there)} has a target_hard; the answers aren't published")
+        asked = " and ".join(str(pairs) for pairs, _ in there.values())
+        raise ValueError(f"{asked}: no pair has a target_hard: its answers aren't published")
     captions, images = there[split]
     named = read_json(images, expected="names of images -> their paths below the root")
     if not named or not all(isinstance(file, str) for file in named.values()):
         raise ValueError(f"{images}: expected names of images -> their paths below {root}")
     files = tuple(dict.fromkeys(named.values()))
     classes = tuple(class_name(Path(file).parent.name) for file in files)
-    archive = Archive(root, files, classes, read_rule(root), f"split {split}: {len(files)} images")
+    try:
+        archive = Archive(root, files, classes, read_rule(root), f"split {split}: {len(files)} images")
+    except ValueError as error:
+        raise ValueError(f"{images}: {error}") from error
     names, report = ImageNames(archive, suffixless=True), ValidationReport()
     names.call(dict(zip(named, (archive.files[files.index(file)] for file in named.values()), strict=True)))
     rows, sets, _ = compose(names, captions, report, exclude_self=True)

@@ -93,12 +93,12 @@ def test_read_by_its_own_files(form, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["icir", "xview2"])  # queries from outside the archive; pairs of images
 def test_the_notebooks_run_it(form, tmp_path, kernel, capsys):
     """make workbook DATASET_ROOT=..., from the images to the tables."""
     FORMS[form](tmp_path / form)
     given = [f"DATASET_ROOT={tmp_path / form}", f"OUTPUT_ROOT={tmp_path / 'runs'}", "DEVICE=cpu", "LAMBDAS=[0.0, 0.5]"]
-    assert cli.main(["workbook", "02", "03", "04", "05", *given]) == 0
+    assert cli.main(["workbook", "02", "03", "04", *given]) == 0
     table = pd.read_csv(tmp_path / "runs" / f"{form}_demo" / "tables" / "04_map.csv")
     assert table["Avg"].between(0, 100).all()
 
@@ -158,7 +158,7 @@ def test_patterncirs_names_are_those_of_its_split(tmp_path):
 
 def test_cirr_keeps_the_answers_of_its_test(tmp_path):
     patterncir(tmp_path, targets=False)
-    with pytest.raises(ValueError, match="no pair of test1 has a target_hard"):
+    with pytest.raises(ValueError, match=r"cap\.rc2\.test1\.json: no pair has a target_hard"):
         read_cirr(tmp_path)
     patterncir(tmp_path, split="val")
     assert read_benchmark(tmp_path).protocol == "cirr-val"

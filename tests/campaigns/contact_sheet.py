@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+import rscir_lib.plots  # noqa: F401 (the workbook's style, whoever imported it first)
 from rscir_lib.benchmarks.patterncom import read_patterncom
 
 

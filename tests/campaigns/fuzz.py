@@ -53,6 +53,7 @@ from rscir_lib.apps.labelling.journal import read_journals
 from rscir_lib.archive import read_archive
 from rscir_lib.archive.reading import read_image, read_rule
 from rscir_lib.archive.tiles import read_scenes
+from rscir_lib.benchmarks.cirr import read_cirr
 from rscir_lib.benchmarks.icir import read_icir, unpack_shards
 from rscir_lib.benchmarks.multilabels import read_multilabels
 from rscir_lib.benchmarks.patterncom import read_patterncom
@@ -210,6 +211,20 @@ def import_geoparquet(root: Path) -> None:
     assert all(file == posixpath.normpath(file) and not file.startswith(("/", "..")) for file in features.files)
     for _, _, place in features.named(range(len(features))):
         assert place is None or np.isfinite(shapely.geometry.shape(place).bounds).all() or not place["coordinates"]
+
+
+CIRR = ("cirr/captions/cap.rc2.test1.json", "cirr/image_splits/split.rc2.test1.json")
+
+
+def cirr(root: Path) -> None:
+    """Pairs of images with a caption, and the split that says where they are."""
+    archive(root)
+    names = {Path(file).stem: file for file in IMAGES}
+    first, second, *_ = names
+    pairs = [{"pairid": 0, "reference": first, "caption": "many ships", "target_hard": second}]
+    for file, content in zip(CIRR, (pairs, names), strict=True):
+        (root / file).parent.mkdir(parents=True)
+        (root / file).write_text(json.dumps(content))
 
 
 def icir(root: Path) -> None:
@@ -387,6 +402,7 @@ READERS: dict[str, Reader] = {
     "GeoParquet": Reader(partial(geoparquet, False), ("rows.parquet",), import_geoparquet),
     "GeoParquet, packed": Reader(partial(geoparquet, True), ("rows.parquet",), import_geoparquet),
     "npz of features": Reader(npz, ("features.npz",), at("features.npz", read_features)),
+    "CIRR's pairs and split": Reader(cirr, CIRR, read_cirr, names=".rc2.test1.json"),
     "i-CIR's lists": Reader(icir, ("database_files.csv", "query_files.csv"), read_lists, names="_files.csv"),
     "i-CIR's shards": Reader(icir, ("webdataset/database/0.tar",), lambda root: unpack_shards(root, progress=False)),
     "WHUCom": Reader(whucom, ("whucom.json", "labels.csv"), read_benchmark),

@@ -24,6 +24,7 @@ import open_clip
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import load_file, save
 from tqdm.auto import tqdm, trange
@@ -279,9 +280,9 @@ def _save(model: torch.nn.Module, tokens: torch.Tensor, path: Path) -> None:
 
 def _write_card(folder: Path, card: str, facts: dict[str, str], losses: pd.Series) -> None:
     smooth = losses.rolling(max(1, len(losses) // 50), min_periods=1).mean()
-    axes = smooth.plot(figsize=(6, 3), xlabel="step", ylabel="contrastive loss", title="Training loss, smoothed")
-    write_file(folder / "loss.png", partial(axes.figure.savefig, format="png", dpi=100, bbox_inches="tight"))
-    axes.figure.clear()
+    figure = Figure(figsize=(6, 3))
+    smooth.plot(ax=figure.subplots(), xlabel="step", ylabel="contrastive loss", title="Training loss, smoothed")
+    write_file(folder / "loss.png", partial(figure.savefig, format="png", dpi=100, bbox_inches="tight"))
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     write_text(folder / "README.md", f"{card}\n\n| | |\n| --- | --- |\n{table}\n\n![loss](loss.png)\n")
 
