@@ -624,6 +624,7 @@ def test_an_interrupt_that_python_drops_still_ends_the_command(monkeypatch, caps
         print("written")
 
     monkeypatch.setitem(COMMANDS, "page", (page, ()))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts `make test &` has it ignored
     assert main(["page"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
