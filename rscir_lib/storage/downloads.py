@@ -20,20 +20,19 @@ from urllib.parse import urlencode, urlsplit
 
 import requests
 from tqdm.auto import tqdm
-from urllib3.exceptions import InvalidHeader
+from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from rscir_lib.storage.digests import sha256_of_file
 from rscir_lib.storage.locks import folder_lock
 
-CHUNK = 2**10  # bytes: a connection that breaks loses less than one
-SLOWEST = 60  # seconds that a chunk may take: a server that sends a byte now and then would be waited for without end
+# A server that sends fewer bytes in so many seconds is left: one that sends a byte now and then would never end
+FEWEST, SLOWEST = 2**10, 60
 LARGEST_PAGE = 2**25  # bytes of a page or list that is held in memory; the longest list of a repository has a tenth
 TRIES = 6  # in a row without a new byte, before another place is tried
 LONGEST_WAIT = 600  # seconds that a server may ask us to wait; the hub's limits are over after 300
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that are worth another try
 LASTING = (requests.exceptions.SSLError, requests.exceptions.ProxyError)  # not better in a moment
-CUT = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, InvalidHeader)
 
 
 class NotFetched(OSError):
@@ -74,7 +73,7 @@ class _Part:
             while True:
                 try:
                     return self.stream(bar)
-                except (_Again, *CUT) as fault:
+                except (_Again, requests.RequestException, HTTPError) as fault:
                     failures = 1 if self.size > furthest else failures + 1
                     furthest = max(furthest, self.size)
                     reason = _in_words(fault, self.timeout)
@@ -107,16 +106,17 @@ class _Part:
             if total is not None and shutil.disk_usage(Path(self.file.name).parent).free < total - self.size:
                 raise OSError(errno.ENOSPC, f"no room for the {total - self.size:,} bytes to come", self.file.name)
             bar.total = whole = total or self.whole
-            began = time.monotonic()
-            for piece in response.iter_content(CHUNK):
-                if time.monotonic() - began > SLOWEST:
-                    raise NotFetched(f"sends fewer than {CHUNK / SLOWEST:.0f} bytes a second")
+            began, before = time.monotonic(), self.size
+            while piece := response.raw.read1(2**20):  # what has come, so that a connection that breaks loses nothing
                 if self.file.write(piece) != len(piece):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.file.name)
                 if self.whole is not None and self.size > self.whole:
                     raise NotFetched(f"sends more than the {self.whole} bytes expected")
                 bar.update(self.size - bar.n)
-                began = time.monotonic()
+                if time.monotonic() - began > SLOWEST:
+                    if self.size - before < FEWEST:
+                        raise NotFetched(f"sends fewer than {FEWEST / SLOWEST:.0f} bytes a second")
+                    began, before = time.monotonic(), self.size
         if whole is None and response.headers.get("Transfer-Encoding") != "chunked":
             self.restart()
             raise NotFetched("doesn't say how many bytes it has, so that nobody knows whether all came")
