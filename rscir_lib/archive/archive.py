@@ -124,8 +124,8 @@ class Archive:
             ring = list(zip(*project(own, crs, *zip(*ring, strict=True)), strict=True))
         except Exception:  # GDAL's errors have no class in common: a local system, coordinates beyond a projection
             return None
-        on_earth = np.isfinite(ring).all() and abs(_radius(own) / EARTH - 1) < 0.01
-        return polygon_on_earth(ring, wide) if on_earth else None
+        is_earth = np.isfinite(ring).all() and abs(_radius(own) / EARTH - 1) < 0.01
+        return polygon_on_earth(ring, wide) if is_earth else None
 
     def subset(self, positions: Iterable[int]) -> "Archive":
         """The archive of these images alone, in the order given."""
@@ -141,30 +141,30 @@ def _radius(crs: Any) -> float:
 
 
 def polygon_on_earth(ring: list[tuple[float, float]], wide: bool = False) -> dict[str, Any]:
-    """GeoJSON (RFC 7946) of a quadrilateral's corners in longitude and latitude: counterclockwise, longitudes from -180
-    to 180, cut in two at the antimeridian. Edges go the short way round the Earth, unless it is `wide`."""
+    """GeoJSON (RFC 7946) of a quadrilateral's corners in longitude and latitude: counterclockwise, `on_earth`. Edges go
+    the short way round the Earth, unless it is `wide`."""
+    import shapely
+    from shapely.geometry import mapping
+
     points = np.array(ring, float)
     if not wide:
         points[:, 0] = np.unwrap(points[:, 0], period=360)
-    points[:, 0] -= 360 * np.floor((points[:, 0].min() + 180) / 360)
-    x, y = points.T
-    if (x * np.roll(y, -1) - y * np.roll(x, -1)).sum() < 0:
-        points = points[::-1]
-    halves = [_clipped(points, -1), _clipped(points, 1) - [360, 0]]
-    rings = [[half[[*range(len(half)), 0]].tolist()] for half in halves if len(half) > 2]
-    kind, coordinates = ("Polygon", rings[0]) if len(rings) == 1 else ("MultiPolygon", rings)
-    return {"type": kind, "coordinates": coordinates}
+    return mapping(shapely.orient_polygons(on_earth(shapely.Polygon(points))))
 
 
-def _clipped(points: np.ndarray, side: int) -> np.ndarray:
-    """The part of a convex polygon (n, 2) west (side -1) or east (1) of longitude 180."""
-    kept = []
-    for here, then in zip(points, np.roll(points, -1, axis=0), strict=True):
-        if side * (here[0] - 180) >= 0:
-            kept.append(here)
-        if (here[0] - 180) * (then[0] - 180) < 0:
-            kept.append(here + (then - here) * (180 - here[0]) / (then[0] - here[0]))
-    return np.array(kept).reshape(-1, 2)
+def on_earth(shape: Any) -> Any:
+    """A shape of shapely's, whose longitudes may go on beyond the antimeridian, cut there and turned back to longitudes
+    from -180 to 180."""
+    import shapely
+
+    west, _, east, _ = shape.bounds
+    if -180 <= west and east <= 180:
+        return shape
+    turns = 360 * np.arange(np.floor((west + 180) / 360), np.ceil((east + 180) / 360))
+    parts = [shape & shapely.box(turn - 180, -90, turn + 180, 90) for turn in turns]
+    return shapely.union_all(
+        [shapely.transform(p, lambda xy, t=t: xy - [t, 0]) for p, t in zip(parts, turns, strict=True)]
+    )
 
 
 def other_of_pair(path: Path) -> Path | None:

@@ -1,7 +1,7 @@
 """What is asked of an archive: composed queries, each with its relevant images, whatever format they came from."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,24 @@ ATTRIBUTES = ("color", "context", "density", "existence", "quantity", "shape")
 QUERY_COLUMNS = ["attribute", "group", "image", "value", "text", "position", "target"]
 LABEL_COLUMNS = ["attribute", "image", "group", "value", "position"]
 WARNING_COLUMNS = ["file", "line", "value", "problem"]
+
+
+class ValidationReport:
+    """Collects what a reader found amiss and could still use, and what it did about it."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, int | None, str, str]] = []
+
+    def add(self, file: str, line: int | None, value: str, problem: str) -> None:
+        self.rows.append((file, line, value, problem))
+
+    def table(self) -> pd.DataFrame:
+        """The rows as `Benchmark.warnings` has them."""
+        return pd.DataFrame(self.rows, columns=WARNING_COLUMNS).astype({"line": "Int64"})
+
+
+def no_labels() -> pd.DataFrame:
+    return pd.DataFrame(columns=LABEL_COLUMNS).astype({"position": np.int64})
 
 
 @dataclass(frozen=True)
@@ -50,8 +68,8 @@ class Benchmark:
     protocol: str
     queries: pd.DataFrame
     targets: tuple[np.ndarray, ...]
-    labels: pd.DataFrame
-    warnings: pd.DataFrame
+    labels: pd.DataFrame = field(default_factory=no_labels)
+    warnings: pd.DataFrame = field(default_factory=lambda: ValidationReport().table())
     unknowns: tuple[np.ndarray, ...] = ()
     query_archive: Archive | None = None
     exclude_self: bool = False
@@ -280,20 +298,6 @@ def _moved(archive: Archive, kept: np.ndarray) -> np.ndarray:
     moved = np.full(len(archive) + 1, -1)
     moved[kept] = np.arange(len(kept))
     return moved
-
-
-class ValidationReport:
-    """Collects what a reader found amiss and could still use, and what it did about it."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, int | None, str, str]] = []
-
-    def add(self, file: str, line: int | None, value: str, problem: str) -> None:
-        self.rows.append((file, line, value, problem))
-
-    def table(self) -> pd.DataFrame:
-        """The rows as `Benchmark.warnings` has them."""
-        return pd.DataFrame(self.rows, columns=WARNING_COLUMNS).astype({"line": "Int64"})
 
 
 def label_rows(names: ImageNames, attribute: str, group: str, values: pd.Series, unknown: int = -1) -> pd.DataFrame:

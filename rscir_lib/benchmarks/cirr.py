@@ -2,15 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
 from rscir_lib.archive import Archive
 from rscir_lib.archive.archive import class_name
 from rscir_lib.archive.reading import read_rule
-from rscir_lib.benchmarks.base import LABEL_COLUMNS, QUERY_COLUMNS, Benchmark, ValidationReport
+from rscir_lib.benchmarks.base import Benchmark
 from rscir_lib.benchmarks.image_names import ImageNames
-from rscir_lib.benchmarks.triplets import compose
+from rscir_lib.benchmarks.triplets import benchmark_of_triplets
 from rscir_lib.storage.atomic import read_json
 
 SPLITS = ("test1", "val")  # the first whose answers are there: CIRR keeps those of its test to itself
@@ -55,14 +52,9 @@ def read_cirr(root: str | Path, listing: str | Path | None = None) -> Benchmark:
         archive = Archive(root, files, classes, read_rule(root), f"split {split}: {len(files)} images")
     except ValueError as error:
         raise ValueError(f"{images}: {error}") from error
-    names, report = ImageNames(archive, suffixless=True), ValidationReport()
+    names = ImageNames(archive, suffixless=True)
     names.call(dict(zip(named, (archive.files[files.index(file)] for file in named.values()), strict=True)))
-    rows, sets, _ = compose(names, captions, report, exclude_self=True)
-    labels = pd.DataFrame(columns=LABEL_COLUMNS).astype({"position": np.int64})
-    return Benchmark(
-        archive, f"cirr-{split}", pd.DataFrame(rows, columns=[*QUERY_COLUMNS, "query"]), tuple(map(np.array, sets)),
-        labels, report.table(), exclude_self=True,
-    )  # fmt: skip
+    return benchmark_of_triplets(names, f"cirr-{split}", captions)
 
 
 def _answered(captions: Path) -> bool:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from rscir_lib.archive import Archive, read_lines
 from rscir_lib.archive.archive import normal_path
 from rscir_lib.archive.reading import read_rule
-from rscir_lib.benchmarks.base import LABEL_COLUMNS, QUERY_COLUMNS, Benchmark, ValidationReport
+from rscir_lib.benchmarks.base import QUERY_COLUMNS, Benchmark
 from rscir_lib.storage.atomic import write_file
 from rscir_lib.storage.bounds import of_file
 
@@ -65,8 +65,7 @@ def read_icir(root: str | Path, listing: str | Path | None = None) -> Benchmark:
     }  # fmt: skip
     return Benchmark(
         archive, "icir", queries.assign(**columns)[[*QUERY_COLUMNS, "query", "gallery"]].reset_index(drop=True),
-        tuple(relevant[key] for key in targets), pd.DataFrame(columns=LABEL_COLUMNS).astype({"position": np.int64}),
-        ValidationReport().table(), galleries=tuple(galleries.values()),
+        tuple(relevant[key] for key in targets), galleries=tuple(galleries.values()),
         query_archive=Archive(root, asking, tuple(queries.drop_duplicates("image")["instance"]), archive.rule),
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from rscir_lib.archive import read_archive, read_lines
-from rscir_lib.benchmarks.base import LABEL_COLUMNS, QUERY_COLUMNS, Benchmark, ValidationReport, group_of
+from rscir_lib.benchmarks.base import QUERY_COLUMNS, Benchmark, ValidationReport, group_of
 from rscir_lib.benchmarks.image_names import ImageNames
 from rscir_lib.storage.atomic import read_json
 
@@ -53,24 +53,16 @@ def read_triplets(root: str | Path, listing: str | Path | None = None, exclude_s
         ValueError: File, line or entry, and value of a missing field, a blank text, an unknown or ambiguous image, or
             a query that is its own answer while `exclude_self`.
     """
-    archive, report = read_archive(root, listing), ValidationReport()
+    archive = read_archive(root, listing)
     path = next((p for file in FILES if (p := archive.root / file).is_file()), None)
     if path is None:
         raise FileNotFoundError(f"{archive.root}: no triplets here. Expected {' or '.join(FILES)} in the root")
-    names = ImageNames(archive, listing, suffixless=True)
-    rows, sets, outside = compose(names, path, report, exclude_self)
-    labels = pd.DataFrame(columns=LABEL_COLUMNS).astype({"position": np.int64})
-    return Benchmark(
-        archive, "triplets", pd.DataFrame(rows, columns=[*QUERY_COLUMNS, "query"]), tuple(map(np.array, sets)), labels,
-        report.table(), exclude_self=exclude_self,
-        query_archive=names.whole.subset([names.whole.files.index(file) for file in outside]) if outside else None,
-    )  # fmt: skip
+    return benchmark_of_triplets(ImageNames(archive, listing, suffixless=True), "triplets", path, exclude_self)
 
 
-def compose(
-    names: ImageNames, path: Path, report: ValidationReport, exclude_self: bool
-) -> tuple[list[tuple[Any, ...]], list[tuple[int, ...]], list[str]]:
-    """Rows of `Benchmark.queries`; the sets of relevant positions; the files of query images outside the archive."""
+def benchmark_of_triplets(names: ImageNames, protocol: str, path: Path, exclude_self: bool = True) -> Benchmark:
+    """The benchmark of a file's entries, whose images have these names."""
+    report = ValidationReport()
     classes = {file: cls for a in (names.archive, names.whole) for file, cls in zip(a.files, a.classes, strict=True)}
     rows: list[tuple[Any, ...]] = []
     sets: dict[tuple[int, ...], int] = {}
@@ -110,7 +102,11 @@ def compose(
         report.add(path.name, None, f"{dropped} queries", "left out: no target of theirs is in the listing")
     if not rows:
         raise ValueError(f"{path}: no query has a target in the archive; the listing and the file must belong together")
-    return rows, list(sets), list(outside)
+    return Benchmark(
+        names.archive, protocol, pd.DataFrame(rows, columns=[*QUERY_COLUMNS, "query"]), tuple(map(np.array, sets)),
+        warnings=report.table(), exclude_self=exclude_self,
+        query_archive=names.whole.subset([names.whole.files.index(file) for file in outside]) if outside else None,
+    )  # fmt: skip
 
 
 def _read_csv(path: Path, report: ValidationReport) -> Iterator[Triplet]:

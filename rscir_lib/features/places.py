@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rscir_lib.archive.archive import EARTH
+from rscir_lib.archive.archive import EARTH, on_earth
 from rscir_lib.features.store import GeoJson
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ class Places:
         with np.errstate(invalid="ignore"):
             good = (west >= -360) & (east <= 360) & (south >= -90) & (north <= 90) & np.isfinite(east - west)
         _refuse(~empty & ~good, values, path, first, "lies nowhere on Earth in longitude and latitude")
-        wide = (east > 180) | (west < -180) | ((east - west > 180) & (not self.crs.is_geographic))
-        whole = [_cut(shape) if cut else shape for shape, cut in zip(moved, wide, strict=True)]
-        return [None if e else json.loads(json.dumps(mapping(s))) for s, e in zip(whole, empty, strict=True)]
+        over = (east - west > 180) & (not self.crs.is_geographic)  # some of its longitudes are a turn too small
+        shapes = np.where(over, shapely.transform(moved, lambda xy: np.c_[xy[:, 0] % 360, xy[:, 1]]), moved)
+        return [None if e else json.loads(json.dumps(mapping(on_earth(s)))) for s, e in zip(shapes, empty, strict=True)]
 
     def _shapes(self, table: "pa.Table", values: Sequence[Sequence[Any]]) -> np.ndarray:
         """(n,) geometries in the file's own coordinates, None for none and for what can't be read."""
@@ -89,23 +89,6 @@ def _refuse(wrong: np.ndarray, values: Sequence[Sequence[Any]], path: Path, firs
         row = int(np.flatnonzero(wrong)[0])
         value = ", ".join(repr(column[row])[:60] for column in values)
         raise ValueError(f"{path}: row {first + row}: the place {value} {problem}; mend the row, or {NONE}")
-
-
-def _cut(shape: Any) -> Any:
-    """A shape over the antimeridian, in its two halves within longitudes of -180 to 180."""
-    import shapely
-
-    if shape is None or (width := shape.bounds[2] - shape.bounds[0]) != width:
-        return shape
-    if width > 180:  # some of its longitudes are a turn too small
-        shape = shapely.transform(
-            shape, lambda xy: np.c_[np.where(xy[:, :1] < 0, xy[:, :1] + 360, xy[:, :1]), xy[:, 1]]
-        )
-    parts = [
-        shapely.transform(shape & shapely.box(180 + turn, -90, 540 + turn, 90), lambda xy, t=turn: xy - [360 + t, 0])
-        for turn in (-720, -360, 0)
-    ]
-    return shapely.union_all([part for part in parts if not part.is_empty])
 
 
 def find_places(schema: "pa.Schema", path: Path, geometry: str | None = None) -> Places:
