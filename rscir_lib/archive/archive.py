@@ -96,14 +96,11 @@ class Archive:
         path = self.path(position)
         return read_image(path, self.rule, split_window(self.files[position])[1], other_of_pair(path))
 
-    def footprint(self, position: int, crs: str | None = "EPSG:4326") -> dict[str, Any] | None:
+    def footprint(self, position: int) -> dict[str, Any] | None:
         """The outline of image `position` on the ground, in longitude and latitude; None without a place on Earth.
 
-        It is a GeoJSON polygon, or two in a MultiPolygon where it crosses the antimeridian. crs: None for one polygon
-        in the file's own coordinates. Raises ValueError for any other: it would be cut wrongly.
+        It is a GeoJSON polygon, or two in a MultiPolygon where it crosses the antimeridian.
         """
-        if crs not in (None, "EPSG:4326"):
-            raise ValueError(f"crs {crs!r}: EPSG:4326 or None; GeoSeries.to_crs moves an outline to any other system")
         path, window = self.path(position), split_window(self.files[position])[1]
         try:
             place = geography(path)
@@ -117,11 +114,9 @@ class Archive:
         column, row, width, height = window or (0, 0, *size)
         corners = [(column, row), (column, row + height), (column + width, row + height), (column + width, row)]
         ring = [tuple(transform * corner) for corner in corners]
-        if crs is None:
-            return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
         wide = own.is_geographic and np.ptp([x for x, _ in ring]) >= 180  # half the Earth: corners say which way round
         try:
-            ring = list(zip(*project(own, crs, *zip(*ring, strict=True)), strict=True))
+            ring = list(zip(*project(own, "EPSG:4326", *zip(*ring, strict=True)), strict=True))
         except Exception:  # GDAL's errors have no class in common: a local system, coordinates beyond a projection
             return None
         is_earth = np.isfinite(ring).all() and abs(_radius(own) / EARTH - 1) < 0.01
@@ -158,7 +153,7 @@ def on_earth(shape: Any) -> Any:
     import shapely
 
     west, _, east, _ = shape.bounds
-    if -180 <= west and east <= 180:
+    if west >= -180 and east <= 180:
         return shape
     turns = 360 * np.arange(np.floor((west + 180) / 360), np.ceil((east + 180) / 360))
     parts = [shape & shapely.box(turn - 180, -90, turn + 180, 90) for turn in turns]

@@ -231,13 +231,13 @@ def _box(size: tuple[int, int], window: Window) -> tuple[int, int, int, int]:
     return column, row, column + width, row + height
 
 
-def rgb_of(image: Image.Image, rule: Reading = DEFAULT_READING) -> Image.Image:
+def rgb_of(image: Image.Image) -> Image.Image:
     """A picture in memory as 8-bit RGB, as `read_image` would read its file."""
     if not _is_deep(_proportioned(image, "a picture in memory")):
         return ImageOps.exif_transpose(image).convert("RGB")
     values = np.asarray(image)
     valid = np.isfinite(values)
-    (limit,) = _stretch([values[valid]], values.dtype, rule)
+    (limit,) = _stretch([values[valid]], values.dtype, DEFAULT_READING)
     return Image.fromarray(_stretched(values, valid, limit)).convert("RGB")
 
 

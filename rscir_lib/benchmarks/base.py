@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,8 @@ class Benchmark:
     galleries: tuple[np.ndarray, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, columns in (("queries", QUERY_COLUMNS), ("labels", LABEL_COLUMNS), ("warnings", WARNING_COLUMNS)):
+        asked = [*QUERY_COLUMNS, *["gallery"] * bool(self.galleries)]
+        for name, columns in (("queries", asked), ("labels", LABEL_COLUMNS), ("warnings", WARNING_COLUMNS)):
             if missing := [column for column in columns if column not in getattr(self, name)]:
                 raise ValueError(f"{name}: no column {missing[0]!r}; it needs {', '.join(columns)}")
         if (twice := self.queries.index.duplicated()).any():
@@ -86,47 +87,36 @@ class Benchmark:
             for i, positions in enumerate(getattr(self, name)):
                 check_positions(f"{name}[{i}]", positions, size)
         _check_range("labels", self.labels, "position", 0, size)
-        _check_range("queries", self.queries, "position", -1 if outside else 0, size)
-        _check_range("queries", self.queries, "target", 0, len(self.targets))
-        for column, end in (("unknown", len(self.unknowns)), ("query", outside)):
-            if column in self.queries:
-                _check_range("queries", self.queries, column, -1, end)
-        misplaced = (self.queries["position"] < 0) == (self._optional("query") < 0)
-        _refuse("queries", self.queries, "position", misplaced, "either an archive position, or -1 and a `query`")
+        ranges = {"position": (-1 if outside else 0, size), "target": (0, len(self.targets)), "query": (-1, outside)}
+        ranges |= {"unknown": (-1, len(self.unknowns))}
+        ranges |= {"gallery": (0, len(self.galleries))} if self.galleries else {}
+        for column in ranges.keys() & {*self.queries}:
+            _check_range("queries", self.queries, column, *ranges[column])
+        self._check_queries()
+
+    def _check_queries(self) -> None:
+        """Each query has words and an image, and what is relevant to it is neither unknown nor beyond its gallery."""
+        refuse, position = partial(_refuse, "queries", self.queries), self.queries["position"].to_numpy()
+        misplaced = (position < 0) == (self._optional("query") < 0)
+        refuse("position", misplaced, "either an archive position, or -1 and a `query`")
         for column in ("attribute", "text"):
             blank = [not (isinstance(value, str) and value.strip()) for value in self.queries[column]]
-            _refuse("queries", self.queries, column, blank, "a word")
-        self._check_disjoint()
-        if self.galleries:
-            self._check_galleries()
-
-    def _check_galleries(self) -> None:
-        """Every query is asked of one, which holds its relevant images, and its own where that is in the archive."""
-        _check_range("queries", self.queries, "gallery", 0, len(self.galleries))
-        gallery, position = self.queries["gallery"].to_numpy(), self.queries["position"].to_numpy()
-        strange = (position >= 0) & ~_is_member(self.galleries, gallery, position)
-        _refuse(
-            "queries", self.queries, "image", strange, "an image of the query's gallery, or one outside the archive"
-        )
-        for target, number in self.queries[["target", "gallery"]].drop_duplicates().itertuples(index=False):
-            if (missing := np.setdiff1d(self.targets[target], self.galleries[number])).size:
-                file = self.archive.files[missing[0]]
-                raise ValueError(f"galleries[{number}]: {file} is missing, though relevant there (targets[{target}])")
-
-    def _check_disjoint(self) -> None:
-        """No image is both relevant and unknown to a query, nor relevant to its own query where that is excluded."""
-        pairs = pd.DataFrame({"target": self.queries["target"], "unknown": self._optional("unknown")})
-        for target, unknown in pairs[pairs["unknown"] >= 0].drop_duplicates().itertuples(index=False):
-            both = np.intersect1d(self.targets[target], self.unknowns[unknown], assume_unique=True)
-            if both.size:
-                raise ValueError(
-                    f"unknowns[{unknown}]: {self.archive.files[both[0]]} is relevant too (targets[{target}]); "
-                    "an image is one or the other"
-                )
+            refuse(column, blank, "a word")
+        sets = {column: self._optional(column) for column in ("target", "unknown", "gallery")}
         if self.exclude_self:
-            own = _is_member(self.targets, self.queries["target"].to_numpy(), self.queries["position"].to_numpy())
-            expected = "an image that is not its own answer, as exclude_self is set"
-            _refuse("queries", self.queries, "image", own, expected)
+            own = _is_member(self.targets, sets["target"], position)
+            refuse("image", own, "an image that is not its own answer, as exclude_self is set")
+        if self.galleries:
+            strange = (position >= 0) & ~_is_member(self.galleries, sets["gallery"], position)
+            refuse("image", strange, "an image of the query's gallery, or one outside the archive")
+        for target, unknown, gallery in pd.DataFrame(sets).drop_duplicates().itertuples(index=False):
+            relevant, files = self.targets[target], self.archive.files
+            if unknown >= 0 and (both := np.intersect1d(relevant, self.unknowns[unknown])).size:
+                also = f"{files[both[0]]} is relevant too (targets[{target}])"
+                raise ValueError(f"unknowns[{unknown}]: {also}; an image is one or the other")
+            if self.galleries and (missing := np.setdiff1d(relevant, self.galleries[gallery])).size:
+                absent = f"{files[missing[0]]} is missing, though relevant there (targets[{target}])"
+                raise ValueError(f"galleries[{gallery}]: {absent}")
 
     def _optional(self, column: str) -> np.ndarray:
         """A column of `queries` that may be left out: (Q,) integers, -1 where it is."""

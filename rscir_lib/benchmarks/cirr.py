@@ -13,7 +13,7 @@ from rscir_lib.storage.atomic import read_json
 SPLITS = ("test1", "val")  # the first whose answers are there: CIRR keeps those of its test to itself
 
 
-def read_cirr(root: str | Path, listing: str | Path | None = None) -> Benchmark:
+def read_cirr(root: str | Path) -> Benchmark:
     """PatternCIR (Liang et al., IJCAI 2025, whose method is TisCIR), and CIRR (Liu et al., ICCV 2021).
 
     `cirr/captions/cap.rc2.<split>.json` has the queries (reference, caption, target_hard), and
@@ -22,15 +22,12 @@ def read_cirr(root: str | Path, listing: str | Path | None = None) -> Benchmark:
 
     Args:
         root: The folder with `cirr` and the images, or one with `captions`, `image_splits` and the images.
-        listing: Not known here: the split says which images there are.
 
     Raises:
         FileNotFoundError: No split has both files.
         ValueError: No split has targets; file, entry and value of what can't be used.
     """
     root = Path(root).expanduser().resolve()
-    if listing:
-        raise ValueError(f"LISTING={listing}: the split lists its images itself; leave the listing out")
     folder = root / "cirr" if (root / "cirr" / "captions").is_dir() else root
     places = {s: (folder / f"captions/cap.rc2.{s}.json", folder / f"image_splits/split.rc2.{s}.json") for s in SPLITS}
     there = {split: paths for split, paths in places.items() if all(path.is_file() for path in paths)}

@@ -24,7 +24,7 @@ COLUMNS = ["image", "text", "instance"]
 LONGEST_NOTE = 2**16  # bytes of the JSON beside an image: a longer one is no note on an image, and is refused
 
 
-def read_icir(root: str | Path, listing: str | Path | None = None) -> Benchmark:
+def read_icir(root: str | Path) -> Benchmark:
     """i-CIR (Psomas et al., NeurIPS 2025; i-CIR v1.0.0) as it is downloaded.
 
     `query_files.csv` and `database_files.csv`, in the root or in `annotations`, hold lines of image path, text,
@@ -34,15 +34,12 @@ def read_icir(root: str | Path, listing: str | Path | None = None) -> Benchmark:
 
     Args:
         root: The folder with `database` and `query`.
-        listing: Not known here: the database says which images there are.
 
     Raises:
         FileNotFoundError: A file is missing, or the images are still in WebDataset shards (`unpack_shards`).
         ValueError: File, line and value of a malformed line; a query without any relevant image.
     """
     root = Path(root).expanduser().resolve()
-    if listing:
-        raise ValueError(f"LISTING={listing}: i-CIR lists its images itself; leave the listing out")
     database, queries = (_read_table(root, name) for name in (DATABASE, QUERIES))
     files, asking = (tuple(dict.fromkeys(table["image"])) for table in (database, queries))
     if not (root / files[0]).is_file() and (root / "webdataset").is_dir():
@@ -96,7 +93,7 @@ def _below_root(file: str) -> str:
     return "/".join(parts[start:])
 
 
-def unpack_shards(root: str | Path, progress: bool = True) -> int:
+def unpack_shards(root: str | Path) -> int:
     """The images of WebDataset shards (`webdataset/*/*.tar`) as the files that the lists name; how many were written.
 
     An image is known by the `path` of the JSON beside it in its shard, or by its own name. What is there already, in
@@ -111,7 +108,7 @@ def unpack_shards(root: str | Path, progress: bool = True) -> int:
     shards, written = sorted(root.glob("webdataset/*/*.tar")), 0
     if not shards:
         raise FileNotFoundError(f"{root}: no shards in webdataset/database and webdataset/query")
-    for shard in tqdm(shards, desc="unpack", unit=" shards", disable=not progress):
+    for shard in tqdm(shards, desc="unpack", unit=" shards"):
         with of_file(shard), tarfile.open(shard, "r:") as tar:
             members = {member.name: member for member in tar if member.isfile()}
             for name, member in members.items():

@@ -13,7 +13,8 @@ from rscir_lib.benchmarks.triplets import read_triplets
 from rscir_lib.benchmarks.ucmcom import read_ucmcom
 from rscir_lib.benchmarks.whucom import MARKER, read_whucom
 
-Reader = Callable[..., Benchmark]  # of a dataset root; `listing`, of a part of it; `protocol`, where there are several
+# of a dataset root; `listing`, of a part of it, unless it lists its images itself; `protocol`, where there are several
+Reader = Callable[..., Benchmark]
 # the files and folders under a dataset root -> their reader; the first whose files are all there is taken
 READERS: dict[tuple[str, ...], Reader] = {
     (MARKER,): read_whucom,
@@ -54,8 +55,9 @@ def read_benchmark(root: str | Path, listing: str | Path | None = None, protocol
         own = "lines of `image,attribute,value` in PatternCom/<attribute>.csv make one of your own"
         fetch = f"`make fetch DATASET_ROOT=...` gets PatternCom, and {own}"
         raise FileNotFoundError(f"{root}: no benchmark here. Expected one of: {known}; {fetch}")
-    options = {} if protocol == "released" else {"protocol": protocol}
-    if not options.keys() <= signature(reader).parameters.keys():
-        only = "this benchmark has no other than its own; leave PROTOCOL at its default"
-        raise ValueError(f"protocol {protocol!r}: {only}")
-    return reader(root, listing=listing, **options)
+    options = {"listing": listing or None, "protocol": protocol}
+    for name in options.keys() - signature(reader).parameters.keys():
+        if (value := options.pop(name)) not in (None, "released"):
+            only = f"this benchmark has no other than its own; leave {name.upper()} at its default"
+            raise ValueError(f"{name} {str(value)!r}: {only}")
+    return reader(root, **options)

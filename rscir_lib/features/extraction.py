@@ -154,11 +154,10 @@ class _Extraction:
             with bar, closing(_encoded_batches(images, encoder, batch_size, workers, scheduler)) as batches:
                 for batch, feats in batches:
                     read = [(i, stamp) for i, stamp in batch if isinstance(stamp, Stamp)]
-                    for i, reason in batch:
-                        if isinstance(reason, str) and strict:
+                    for i, reason in ((i, reason) for i, reason in batch if isinstance(reason, str)):
+                        if strict:
                             raise ValueError(f"row {i} of {archive.name}: {reason}")
-                        if isinstance(reason, str):
-                            self.unreadable[archive.files[i]] = reason
+                        self.unreadable[archive.files[i]] = reason
                     store.check_rows(feats, [archive.files[i] for i, _ in read], made_by, "try precision float32")
                     rows = feats.astype(self.provenance["dtype"])
                     self._unsaved += [(*image, row) for image, row in zip(read, rows, strict=True)]

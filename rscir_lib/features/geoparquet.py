@@ -116,9 +116,8 @@ def _date(path: Path) -> datetime | None:
 
 
 def read_geoparquet(
-    path: str | Path, folder: str | Path, embedding: str = "embedding", id: str = "id", class_: str = "class",
-    geometry: str | None = None,
-) -> Path:  # fmt: skip
+    path: str | Path, folder: str | Path, embedding: str = "embedding", id: str = "id", geometry: str | None = None
+) -> Path:
     """Make the store `folder` of a Parquet file's rows, and return the folder; memory holds one shard at a time.
 
     Args:
@@ -127,8 +126,8 @@ def read_geoparquet(
             declare them, or has none that can be kept, `provenance["places"]` says so.
         folder: Empty, or not there yet.
         embedding: The column of lists of d floats; rows that are not of unit length are divided by their length.
-        id: The column that names a row, each once: texts, as paths inside an archive, or whole numbers.
-        class_: The column of its class, which may be missing.
+        id: The column that names a row, each once: texts, as paths inside an archive, or whole numbers. A column
+            `class` has its class, where there is one.
         geometry: The column of places, "" for none; None for that which the file declares, or a usual one.
 
     Raises:
@@ -139,14 +138,14 @@ def read_geoparquet(
     path, folder = Path(path).expanduser(), Path(folder).expanduser()
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} holds a store already, or something else: name another folder")
-    file, schema = _opened(path, (embedding, id, class_))
+    file, schema = _opened(path, embedding, id)
     ours = _ours(schema, path)
     provenance = ours or {"encoder": "not recorded", "archive": path.name}
     places = find_places(schema, path, geometry)
     if places.note:
         provenance["places"] = places.note
     stamped = STAMPS if ours and {*STAMPS} <= {*schema.names} else ()
-    columns = {embedding, id, *places.columns, *stamped, *({class_} & {*schema.names})}
+    columns = {embedding, id, *places.columns, *stamped, *({"class"} & {*schema.names})}
     shards: list[Shard] = []
     seen: set[str] = set()
     folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +156,7 @@ def read_geoparquet(
             if changed and not ours:
                 provenance["normalised"] = "at import"
             files = _names(table.column(id), path, id, first, seen)
-            ids = store.columns(files, _classes(table, path, class_, first))
+            ids = store.columns(files, _classes(table, path, first))
             with of_file(path):
                 ids |= {name: table.column(name).cast(schema.field(name).type).to_pylist() for name in stamped}
             if places.columns:
@@ -172,7 +171,7 @@ def read_geoparquet(
     return folder
 
 
-def _opened(path: Path, columns: tuple[str, str, str]) -> tuple["pq.ParquetFile", "pa.Schema"]:
+def _opened(path: Path, embedding: str, id: str) -> tuple["pq.ParquetFile", "pa.Schema"]:
     """A Parquet file that has columns for embeddings and ids, perhaps classes, and its schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -182,7 +181,7 @@ def _opened(path: Path, columns: tuple[str, str, str]) -> tuple["pq.ParquetFile"
         texts = [f.name for f in schema if str(f.type).removeprefix("large_") in ("string", "binary")]
         file = pq.ParquetFile(path, read_dictionary=texts)
     names = schema.names
-    for use, column in zip(("embedding", "id"), columns, strict=False):
+    for use, column in (("embedding", embedding), ("id", id)):
         if column not in names:
             raise ValueError(
                 f"{path}: no column {column!r} for {use}; it has {', '.join(sorted(names))}: --{use} says which"
@@ -190,10 +189,10 @@ def _opened(path: Path, columns: tuple[str, str, str]) -> tuple["pq.ParquetFile"
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{path}: two columns are called {twice[0]!r}; rename one")
     texts = [pa.types.is_string, pa.types.is_large_string, pa.types.is_integer]
-    for column in {*columns[1:]} & {*names}:
+    for column in {id, "class"} & {*names}:
         kind = schema.field(column).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        usual = [*texts, *[pa.types.is_floating, pa.types.is_boolean, pa.types.is_null] * (column == columns[2])]
+        usual = [*texts, *[pa.types.is_floating, pa.types.is_boolean, pa.types.is_null] * (column == "class")]
         if not any(fits(kind) for fits in usual):
             with of_file(path):
                 value = next(file.iter_batches(1, columns=[column])).column(0).to_pylist()[:1]
@@ -280,14 +279,14 @@ def _names(ids: "pa.ChunkedArray", path: Path, column: str, first: int, seen: se
     return names
 
 
-def _classes(table: "pa.Table", path: Path, column: str, first: int) -> list[str]:
+def _classes(table: "pa.Table", path: Path, first: int) -> list[str]:
     """The classes of rows as texts, "" for none."""
     with of_file(path):
-        values = table.column(column).to_pylist() if column in table.column_names else [None] * len(table)
+        values = table.column("class").to_pylist() if "class" in table.column_names else [None] * len(table)
     classes = ["" if value is None or value != value else str(value) for value in values]
     if wrong := [row for row, cls in enumerate(classes, first) if not nameable(cls)]:
         value = classes[wrong[0] - first]
-        raise ValueError(f"{path}: row {wrong[0]}: {column} {value!a} holds a line break or control character; mend it")
+        raise ValueError(f"{path}: row {wrong[0]}: class {value!a} holds a line break or control character; mend it")
     return classes
 
 

@@ -17,8 +17,7 @@ float16 on two cores: write 2.0 s, scan 1.1 s, 2,000 random rows 0.015 s (Zarr 5
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -28,6 +27,7 @@ import numpy as np
 
 from rscir_lib.similarity.moments import Moments
 from rscir_lib.storage.atomic import UNFINISHED, read_json, write_json, write_npy
+from rscir_lib.storage.bounds import of_file
 from rscir_lib.storage.digests import sha256_of, sha256_of_file
 
 MANIFEST = "manifest.json"
@@ -47,6 +47,7 @@ VERIFIED_BYTES = 2**28
 SAMPLED = 16
 # How far a row's length may be from 1: float16 keeps three digits. A greater value lets similarities differ that much.
 TOLERANCE = 1e-3
+AFRESH = "run extract_features (notebook 02), or what else made it, again: it makes afresh what is damaged"
 AGAIN = "Choose another folder, or extract again with overwrite=True"
 
 GeoJson = dict[str, Any]
@@ -183,17 +184,7 @@ class Shard:
 
 def damaged(path: Path, reason: str) -> ValueError:
     """The error for a file that isn't what was written."""
-    again = "run extract_features (notebook 02), or what else made it, again: it makes afresh what is damaged"
-    return ValueError(f"{path} is damaged ({reason}); {again}")
-
-
-@contextmanager
-def _expected(path: Path) -> Iterator[None]:
-    """Whatever is missing in a file, or wrong in it, is damage."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(path, f"{type(error).__name__}: {error}") from None
+    return ValueError(f"{path} is damaged ({reason}); {AFRESH}")
 
 
 def merged(parts: Iterable[tuple[int, Moments]]) -> Moments:
@@ -253,7 +244,7 @@ def shard_name(ids: Ids, provenance: Mapping[str, str]) -> str:
 
 
 def _read_ids(path: Path) -> Ids:
-    with _expected(path):
+    with of_file(path, AFRESH):
         ids: Ids = read_json(path)
         if path.stem != shard_name(ids, ids["provenance"]) or "npy" not in ids["sha256"]:
             raise ValueError("it isn't what its name is the digest of")
@@ -294,7 +285,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], tuple[Shard, ...]]:
 
     Raises ValueError naming the file for a damaged store.
     """
-    with _expected(folder / MANIFEST):
+    with of_file(folder / MANIFEST, AFRESH):
         manifest: dict[str, Any] = read_json(folder / MANIFEST)
         shards = tuple(Shard(folder, str(s["name"]), s["rows"], dict(s["sha256"])) for s in manifest["shards"])
         named = all(
@@ -303,12 +294,9 @@ def read_manifest(folder: Path) -> tuple[dict[str, Any], tuple[Shard, ...]]:
         facts = isinstance(manifest["provenance"], dict) and isinstance(manifest["unreadable"], dict)
         if not (named and facts and manifest["rows"] == sum(shard.rows for shard in shards) > 0):
             raise ValueError("its shards don't add up")
-    if sum(shard.feats.nbytes for shard in shards) <= VERIFIED_BYTES:
-        for shard in shards:
-            shard.verify()
-    else:
-        for shard in shards:
-            shard.look()
+    large = sum(shard.feats.nbytes for shard in shards) > VERIFIED_BYTES
+    for shard in shards:
+        shard.look() if large else shard.verify()
     return manifest, shards
 
 

@@ -19,10 +19,8 @@ def of_file(path: Path, advice: str = "fetch or write it again") -> Iterator[Non
     try:
         yield
     except Exception as error:  # readers that are fed damaged bytes raise nearly anything
-        if isinstance(error, OSError) and (
-            error.filename or error.errno == errno.ENOSPC
-        ):  # an absent file, a full disk
-            raise
+        if isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC):
+            raise  # an absent file, a full disk
         reason = " ".join((str(error) or type(error).__name__).split())[:200]
         raise ValueError(f"{path} is damaged, or not what it should be ({reason}); {advice}") from None
 

@@ -148,8 +148,6 @@ def test_a_zip_that_grows_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"bomb\.zip would unpack to \d+ times its size, the limit is 10"):
         fetch.unzip_images(packed, tmp_path / "images")
     assert not (tmp_path / "images").exists()
-    fetch.unzip_images(packed, tmp_path / "images", most_growth=10**6)
-    assert (tmp_path / "images" / "beach" / "a.jpg").stat().st_size == 10**6
 
 
 def bomb(name, size):

@@ -135,8 +135,8 @@ def test_shards_are_unpacked_once(tmp_path):
                 tar.addfile(info, io.BytesIO(data))
     with pytest.raises(FileNotFoundError, match="in shards; unpack them: rscir unpack"):
         read_benchmark(tmp_path)
-    assert unpack_shards(tmp_path, progress=False) == 2
-    assert unpack_shards(tmp_path, progress=False) == 0
+    assert unpack_shards(tmp_path) == 2
+    assert unpack_shards(tmp_path) == 0
     assert read_benchmark(tmp_path).archive.read(0).getpixel((0, 0)) == (255, 0, 0)
 
 
@@ -155,6 +155,12 @@ def test_shards_are_unpacked_once(tmp_path):
 def test_lists_that_do_not_fit(tmp_path, database, queries, message):
     with pytest.raises(ValueError, match=message):
         read_icir(write_icir(tmp_path, database, queries or [("query/0.jpg", "x", "a")]))
+
+
+def test_a_part_of_it_is_refused(tmp_path):
+    write_icir(tmp_path, [("database/0.jpg", "x", "a")], [("query/0.jpg", "x", "a")])
+    with pytest.raises(ValueError, match=r"listing 'part\.csv': this benchmark has no other .* leave LISTING"):
+        read_benchmark(tmp_path, listing="part.csv")
 
 
 def test_a_gallery_without_its_answer_is_refused(tmp_path):

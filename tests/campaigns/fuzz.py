@@ -404,7 +404,7 @@ READERS: dict[str, Reader] = {
     "npz of features": Reader(npz, ("features.npz",), at("features.npz", read_features)),
     "CIRR's pairs and split": Reader(cirr, CIRR, read_cirr, names=".rc2.test1.json"),
     "i-CIR's lists": Reader(icir, ("database_files.csv", "query_files.csv"), read_lists, names="_files.csv"),
-    "i-CIR's shards": Reader(icir, ("webdataset/database/0.tar",), lambda root: unpack_shards(root, progress=False)),
+    "i-CIR's shards": Reader(icir, ("webdataset/database/0.tar",), unpack_shards),
     "WHUCom": Reader(whucom, ("whucom.json", "labels.csv"), read_benchmark),
     "encoder: a table": Reader(stored_table, ("encoder/features.npz",), read_encoder, 300),
     "rows of results": Reader(result_rows, ("rows.csv",), at("rows.csv", read_rows)),

@@ -11,6 +11,7 @@ is partial goes on.
 import html
 import re
 import shutil
+import tomllib
 import zipfile
 import zlib
 from collections import Counter
@@ -30,26 +31,16 @@ from rscir_lib.encoders.hub import Published
 from rscir_lib.storage.atomic import remove_unfinished, write_file
 from rscir_lib.storage.downloads import NotFetched, download, text_of
 from rscir_lib.storage.locks import folder_lock
+from rscir_lib.storage.project import DATA
 
 IMAGES_PER_CLASS = 800
 IMAGE_SIZE = (256, 256)
 QUERIES = 21_000  # PatternCom has more composed queries than this
 PATTERNCOM_ID = "1NP2Ryj4V2L_wwInQB6HjzPDPRH2k0J5U"  # a Google Drive folder
-IMAGES = Published(
-    "torchgeo/PatternNet",
-    "PatternNet.zip",
-    revision="2dbd901b00e301967a5c5146b25454f5d3455ad0",
-    size=1_426_447_870,
-    sha256="456dd031950b0429518b8ec7d30a5c4b3f6456261ee1dd573a3eee43efb29958",
+IMAGES, LISTING, UCM = (
+    Published(**facts) for facts in tomllib.loads((DATA / "published" / "datasets.toml").read_text("utf-8")).values()
 )
-LISTING = Published("patterncom", "patternnet.csv", drive="1sIdH0DVR2JxCEYQgp8041sUOYfLdGgyV")
-UCM = Published(
-    "torchgeo/ucmerced",
-    "UCMerced_LandUse.zip",
-    revision="7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a",
-    size=332_468_434,
-    sha256="06c539ef28703a58fb07bd2837991ac7c48b813b00bb12ac197efd813a18daeb",
-)
+MOST_GROWTH = 10  # times its size that a zip of images may unpack to
 UCM_IMAGES = (21, 100)  # classes, images of each
 UCM_LABELS = {  # to be put there by hand
     "multilabels.tsv": "the 17 multi-labels of Chaudhuri et al. 2018, between tabs: a header, then 0 or 1 a label",
@@ -118,19 +109,19 @@ STEPS = {"images": fetch_images, "patterncom": fetch_patterncom, "models": fetch
 PATTERNNET = ("images", "patterncom", "models")  # what is fetched unless told
 
 
-def unzip_images(packed: Path, images: Path, most_growth: float = 10) -> None:
+def unzip_images(packed: Path, images: Path) -> None:
     """Unpack the members `.../<class>/<image>.jpg` (or `.tif`) to `images/<class>/<image>.jpg`; skips those that stand.
 
     An image stands whole or not at all. Raises ValueError for a damaged zip, for a member that would land elsewhere,
-    and for a zip that would unpack to more than `most_growth` times its size: photographs hardly shrink when packed.
+    and for a zip that would unpack to more than `MOST_GROWTH` times its size: photographs hardly shrink when packed.
     """
     try:
         with zipfile.ZipFile(packed) as file:
             members = [m for m in file.infolist() if re.search(r"(^|/)[^/.][^/]*\.(jpg|tif)$", m.filename)]
             growth = sum(member.file_size for member in members) / packed.stat().st_size
-            if growth > most_growth:
+            if growth > MOST_GROWTH:
                 raise ValueError(
-                    f"{packed} would unpack to {growth:.0f} times its size, the limit is {most_growth:g}: these are no "
+                    f"{packed} would unpack to {growth:.0f} times its size, the limit is {MOST_GROWTH}: these are no "
                     "JPEG images; don't use it"
                 )
             remove_unfinished(images)

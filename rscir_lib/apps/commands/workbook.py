@@ -1,10 +1,5 @@
 """Runs the notebooks in order, each with parameters, and skips those that stand.
 
-    rscir workbook                                     # all on the bundled benchmark, some on real features
-    rscir workbook 03 04 ENCODER=clip DATASET_ROOT=~/PatternNet
-    rscir workbook --params notebooks/params/patternnet_clip.yaml
-    rscir workbook ENCODER=clip,remoteclip ARCHITECTURE=RN50,ViT-L-14     # every combination
-
 Executed copies, tables (CSV) and figures go to one folder a run (`run_folder`).
 """
 
@@ -342,30 +337,26 @@ def run_combinations(notebooks: list[Path], given: dict[str, object], beside: bo
     end. Raises what a single combination raises.
     """
     combinations, failed, finished = grid(given), dict[str, str](), dict[str, Path]()
-    if len(combinations) == 1:
-        finished[f"ENCODER={given.get('ENCODER', 'demo')}"] = run_plan(
-            resolve_parameters(notebooks, *combinations.values()), **options
-        )
-        if beside:
-            show_beside(finished)
-        return 0
     folders: dict[Path, str] = {}
     for number, (label, parameters) in enumerate(combinations.items(), 1):
-        print(f"\n({number}/{len(combinations)}) {label}", flush=True)
+        if len(combinations) > 1:
+            print(f"\n({number}/{len(combinations)}) {label}", flush=True)
         try:
             plan = resolve_parameters(notebooks, parameters)
             first = folders.setdefault(runs.run_of(next(iter(plan.values()))), label)
             if first != label:
-                raise ValueError(
-                    f"{label} is the same run as {first}: the files there are equal; leave one of them out"
-                )
-            finished[label] = run_plan(plan, **options)
+                same = f"{label} is the same run as {first}: the files there are equal"
+                raise ValueError(f"{same}; leave one of them out")
+            finished[label or f"ENCODER={given.get('ENCODER', 'demo')}"] = run_plan(plan, **options)
         except FAILURES as error:
+            if len(combinations) == 1:
+                raise
             failed[label] = str(error).partition("\n")[0]
             print(f"error: {error}", file=sys.stderr, flush=True)
     if beside and finished:
         show_beside(finished)
-    print(f"\n{len(combinations) - len(failed)} of {len(combinations)} combinations finished")
+    if len(combinations) > 1:
+        print(f"\n{len(combinations) - len(failed)} of {len(combinations)} combinations finished")
     for label, first_line in failed.items():
         print(f"  failed: {label}: {first_line}")
     return int(bool(failed))
