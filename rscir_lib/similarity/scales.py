@@ -41,10 +41,11 @@ def zscore(s: torch.Tensor, moments: RowMoments | None = None) -> torch.Tensor:
 
 
 def phi(z: torch.Tensor) -> torch.Tensor:
-    """Standard normal CDF. Wants float64: in float32 it is exactly 1 from z = 5.35 on, a tie at the top of the list."""
+    """Standard normal CDF, in place. Wants float64: in float32 it is exactly 1 from z = 5.35 on, a tie at the top of the list."""
     if z.device.type == "cpu":  # three times faster than torch's, and equal inputs give equal outputs: ties stay ties
-        return torch.from_numpy(np.asarray(ndtr(z.numpy())))
-    return torch.special.ndtr(z)
+        ndtr(z.numpy(), out=z.numpy())
+        return z
+    return torch.special.ndtr(z, out=z)
 
 
 def normal_cdf(s: torch.Tensor, moments: RowMoments | None = None) -> torch.Tensor:
