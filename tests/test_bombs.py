@@ -104,6 +104,7 @@ def encoder():
     return load_encoder("demo", device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures(tmp_path, encoder, name):
     write, words = PICTURES[name]
@@ -122,6 +123,7 @@ def test_the_last_that_is_read(tmp_path):
     assert read_image(tmp_path / "many.jpg").size == (64, 64)
 
 
+@pytest.mark.slow
 def test_remedies_work(tmp_path):
     """A line becomes tiles of the side that the message names; a picture in memory is held to the same."""
     blank(tmp_path / "wide.png", size=(1000, 1))

@@ -552,6 +552,7 @@ def malformed():
             yield json.dumps({"ask": ask, **arguments, name: 1}).encode()
 
 
+@pytest.mark.slow
 def test_malformed_questions_are_refused_in_a_sentence(explorer, caplog):
     good = json.dumps({"ask": "query", "images": [3], "words": "red"}).encode()
     statuses = Counter()
@@ -630,6 +631,7 @@ def test_an_interrupt_that_python_drops_still_ends_the_command(monkeypatch, caps
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 def test_features_that_are_cut_short_while_they_are_served(benchmark, features, encoder, tmp_path):
     """In a process of its own: reading beyond the end of a mapped file is a signal that ends it."""
     shutil.copytree(features._shards[0].folder, tmp_path / "store")

@@ -162,6 +162,7 @@ with folder_lock(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_two_drawings_at_once_take_turns(tmp_path, capsys):
     draw_synthcom(tmp_path, images_per_class=1, workers=1)
     (tmp_path / "images/river/river001.jpg").unlink()

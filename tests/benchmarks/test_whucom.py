@@ -27,6 +27,7 @@ def task(request, tmp_path_factory):
     return benchmark, read_features(root / "clip.npz", benchmark.archive), load_encoder(TABLES["clip"].parent)
 
 
+@pytest.mark.slow
 def test_every_machine_draws_the_same(task):
     benchmark, *_ = task
     root = benchmark.archive.root

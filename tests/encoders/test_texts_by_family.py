@@ -140,6 +140,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_features_are_those_of_the_familys_own_library(family, tmp_path, no_network, capsys):  # noqa: F811
     of_texts, of_image = FAMILIES[family](tmp_path / "made")

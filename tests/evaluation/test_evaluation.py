@@ -376,6 +376,7 @@ def by_oracle(benchmark, features, strangers, method, lam, cutoffs):
     seed=st.integers(0, 2**32), lam=st.sampled_from([0, 0.4, 1]), held=st.sampled_from([1, 500, 2**22]),
     backend=st.sampled_from(["numba", "torch"]), exclude_self=st.booleans(),
 )  # fmt: skip
+@pytest.mark.slow
 def test_condensed_lists_strangers_and_cutoffs_agree_with_the_oracle(seed, lam, held, backend, exclude_self):
     """Also with queries in batches of one, some and all."""
     benchmark, features, strangers = open_benchmark(np.random.default_rng(seed))

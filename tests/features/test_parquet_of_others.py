@@ -279,6 +279,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_few_bytes_stay_few(tmp_path, name):
     rows, value, words = BOMBS[name]
