@@ -25,7 +25,7 @@ from rscir_lib.features import Features, store
 from rscir_lib.features.features import MemoryShard
 from rscir_lib.features.places import NONE, find_places
 from rscir_lib.features.store import STAMPS, Shard
-from rscir_lib.storage.atomic import write_file
+from rscir_lib.storage.atomic import UNFINISHED, write_file
 from rscir_lib.storage.bounds import check_growth, of_file
 
 if TYPE_CHECKING:
@@ -136,7 +136,10 @@ def read_geoparquet(
         FileExistsError: For a folder that holds anything.
     """
     path, folder = Path(path).expanduser(), Path(folder).expanduser()
-    if folder.exists() and any(folder.iterdir()):
+    begun = folder / f".import{UNFINISHED}"  # by it the next import knows that this one was killed, and begins anew
+    if begun.exists():
+        store.clean(folder)
+    if any(folder.glob("[!.]*")):
         raise FileExistsError(f"{folder} holds a store already, or something else: name another folder")
     file, schema = _opened(path, embedding, id)
     ours = _ours(schema, path)
@@ -149,6 +152,7 @@ def read_geoparquet(
     shards: list[Shard] = []
     seen: set[str] = set()
     folder.mkdir(parents=True, exist_ok=True)
+    begun.touch()
     try:
         for table in _tables(file, path, embedding, columns):
             first, dim = sum(shard.rows for shard in shards), shards[0].feats.shape[1] if shards else None

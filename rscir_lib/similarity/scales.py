@@ -41,7 +41,7 @@ def zscore(s: torch.Tensor, moments: RowMoments | None = None) -> torch.Tensor:
 
 
 def phi(z: torch.Tensor) -> torch.Tensor:
-    """Standard normal CDF, in place. Wants float64: in float32 it is exactly 1 from z = 5.35 on, a tie at the top of the list."""
+    """Standard normal CDF, in place. Wants float64: in float32 it is 1 from z = 5.35 on, a tie at the top."""
     if z.device.type == "cpu":  # three times faster than torch's, and equal inputs give equal outputs: ties stay ties
         ndtr(z.numpy(), out=z.numpy())
         return z

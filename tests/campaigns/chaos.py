@@ -1,10 +1,11 @@
 """The campaign of kills: whatever ends a run, and however often, the next one comes to the same bits.
 
-`make chaos` (ARGS=--quick for a short one). Extraction, drawing, fetching and training are killed before file
-operations, once and twice in a row, and at random by SIGKILL, SIGTERM and SIGINT of their process group; the disk is
-full or read-only from some operation on; two run at once; an extraction's images vanish and come back. The command that
-runs the notebooks is killed inside notebooks 02 to 06, itself, its kernel, or both. After each, a plain run must end
-well, and its result must equal, bit by bit, that of a run that nothing disturbed.
+`make chaos` (ARGS=--quick for a short one). Extraction, drawing, fetching, training, the import of a GeoParquet file,
+the explorer's page and the course's copies are killed before file operations, once and twice in a row, and at random by
+SIGKILL, SIGTERM and SIGINT of their process group; the disk is full or read-only from some operation on; two run at
+once; an extraction's images vanish and come back. The command that runs the notebooks is killed inside notebooks 02 to
+06, itself, its kernel, or both. After each, a plain run must end well, and its result must equal, bit by bit, that of a
+run that nothing disturbed.
 Prints what was done, and exits with 1 at one differing bit, or one error that isn't a sentence about the folder.
 """
 
@@ -31,6 +32,7 @@ from dataclasses import dataclass, field
 from functools import partial, partialmethod
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import psutil
 import pytest
@@ -44,6 +46,7 @@ from rscir_lib.benchmarks.synthcom import draw_synthcom
 from rscir_lib.features import extract_features, read_features, store
 from rscir_lib.features import extraction as extraction_module
 
+PROJECT = Path(rscir_lib.__file__).parents[1]
 REFUSED, RAW, INTERRUPTED = 3, 5, 130  # exit codes: a documented error, any other error, Ctrl-C
 HANGS = 600  # seconds: whatever takes longer, on a loaded machine too, hangs
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -75,6 +78,12 @@ class SlowEncoder:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def all_files(folder: Path) -> dict[str, str]:
+    """The digest of each file in a folder but hidden ones."""
+    paths = [path for path in folder.rglob("[!.]*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): digest(path.read_bytes()) for path in paths}
+
+
 def draw_archive(root: Path, images: int) -> None:
     rng = np.random.default_rng(1)
     for i in range(images):
@@ -104,11 +113,7 @@ def drawing() -> Subject:
     def run(folder: Path) -> None:
         draw_synthcom(folder, images_per_class=1, workers=random.choice([1, 2]))
 
-    def result(folder: Path) -> dict[str, str]:
-        paths = [path for path in folder.rglob("*") if path.is_file()]
-        return {path.relative_to(folder).as_posix(): digest(path.read_bytes()) for path in paths}
-
-    return Subject("drawing", run, result)
+    return Subject("drawing", run, all_files)
 
 
 def fetching() -> Subject:
@@ -148,13 +153,63 @@ def training(archive_root: Path) -> Subject:
     return Subject("training", run, result)
 
 
+def importing(archive_root: Path) -> Subject:
+    """A GeoParquet file, which becomes a store of several shards."""
+    from rscir_lib.features import Features, geoparquet
+
+    archive, file = read_archive(archive_root), archive_root / "features.parquet"
+    feats = np.random.default_rng(2).normal(size=(len(archive), 6)).astype(np.float32)
+    feats /= np.linalg.norm(feats, axis=1, keepdims=True)
+    geoparquet.write_geoparquet(Features.from_arrays(feats, archive.files, archive.classes, {}), file)
+
+    def run(folder: Path) -> None:
+        store.SHARD_BYTES = 9 * 6 * 4
+        if not (folder / "manifest.json").exists():
+            geoparquet.read_geoparquet(file, folder)
+
+    def result(folder: Path) -> dict[str, str]:
+        read = read_features(folder)
+        return {file: digest(row.tobytes()) for file, row in zip(read.files, read.feats, strict=True)}
+
+    return Subject("importing", run, result)
+
+
+def page(archive_root: Path) -> Subject:
+    """The explorer as files."""
+    from rscir_lib.apps.explorer import Explorer
+    from rscir_lib.apps.explorer.page import write_page
+    from rscir_lib.encoders import load_encoder
+
+    archive, encoder = read_archive(archive_root), load_encoder("demo", device="cpu")
+    features = read_features(extract_features(archive, encoder, archive_root / "features"))
+
+    def run(folder: Path) -> None:
+        write_page(Explorer(archive, features, encoder, archive_root / "run"), folder, ["red"])
+
+    return Subject("page", run, all_files)
+
+
+def course() -> Subject:
+    """Two notebooks' copies for students, with the pages that they link to."""
+    from rscir_lib.apps.teaching.course import copy_pages, hand_out, student_copy
+
+    paths = sorted(PROJECT.glob("notebooks/0[34]*.ipynb"))
+    sources = [nbformat.read(path, as_version=4) for path in paths]
+
+    def run(folder: Path) -> None:
+        copy_pages(folder / "book")
+        for number, source in enumerate(sources):
+            hand_out(student_copy(source), folder / f"{number}.ipynb")
+
+    return Subject("course", run, all_files)
+
+
 def workbook(dataset: Path, notebooks: tuple[str, ...]) -> Subject:
     """The command that runs the notebooks."""
-    project = Path(rscir_lib.__file__).parents[1]
     draw_synthcom(dataset, images_per_class=2, workers=1)
 
     def run(folder: Path) -> None:
-        os.chdir(project)
+        os.chdir(PROJECT)
         words = [f"DATASET_ROOT={dataset}", f"OUTPUT_ROOT={folder}"]
         os.execv(sys.executable, [sys.executable, "-m", "rscir_lib.workbook", *notebooks, *words])
 
@@ -419,6 +474,9 @@ def parts(campaign: Campaign, archive_root: Path, quick: bool) -> list[Iterator[
         "drawing": (9, 10, 120),
         "fetching": (21, 12, 400),
         "training": (4, 4, 30),
+        "importing": (1, 10, 40),
+        "page": (1, 6, 20),
+        "course": (5, 6, 60),
     }[name]
     if quick:
         step, times = 9 * step, max(2, times // 10)
@@ -442,6 +500,9 @@ def main(arguments: list[str] | None = None) -> int:
         "drawing": lambda folder: drawing(),
         "fetching": lambda folder: fetching(),
         "training": lambda folder: training(folder / "Archive"),
+        "importing": lambda folder: importing(folder / "Archive"),
+        "page": lambda folder: page(folder / "Archive"),
+        "course": lambda folder: course(),
         "workbook": lambda folder: workbook(folder / "SynthCom", NOTEBOOKS[: 2 if options.quick else None]),
     }
     parser.add_argument("--only", choices=subjects, action="append", help="one of them; may be given again")

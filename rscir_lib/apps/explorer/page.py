@@ -79,9 +79,10 @@ def write_page(explorer: Explorer, folder: str | Path, words: list[str] | None =
         "together": TOGETHER,
         "rated": explorer.rated(),
     }
-    (folder / "thumbnails").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in page_files(explorer.title, "page.js", '<script src="data.js"></script>').items():
         write_text(folder / name, text)
+    (folder / "thumbnails").mkdir(exist_ok=True)
     for old in (folder / "thumbnails").glob("[0-9]*.js"):
         old.unlink()
     for number, start in enumerate(tqdm(range(0, len(archive), TOGETHER), desc="thumbnails", unit="file")):
