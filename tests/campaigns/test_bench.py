@@ -1,6 +1,11 @@
 """The benchmark's quick forms: that they run, and write what they promise. No time is asserted."""
 
+import os
 import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -144,3 +149,20 @@ def test_a_compiled_tower_says_the_same():
     assert len(cosines) == 11
     assert cosines.min() > 0.999
     assert faster.provenance["precision"] == "bfloat16, compiled"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="process groups are Linux's here")
+def test_ctrl_c_ends_it_without_a_traceback(tmp_path):
+    code = (
+        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"sys.argv = ['bench', 'scale', '--quick', '--out', {str(tmp_path)!r}]; "
+        f"runpy.run_path({str(Path(scale.__file__).parent)!r}, run_name='__main__')"
+    )
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([sys.executable, "-u", "-c", code], **options) as process:
+        assert any(line.startswith("core") for line in process.stdout)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "interrupted" in errors

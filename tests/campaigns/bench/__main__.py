@@ -5,6 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import main
+try:
+    from bench import main  # takes seconds, in which somebody may change their mind, too
 
-sys.exit(main())
+    sys.exit(main())
+except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)
