@@ -412,6 +412,14 @@ def test_kernels_import_the_library_of_the_command(run, notebooks, tmp_path, mon
     assert found == str(runs.ROOT / "rscir_lib" / "__init__.py")
 
 
+def test_an_executed_copy_says_nothing_of_the_machine(run, notebooks):
+    assert run("01") == 0
+    written = (notebooks / "runs" / "data_demo" / "notebooks" / "01_write.ipynb").read_text()
+    assert '"output_path": "01_write.ipynb"' in written
+    assert '"input_path": "01_write.ipynb"' in written
+    assert str(runs.ROOT) not in written
+
+
 def test_no_kernel_of_another_environment_and_braces_in_a_path(run, notebooks, tmp_path, monkeypatch):
     """A cluster's JUPYTER_PATH names a kernel python3 too; papermill takes braces for parameters of its own."""
     kernel = tmp_path / "share" / "kernels" / "python3"

@@ -222,7 +222,7 @@ def execute(notebook: Path, copy: Path, parameters: dict[str, object], timeout: 
     # papermill takes braces in a path for parameters of its own
     notebooks = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, copy)]
     try:
-        return papermill.execute_notebook(
+        done = papermill.execute_notebook(
             *notebooks, parameters, kernel_name="python3", language="python", cwd=str(NOTEBOOKS),
             execution_timeout=timeout, extra_arguments=["--log-level=CRITICAL"], progress_bar=sys.stderr.isatty(),
         )  # fmt: skip
@@ -231,6 +231,10 @@ def execute(notebook: Path, copy: Path, parameters: dict[str, object], timeout: 
         raise RuntimeError(f"{where}: {error.ename}: {error.evalue}\n  executed up to there: {copy}") from None
     except (CellControlSignal, DeadKernelError) as error:
         raise RuntimeError(f"{notebook.stem}: {type(error).__name__}: {str(error).strip()}") from None
+    # a copy that is passed on says nothing of this machine's folders, unless a parameter does
+    done.metadata.papermill |= {"input_path": notebook.name, "output_path": copy.name}
+    write_text(copy, nbformat.writes(done) + "\n")
+    return done
 
 
 def read_parameters(path: Path) -> dict[str, object]:
