@@ -61,13 +61,10 @@ class Hits:
 
     def gallery(self) -> "Figure":
         """The query on the left, the hits on the right."""
-        label = {self._label: self.table["position"].tolist()}
-        return plots.gallery(self._reader, self.image, self.question["text"], label, title=self.question["archive"])
-
-    @property
-    def _label(self) -> str:
-        lam = self.question.get("lambda")
-        return str(self.question["method"]) + (f", lambda {lam:g}" if lam is not None else "")
+        lam, archive = self.question.get("lambda"), self.question["archive"]
+        label = str(self.question["method"]) + (f", lambda {lam:g}" if lam is not None else "")
+        hits = {label: self.table["position"].tolist()}
+        return plots.gallery(self._reader, self.image, self.question["text"], hits, title=archive)
 
     @property
     def _reader(self) -> Callable[[int], Image.Image]:
@@ -85,7 +82,12 @@ class Hits:
 
     def to_html(self, path: str | Path) -> Path:
         """One file that holds everything, pictures too: opens in any browser, without network."""
-        return write_text(path, _page(self))
+        query = [_picture(self.image, f"query image: {self.question['image']}")] if self.image else []
+        query += [f"<h2>+ {escape(str(self.question['text']))}</h2>"] if self.question["text"] else []
+        query += [f"<p>The encoder has never seen {escape(repr(word))}.</p>" for word in self.unknown_words]
+        hits = [_item(row, self._reader(row["position"])) for row in self.table.to_dict("records")]
+        parts = {"title": escape(self.title), "number": len(self), "query": "".join(query), "hits": "".join(hits)}
+        return write_text(path, Template(PAGE.read_text(encoding="utf-8")).substitute(parts))
 
     def to_geojson(self, path: str | Path) -> Path:
         """The hits as polygons in longitude and latitude (RFC 7946). Raises ValueError where none has a place."""
@@ -109,20 +111,6 @@ def _middle(place: dict[str, Any] | None) -> tuple[float, float]:
     ring = place["coordinates"][0] if place["type"] == "Polygon" else place["coordinates"][0][0]
     corners = np.array([corner[:2] for corner in ring])
     return tuple((corners.min(axis=0) + corners.max(axis=0)) / 2)
-
-
-def _page(hits: Hits) -> str:
-    """The page as HTML."""
-    unknown = [f"<p>The encoder has never seen {escape(repr(word))}.</p>" for word in hits.unknown_words]
-    query = [_picture(hits.image, f"query image: {hits.question['image']}")] if hits.image else []
-    query += [f"<h2>+ {escape(str(hits.question['text']))}</h2>"] if hits.question["text"] else []
-    parts = {
-        "title": escape(hits.title),
-        "number": len(hits),
-        "query": "".join(query + unknown),
-        "hits": "".join(_item(row, hits._reader(row["position"])) for row in hits.table.to_dict("records")),
-    }
-    return Template(PAGE.read_text(encoding="utf-8")).substitute(parts)
 
 
 def _item(row: dict[Hashable, Any], picture: Image.Image) -> str:

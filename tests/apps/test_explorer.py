@@ -28,12 +28,13 @@ from PIL import Image
 
 from helpers import make_features, unit
 from rscir_lib.apps.commands.cli import COMMANDS, main
-from rscir_lib.apps.explorer import Explorer, Widget, marked_labels, marks_table, read_marks, session
+from rscir_lib.apps.explorer import Explorer, Widget, marked_labels, marks_table, page, read_marks, server, session
 from rscir_lib.apps.explorer.marks import add_mark
 from rscir_lib.apps.explorer.page import write_page
-from rscir_lib.apps.explorer.server import one_core_left, serve
+from rscir_lib.apps.explorer.server import leave_one_core, serve
 from rscir_lib.apps.explorer.thumbnails import END, Thumbnails
 from rscir_lib.apps.labelling import merge_journals
+from rscir_lib.archive import Archive
 from rscir_lib.archive.reading import read_image
 from rscir_lib.benchmarks.registry import read_benchmark
 from rscir_lib.benchmarks.synthcom import draw_synthcom
@@ -42,7 +43,7 @@ from rscir_lib.evaluation import evaluate
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.methods import METHODS, Questions
 from rscir_lib.ranking import ImageSets, Job, top_k
-from rscir_lib.search import Hits
+from rscir_lib.search import Hits, Searcher
 from rscir_lib.similarity import best_first
 from rscir_lib.similarity.lambda_auto import auto_lambda, resampled
 from rscir_lib.storage.cells import from_cell
@@ -87,6 +88,26 @@ def test_a_query_holds_the_similarities_that_the_library_ranks_by(explorer, feat
     assert image == pytest.approx(x @ x[7], abs=1e-12)
     assert text == pytest.approx(x @ encoder.encode_texts(["red"])[0].astype(np.float64), abs=1e-12)
     assert answer["moments"][1] == pytest.approx([text.mean(), text.std(ddof=1), text.min(), text.max()])
+
+
+@pytest.mark.slow
+def test_an_image_has_its_own_class_however_many_classes_there_are(encoder, tmp_path, monkeypatch):
+    """More than two bytes count: in the explorer, on its static page, among hits. The archive is names alone."""
+    n = 66_000
+    classes = tuple(f"class{k}" for k in range(n))
+    archive = Archive(tmp_path, tuple(f"{name}/a.jpg" for name in classes), classes)
+    features = make_features(archive, unit(np.random.default_rng(0).normal(size=(n, encoder.dim))))
+    monkeypatch.setattr(Thumbnails, "of", lambda self, positions: [b""] * len(positions))
+    monkeypatch.setattr(page, "TOGETHER", n)
+    explorer = Explorer(archive, features, encoder, tmp_path)
+    script = write_page(explorer, tmp_path / "page").with_name("data.js").read_text()
+    for facts in (explorer.hello(), json.loads(script[len("globalThis.RSCIR = ") : -2])["facts"]):
+        assert [facts["classes"][k] for k in facts["classIndex"]] == list(classes)
+    hits = Searcher(features, encoder, archive)(None, "red", 1, top=2000).table
+    assert hits["position"].max() >= 2**16
+    assert list(hits["class"]) == [classes[position] for position in hits["position"]]
+    monkeypatch.setattr(session, "WHOLE", 1000)  # as of a larger archive: the candidates of one class
+    assert list(doubles(explorer.query([0], "red", cls=classes[-1])["positions"], np.int32)) == [n - 1]
 
 
 @pytest.mark.slow
@@ -505,6 +526,30 @@ def test_the_server_answers_its_addresses_and_no_other(explorer):
         assert json.loads(fetch(address + "ask", question)[1])["files"] == list(explorer.archive.files)
 
 
+def test_a_query_is_worked_out_once_until_its_picture_changes(encoder, tmp_path, monkeypatch):
+    """Two hundred visitors ask the same: they get the same bytes, of which so many are kept."""
+    archive = read_benchmark(draw_synthcom(tmp_path / "tiny", images_per_class=2, workers=1)).archive
+    feats = np.random.default_rng(0).normal(size=(len(archive), encoder.dim))
+    explorer = Explorer(archive, make_features(archive, unit(feats)), encoder, tmp_path / "run")
+    count, answer = [], explorer.answer
+    monkeypatch.setattr(explorer, "answer", lambda question: count.append(question["images"]) or answer(question))
+    asked = [json.dumps({"ask": "query", "images": [k], "words": "red"}).encode() for k in range(20)]
+    with served(explorer) as address:
+        status, reply = fetch(address + "ask", asked[0])
+        assert status == 200
+        assert json.loads(reply) == json.loads(json.dumps(answer(json.loads(asked[0]))))
+        assert fetch(address + "ask", asked[0]) == (status, reply)
+        assert count == [[0]]
+        path = archive.path(0)
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+        for _ in range(2):
+            assert "has changed" in json.loads(fetch(address + "ask", asked[0])[1])["error"]
+        monkeypatch.setattr(server, "KEPT", 1)  # no more than 16 are kept
+        for question in [*asked[1:], asked[19], asked[1]]:
+            assert "similarities" in json.loads(fetch(address + "ask", question)[1])
+        assert [count.count([k]) for k in (1, 19)] == [2, 1]
+
+
 CAPTURED = {"capture_output": True, "text": True, "timeout": 300, "check": False}
 QUESTIONS = {
     "hello": {},
@@ -705,8 +750,8 @@ def test_servers_leave_one_core_between_them():
     before, cores = torch.get_num_threads(), os.cpu_count()
     torch.set_num_threads(cores)
     try:
-        with one_core_left(), one_core_left():
+        for _ in range(2):
+            leave_one_core()
             assert torch.get_num_threads() == max(cores - 1, 1)
-        assert torch.get_num_threads() == cores
     finally:
         torch.set_num_threads(before)

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 from rscir_lib.apps import labelling
 from rscir_lib.apps.explorer.opening import prepared
-from rscir_lib.apps.explorer.server import listen, one_core_left
+from rscir_lib.apps.explorer.server import leave_one_core, listen
 from rscir_lib.apps.explorer.session import Explorer
 from rscir_lib.apps.labelling import Labeller, Session, propose
 from rscir_lib.runs import open_run
@@ -63,18 +63,18 @@ def served(explorer: Explorer) -> Iterator[str]:
         with suppress(TimeoutError):  # a browser that keeps its connection would wait for an answer forever
             await asyncio.wait_for(server.close_all_connections(), 5)
 
-    with one_core_left():
-        loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=loop.run_forever, daemon=True)
-        thread.start()
-        server, port = asyncio.run_coroutine_threadsafe(begin(), loop).result(30)
-        try:
-            yield f"http://127.0.0.1:{port}/"
-        finally:
-            asyncio.run_coroutine_threadsafe(end(), loop).result(30)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(10)
-            loop.close()
+    leave_one_core()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    server, port = asyncio.run_coroutine_threadsafe(begin(), loop).result(30)
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        asyncio.run_coroutine_threadsafe(end(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
 
 
 def picture(explorer: Explorer, path: str | Path, width: int = 1200) -> Path:

@@ -61,17 +61,9 @@ def write_page(explorer: Explorer, folder: str | Path, words: list[str] | None =
         raise ValueError("the page needs words to encode: the archive has no benchmark and no classes; give some")
     facts = explorer.hello()
     known = [method for method in facts["methods"] if method["rule"]]
+    alone = {"marks": [], "marksFile": "", "warning": "", "hasKernel": False, "whole": True}  # without a server
     data = {
-        "facts": facts
-        | {
-            "words": words,
-            "methods": known,
-            "marks": [],
-            "marksFile": "",
-            "warning": "",
-            "hasKernel": False,
-            "whole": True,
-        },
+        "facts": facts | alone | {"words": words, "methods": known},
         "footprints": [explorer.footprint(position) for position in range(len(archive))],
         "dim": explorer.feats.shape[1],
         "feats": base64_of(explorer.feats),

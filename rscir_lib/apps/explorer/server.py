@@ -12,9 +12,8 @@ import socket
 import sys
 import time
 import webbrowser
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from rscir_lib.apps.explorer.page import page_files
 from rscir_lib.apps.explorer.session import Explorer
 
 LARGEST = 96 * 2**20  # bytes of a question, an uploaded picture of 64 MB in base64 included
+KEPT = 2**26  # bytes of replies that are remembered: three thousand of an archive of a thousand images
 SLOW = ("upload", "rated")  # questions that may take seconds: answered one after the other, beside the others
 TYPES = {"": "text/html", "explorer.css": "text/css", "explorer.js": "text/javascript"}
 HEADERS = {
@@ -51,10 +51,8 @@ class _Listener(socket.socket):
 
 @tornado.web.stream_request_body  # or a body would be held in memory before anybody looks at whose it is
 class _Handler(tornado.web.RequestHandler):
-    def initialize(
-        self, explorer: Explorer, files: dict[str, str], pool: ThreadPoolExecutor, slow: ThreadPoolExecutor
-    ) -> None:
-        self.explorer, self.files, self.pool, self.slow, self.body = explorer, files, pool, slow, bytearray()
+    def initialize(self, explorer: Explorer, files: dict[str, str], known: dict[bytes, bytes], **pools: Any) -> None:
+        self.explorer, self.files, self.known, self.pools, self.body = explorer, files, known, pools, bytearray()
 
     def data_received(self, chunk: bytes) -> None:
         self.body += chunk
@@ -79,23 +77,37 @@ class _Handler(tornado.web.RequestHandler):
     async def post(self, name: str) -> None:
         if name != "ask":
             raise tornado.web.HTTPError(404)
-        try:
+        question: Any = None
+        with suppress(ValueError, RecursionError):
             question = json.loads(self.body)
-        except (ValueError, RecursionError):
-            question = None
-        if not isinstance(question, dict):
-            question = {}
-        # off the loop, so that one visitor's long question does not hold up the others
-        pool = self.slow if question.get("ask") in SLOW else self.pool
-        answer = await asyncio.get_running_loop().run_in_executor(pool, self.explorer.answer, question)
-        self.set_status(400 if answer.pop("malformed", False) else 200)
-        self.finish(answer)
+        question = question if isinstance(question, dict) else {}
+        body, changed = bytes(self.body), self.explorer.thumbnails.changed
+        reply = self.known.get(body)
+        if reply is None or any(changed(image) for image in question["images"] if isinstance(image, int)):
+            # off the loop, so that one visitor's long question does not hold up the others
+            pool = self.pools["slow" if question.get("ask") in SLOW else "quick"]
+            status, new, keep = await asyncio.get_running_loop().run_in_executor(pool, self.answered, question)
+            self.set_status(status)
+            if keep:  # people ask the same ones again
+                self.known[body] = new
+                if len(self.known) > max(16, KEPT // len(body + new)):
+                    del self.known[next(iter(self.known))]  # the oldest
+            reply = new
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(reply)
+
+    def answered(self, question: dict[str, Any]) -> tuple[int, bytes, bool]:
+        """Status and body of the reply, and whether it stays the same: that to a query does."""
+        answer = self.explorer.answer(question)
+        status = 400 if answer.pop("malformed", False) else 200
+        return status, json.dumps(answer).encode(), "similarities" in answer
 
 
 def listen(explorer: Explorer, port: int) -> tuple[tornado.httpserver.HTTPServer, int]:
     """A server on loopback, in the event loop that runs, and its port; 0 takes a free one."""
     files = page_files(explorer.title, "http.js")
-    given = {"explorer": explorer, "files": files, "pool": ThreadPoolExecutor(4), "slow": ThreadPoolExecutor(1)}
+    pools = {"quick": ThreadPoolExecutor(4), "slow": ThreadPoolExecutor(1)}
+    given = {"explorer": explorer, "files": files, "known": {}, **pools}
     application = tornado.web.Application([("/(.*)", _Handler, given)], log_function=lambda handler: None)
     server = tornado.httpserver.HTTPServer(application, max_body_size=LARGEST)
     try:
@@ -108,16 +120,10 @@ def listen(explorer: Explorer, port: int) -> tuple[tornado.httpserver.HTTPServer
     return server, listener.getsockname()[1]
 
 
-@contextmanager
-def one_core_left() -> Iterator[None]:
-    """Meanwhile torch leaves one core alone: the browser draws on this machine too, and threads that wait for a core
+def leave_one_core() -> None:
+    """From now on torch leaves one core alone: the browser draws on this machine too, and threads that wait for a core
     take ten times as long as one fewer."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, max(1, (os.cpu_count() or 1) - 1)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) - 1)))
 
 
 def serve(explorer: Explorer, port: int) -> None:
@@ -135,5 +141,5 @@ def serve(explorer: Explorer, port: int) -> None:
             server.stop()
             await server.close_all_connections()
 
-    with one_core_left():
-        asyncio.run(forever())
+    leave_one_core()
+    asyncio.run(forever())

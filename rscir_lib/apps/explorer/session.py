@@ -100,10 +100,9 @@ class Explorer:
         self.identity = sha256_of(archive.fingerprint, encoder.provenance["weights_sha256"], self.feats)
         self.thumbnails = Thumbnails(archive, folder / "thumbnails")
         self.marks = folder / "marks.csv"
-        remembered = lru_cache(max(16, KEPT // (20 * len(archive))))
+        remembered = lru_cache(max(16, KEPT // (8 * len(archive))))
         self._of_images = remembered(lambda images: self._similarities(self._image(images)))
         self._of_words = remembered(lambda words, without: self._similarities(self._text(words, without)))
-        self._strange = remembered(self._unknown_words)
         self.class_names = sorted(set(archive.classes))
         self.class_index = np.searchsorted(self.class_names, archive.classes)
 
@@ -244,16 +243,15 @@ class Explorer:
         for image in images:
             if isinstance(image, int):
                 self._unchanged(image)
-        sides, moments, sent = zip(self._of_images(tuple(images)), self._of_words(words, without), strict=True)
+        sides, moments = zip(self._of_images(tuple(images)), self._of_words(words, without), strict=True)
         scale = METHODS[one_of(METHODS, method, "method")].scale
-        answer: Answer = {"moments": moments, "strange": self._strange(f"{words} {without}")}
+        answer: Answer = {"moments": moments, "strange": self._unknown_words(f"{words} {without}")}
         if len(self.archive) > WHOLE:
             positions = self._candidates(sides, moments, scale, one_of(["", *self.class_names], cls, "class"))
             below = [100 * np.searchsorted(np.sort(s), s[positions]) / (len(s) - 1) if s.size else s for s in sides]
             sides = [s[positions] if s.size else s for s in sides]
             answer |= {"positions": base64_of(positions.astype(np.int32)), "percentiles": [*map(base64_of, below)]}
-            sent = [*map(base64_of, sides)]
-        return answer | {"similarities": [*sent]}
+        return answer | {"similarities": [*map(base64_of, sides)]}
 
     @asked
     def scores(self, images: Images, lam: float, method: str, words: str = "", without: str = "") -> Answer:
@@ -271,7 +269,7 @@ class Explorer:
     @asked
     def auto(self, images: Images, words: str = "", without: str = "") -> Answer:
         """The lambda that is read off this query's similarities, and its quartiles over resampled archives."""
-        (image, *_), (text, *_) = map(self._similarities, (self._image(images), self._text(words, without)))
+        (image, _), (text, _) = map(self._similarities, (self._image(images), self._text(words, without)))
         if not image.size or not text.size:
             raise ValueError("lambda is read off a picture and words: give both")
         return dict(zip(("lambda", "low", "high"), auto_lambda(resampled(image, text)), strict=True))
@@ -298,14 +296,13 @@ class Explorer:
         problem = f"{words.strip()!r} without {without.strip()!r} leaves nothing to search for: change one"
         return _unit(wanted - (wanted @ out) * out, problem)
 
-    def _similarities(self, query: np.ndarray | None) -> tuple[np.ndarray, list[float], str]:
-        """Similarities (N,) of the archive to a query, their moments (mean, std, least and greatest), and the same as
-        the browser reads them, where it is sent all."""
+    def _similarities(self, query: np.ndarray | None) -> tuple[np.ndarray, list[float]]:
+        """Similarities (N,) of the archive to a query, and their moments: mean, std, least and greatest."""
         if query is None:
-            return np.empty(0), [], ""
+            return np.empty(0), []
         (s,) = similarities(self.feats, query[None])
         moments = [*(moment.item() for moment in spreads(self.gallery, query[None])), s.min(), s.max()]
-        return s, moments, base64_of(s) if len(s) <= WHOLE else ""
+        return s, moments
 
     def _unknown_words(self, text: str) -> list[str]:
         typed = dict.fromkeys(word.strip('.,;:!?"()') for word in text.split())

@@ -53,17 +53,8 @@ export type PageData = {
 };
 
 /** The nodes of the page that change, by their data-part in layout.js. */
-export type Parts = Record<
-  "root" | "title" | "notice" | "pictures" | "note" | "error" | "pageText" | "thumbs" | "suggestions" | "lambda" | "count" |
-  "metrics" | "hits" | "about" | "mapText" | "markCount" | "markRows" | "largeName" | "largePath" | "plot" | "pointed" | "strip" | "curveFigure" | "curveText" | "mapFigure" | "uploadLabel" | "noUpload" |
-  "benchmark", HTMLElement
-> & Record<
-  "back" | "forward" | "clear" | "pageBefore" | "nextPage" | "random" | "best" | "worst" | "any" | "link" | "csv" | "png" |
-  "html" | "marks" | "auto" | "geojson" | "more" | "largeBefore" | "largeNext" | "largeSearch", HTMLButtonElement
-> & Record<"words" | "browseName" | "upload" | "slider" | "top" | "min", HTMLInputElement>
-  & Record<"browseClass" | "attribute" | "method" | "cls", HTMLSelectElement>
-  & { curve: SVGElement; map: SVGElement; marked: SVGElement; scatter: HTMLCanvasElement; browse: HTMLDetailsElement }
-  & { large: HTMLDialogElement; largeImage: HTMLImageElement; largeOpen: HTMLAnchorElement; markList: HTMLDetailsElement };
+type Part = HTMLInputElement & HTMLCanvasElement & HTMLDialogElement & HTMLAnchorElement;
+export type Parts = Record<string, Part>;
 
 /** What an anywidget host gives `render`. */
 export type WidgetModel = {
