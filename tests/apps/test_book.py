@@ -146,7 +146,10 @@ def test_in_a_browser(site, pages, visit):
     page.keyboard.press("Control+k")
     page.keyboard.type("lambda")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#search-results li a")
+    page.wait_for_selector("#search-results li .context")
+    excerpts = page.locator("#search-results li .context").all_text_contents()
+    assert len(excerpts) > 10
+    assert all("lambda" in excerpt.lower() for excerpt in excerpts)
 
 
 def test_every_promise_has_its_tests():

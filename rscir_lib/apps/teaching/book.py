@@ -7,6 +7,7 @@ Sphinx makes it, from a mirror of the project, so that a link that works in the 
 a page comes from elsewhere: equations are MathML, which browsers draw themselves, and the search is a script beside it.
 """
 
+import html
 import io
 import json
 import os
@@ -49,7 +50,6 @@ CONFIG = {
     "html_math_renderer": "mathml",
     "html_static_path": ["notebooks/book/book.css"],
     "html_css_files": ["book.css"],
-    "html_show_search_summary": False,  # it fetches pages, which browsers refuse for files
     "html_show_sphinx": False,
     "html_copy_source": False,
     "nb_execution_mode": "off",
@@ -154,6 +154,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     inline, block = (partial(_equation, block=block) for block in (False, True))
     app.add_html_math_renderer("mathml", (inline, None), (block, None))
     app.connect("doctree-read", _describe)
+    app.connect("html-page-context", lambda app, page, *_: app.add_js_file("excerpts.js") if page == "search" else None)
+    app.connect("build-finished", _write_excerpts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -176,6 +178,21 @@ def _describe(app: Sphinx, document: nodes.document) -> None:
     for image in document.findall(nodes.image):
         if alt := alts.get(Path(image["uri"]).stem):
             image["alt"] = alt
+
+
+def _write_excerpts(app: Sphinx, error: Exception | None) -> None:
+    """Writes the text of every page into a script, from which the search page takes what it shows of each: Sphinx's own
+    way is to fetch the page, which browsers refuse where a site lies on the disk."""
+    if error:
+        return
+    texts = {}
+    for name in app.env.found_docs:
+        document = app.env.get_doctree(name)
+        for node in list(document.findall(lambda node: isinstance(node, nodes.raw | nodes.comment))):
+            node.parent.remove(node)
+        texts[f"./{app.builder.get_target_uri(name)}"] = f'<div role="main">{html.escape(document.astext())}</div>'
+    answer = "globalThis.fetch = async (page) => ({ text: async () => texts[page] });"
+    write_text(app.outdir / "_static" / "excerpts.js", f"{{ const texts = {json.dumps(texts)}; {answer} }}\n")
 
 
 def write_book(given: dict[str, str]) -> Path:
