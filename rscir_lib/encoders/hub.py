@@ -149,6 +149,11 @@ def recorded(path: Path) -> str | None:
     return _digests().get(path.relative_to(home()).as_posix()) if path.is_relative_to(home()) else None
 
 
+def _record(path: Path, sha256: str) -> None:
+    with folder_lock(home()):
+        write_json(home() / DIGESTS, _digests() | {path.relative_to(home()).as_posix(): sha256})
+
+
 def _digests() -> dict[str, str]:
     path = home() / DIGESTS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -169,7 +174,11 @@ def fetch(published: Published, say: Callable[[str], object] = print, **options:
         if not wanted or not listed.keys() >= set(wanted):
             raise NotFetched(f"{published.source} has no {published.file or 'weights in a form that can be read'}")
         files = {file: listed[file] for file in wanted}
-    missing = [one for file in files if not (one := replace(published, file=file)).place.is_file()]
+    every = [replace(published, file=file) for file in files]
+    missing = [one for one in every if not one.place.is_file()]
+    for one in every:
+        if one.place.is_file() and recorded(one.place) is None:  # a kill came in between, or a person put it there
+            _record(one.place, sha256_of_file(one.place))
     if missing:
         sizes = [files[one.file][0] or 0 for one in missing]
         much = f"{sum(sizes) / 1e6:,.0f} MB" if all(sizes) else "a file of unknown size"
@@ -203,8 +212,7 @@ def _fetch_file(one: Published, size: int | None, sha256: str | None, options: d
     else:
         signed = build_hf_headers() if "/" in one.repository else {}  # as the person who has logged in there
         came = download(one.place, one.addresses(), size, sha256 or before, signed, **options)
-    with folder_lock(home()):
-        write_json(home() / DIGESTS, _digests() | {key: came})
+    _record(one.place, came)
 
 
 def _unpack(packed: Path, target: Path) -> str:

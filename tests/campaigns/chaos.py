@@ -521,11 +521,9 @@ def main(arguments: list[str] | None = None) -> int:
                 for part in parts(campaign, folder / "Archive", options.quick):
                     for _ in part:
                         bar.update()
-            print(f"{subject.name}: {told(campaign.counts)}", flush=True)
+            print(f"{subject.name}: {told(campaign.counts)}", *campaign.failures, sep="\nFAILED ", flush=True)
             total += campaign.counts
             failures += campaign.failures
-    for failure in failures:
-        print("FAILED", failure)
     print(f"{told(total)}, {len(failures)} failures, in {time.monotonic() - started:.0f} s (seed {options.seed})")
     return 1 if failures or total["different"] or not total["compared"] else 0
 

@@ -164,6 +164,16 @@ def test_trust_on_first_use(world):
     assert not sky.place.exists()
 
 
+def test_a_kill_before_the_digest_is_recorded_loses_no_record(world):
+    one = Published("owner/name", "weights.pt")
+    publish(world, one)
+    fetch(one, print, **FAST)
+    before = (home() / hub.DIGESTS).read_text()
+    (home() / hub.DIGESTS).unlink()
+    fetch(one, print, **FAST)
+    assert (home() / hub.DIGESTS).read_text() == before
+
+
 def test_found_in_the_cache_of_the_hubs_client(world, tmp_path):
     one = published_as("hf-hub:owner/name")
     publish(world, one)
