@@ -332,26 +332,17 @@ def attribute_bars(
     `intervals`, as `analysis.intervals` gives them, are drawn as a line on each bar, none where they are NaN.
     """
     names = [method if pd.isna(lam) else f"{method} {lam:g}" for method, lam in table.index]
-    long = table.set_axis(names).rename_axis("method").melt(ignore_index=False, var_name="attribute", value_name="mAP")
     figure, ax = plt.subplots(figsize=(max(1.4 * len(table.columns), 6), 4), layout="constrained")
-    sns.barplot(
-        long.reset_index(),
-        x="attribute",
-        y="mAP",
-        hue="method",
-        palette={name: color_of(name) for name in names},
-        ax=ax,
-    )
-    if intervals is not None:
-        ends = (intervals.loc[end].to_numpy() for end in ("low", "high"))
-        for bars, values, low, high in zip(list(ax.containers), table.to_numpy(), *ends, strict=True):
-            x = [bar.get_x() + bar.get_width() / 2 for bar in bars]
-            ax.errorbar(x, values, np.abs([values - low, high - values]), fmt="none", ecolor="0.15", elinewidth=1)
+    ends = [] if intervals is None else [intervals.loc[end].to_numpy() for end in ("low", "high")]
+    errors = (
+        np.stack([np.abs(end - table.to_numpy()) for end in ends], axis=1) if ends else None
+    )  # (methods, 2, columns)
+    look = {"width": 0.8, "rot": 0, "legend": False, "error_kw": {"ecolor": "0.15", "elinewidth": 1}}
+    table.set_axis(names).T.plot.bar(ax=ax, color=list(map(color_of, names)), yerr=errors, **look)
     if chance is not None:
         x = np.arange(len(table.columns))
         ax.hlines(chance[table.columns], x - 0.4, x + 0.4, color="black", linestyle=":", label="chance")
     ax.set(xlabel="", ylabel="mAP (%)")
-    ax.get_legend().remove()
     ncols = 3 if max(map(len, names)) >= 16 else 7 if len(table.columns) > 4 else 4
     handles = ax.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=ncols, frameon=False, fontsize=10)
@@ -373,8 +364,7 @@ def interval_bars(table: pd.DataFrame, title: str = "", label: str = "Avg mAP (%
     colors = [color_of(str(name[-1] if isinstance(name, tuple) else name)) for name in table.index]
     figure, ax = plt.subplots(figsize=(9, 0.38 * len(table) + 1.3), layout="constrained")
     y = np.arange(len(table))
-    ax.barh(y, value, color=colors, alpha=0.75)
-    ax.errorbar(value, y, xerr=np.abs([value - low, high - value]), fmt="none", ecolor="0.15", capsize=3)
+    ax.barh(y, value, color=colors, alpha=0.75, xerr=np.abs([value - low, high - value]), ecolor="0.15", capsize=3)
     marks = table.get("mark", [""] * len(table))
     for at, end, mark in zip(y, np.fmax(np.fmax(high, value), 0), marks, strict=True):
         ax.annotate(mark, (end, at), (5, 0), textcoords="offset points", va="center", size=13)
@@ -392,16 +382,13 @@ def interval_bars(table: pd.DataFrame, title: str = "", label: str = "Avg mAP (%
 def share_bars(shares: pd.DataFrame, title: str = "", label: str = "share") -> Figure:
     """One stacked bar per row with a part per column; shares are in [0, 1]."""
     figure, ax = plt.subplots(figsize=(9, 0.42 * len(shares) + 1.8), layout="constrained")
-    start = np.zeros(len(shares))
     others = itertools.cycle([color for color in sns.color_palette() if color != RELEVANT])
-    for name, part in shares.items():
-        color = RELEVANT if name == "relevant" else next(others)
-        ax.barh(range(len(shares)), part, left=start, color=color, label=name)
-        for y, (left, width) in enumerate(zip(start, part, strict=True)):
-            if width >= 0.06:
-                ax.text(left + width / 2, y, f"{100 * width:.0f}", ha="center", va="center", size=9, color="white")
-        start = start + part.to_numpy()
-    ax.set(yticks=range(len(shares)), yticklabels=map(_words, shares.index), xlim=(0, 1), xlabel=label)
+    colors = [RELEVANT if name == "relevant" else next(others) for name in shares]
+    shares.plot.barh(stacked=True, ax=ax, color=colors, width=0.8, legend=False, edgecolor="none")
+    for bars in ax.containers:
+        percent = [f"{100 * width:.0f}" if width >= 0.06 else "" for width in bars.datavalues]
+        ax.bar_label(bars, percent, label_type="center", size=9, color="white")
+    ax.set(xlim=(0, 1), xlabel=label, ylabel="")
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=10)

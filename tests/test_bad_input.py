@@ -675,7 +675,7 @@ def test_bad_input_is_named(tmp_path, files, read, message):
     [
         ("explore ENCODER=clpi", "ENCODER='clpi': expected one of demo, clip"),
         ("explore LAMBDA=0.5", "no parameter 'LAMBDA' here; there are DATASET_ROOT"),
-        ("methods none", "09_map.csv is missing: run notebook 09 there"),
+        ("methods none", "09_methods.csv is missing: run notebook 09 there"),
         ("page DATASET_ROOT=none", "none': expected a folder that is there"),
         ("tiles none", "none"),
         ("train adapt none captions.json --out out", "none: no archive here"),

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from notebook_runs import LAMBDAS, code_cells, code_cells_of, read_table, run
 from rscir_lib import analysis
-from rscir_lib.apps.commands import workbook
+from rscir_lib.apps.commands import cli, workbook
 from rscir_lib.apps.teaching import course
 from rscir_lib.apps.teaching.course import SKIPPED
 from rscir_lib.apps.teaching.exercises import EXERCISES
@@ -215,6 +216,8 @@ def test_04_weicom(given, extracted, table):
     expected = compare_published(table.loc[[*BASELINES, "weicom"]], "clip")
     assert beside["difference"].to_numpy() == pytest.approx(expected["difference"].to_numpy(), abs=0.011)  # roundings
     assert "overall" in pd.read_csv(folder / "tables" / "04_nearest_version.csv", index_col=0).index
+    assert [note.parent for note in folder.parent.glob("*/run.json")] == [folder]  # an archive's own run, no other
+    assert pd.read_csv(folder / "tables" / "04_drawn_and_real.csv").shape == (1, 4)
 
 
 def test_05_lambda_ablation(given, extracted, table):
@@ -224,6 +227,16 @@ def test_05_lambda_ablation(given, extracted, table):
     assert best["mAP"].to_dict() == pytest.approx(table.loc["weicom"].max().to_dict())
     ablation = pd.read_csv(folder / "tables" / "05_normalisation.csv", index_col=0)
     assert ablation.loc["linear", "Avg at its best"] == pytest.approx(table.loc["linear", "Avg"].max())
+
+
+def test_a_lambda_that_is_read_off(given, extracted, benchmark, features, encoder):
+    """LAMBDAS=["auto"] is one lambda, that of `evaluate`, in tables and in the rows of galleries."""
+    folder = run("05", **given, LAMBDAS=["auto"], ABLATION=["linear", "weicom"], DEVICE="cpu")
+    rows = evaluate(benchmark, features, encoder.encode_texts, ["linear", "weicom"], ["auto"], "cpu", progress=False)
+    assert_equal(read_table(folder, "05_map").loc[["linear", "weicom"]], summarize(rows))
+    run("06", **given, LAMBDAS=["auto", 1.0], TOP=2, FREE_TEXTS=["large"], DEVICE="cpu")
+    with Image.open(next(folder.glob("figures/06_gallery_*.png"))) as figure:
+        assert f"lambda {rows['lambda'].iloc[0]:g}: 2 images" in figure.info["Description"]
 
 
 def test_06_retrieval_galleries(given, extracted, benchmark, features, encoder, table):
@@ -280,7 +293,7 @@ def test_08_labelling(given, extracted, benchmark, features, encoder):
     assert checked.loc["all"].tolist() == [len(labels), pytest.approx(right.mean())]
 
 
-def test_09_beyond_weicom(given, extracted, benchmark, features, encoder):
+def test_09_beyond_weicom(given, extracted, benchmark, features, encoder, capsys):
     kept = (*BASELINES, "weicom", "slerp", "product", "product-clamped")  # by name in a solution, the last two
     left_out = [name for name in METHODS if name not in kept]
     folder = prove("09", **given, LAMBDAS=LAMBDAS, LEFT_OUT=left_out, EXPANDED=["weicom"], DEVICE="cpu")
@@ -301,9 +314,9 @@ def test_09_beyond_weicom(given, extracted, benchmark, features, encoder):
     cost = pd.read_csv(folder / "tables" / "09_cost.csv", index_col="method")
     assert (cost["ms a query"] > 0).all()
     assert set(cost.index) == set(chosen)
-    printed = workbook.methods_of(folder).splitlines()
-    assert len(printed) == 2 + len(chosen)
-    (line,) = [line for line in printed if line.startswith("| weicom |")]
+    assert set(workbook.methods_of(folder).index) == set(chosen)
+    assert cli.main(["methods", str(folder)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| weicom |")]
     assert f"| {choices.loc['weicom', '0.5']:.1f} | {choices.loc['weicom', 'auto']:.1f} |" in line
     assert f"{found.loc['weicom', 'Color']:.1f} |" in line
     assert f"| {found.loc['weicom', 'Avg']:.1f} ({sure.loc['weicom', 'low']:.1f} to " in line

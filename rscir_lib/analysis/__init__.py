@@ -6,7 +6,7 @@ from rscir_lib.analysis.diagnostics import (
     KINDS, failure_kinds, judged_alone, judged_share, precision_ceiling, shortcut_audit, wordings,
 )  # fmt: skip
 from rscir_lib.analysis.lambda_selection import (
-    by_choice, choose_lambda, choose_lambdas, folds, lambda_choices, lambdas_in_words, of_choice, one_lambda,
+    by_choice, choose_lambda, choose_lambdas, folds, lambda_choices, lambdas_in_words, of_choice,
     split_half, split_relevant, summarize_chosen,
 )  # fmt: skip
 from rscir_lib.analysis.significance import (

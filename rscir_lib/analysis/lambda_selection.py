@@ -61,23 +61,13 @@ def summarize_chosen(chosen: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(tables).T
 
 
-def one_lambda(rows: pd.DataFrame, lam: float) -> dict[str, pd.DataFrame]:
-    """One row per query for each method, by name; where a method has several lambdas, those of the nearest to `lam`."""
-    parts = {str(name): part for name, part in rows.groupby("method", sort=False)}
-    for name, part in parts.items():
-        if part.index.duplicated().any():
-            parts[name] = rows_of(part, name, part["lambda"].iloc[(part["lambda"] - lam).abs().argmin()])
-    return parts
-
-
 def by_choice(rows: pd.DataFrame, chosen: Mapping[str, pd.DataFrame], fixed: Mapping[str, float]) -> pd.DataFrame:
     """One row per query for each method and way to choose its lambda: the ways, in the column `choice`, are those of
     `fixed` lambdas, such as {"0.5": 0.5}, and "honest", of the `chosen` rows; "" for a method without lambda."""
-    ways = {name: one_lambda(rows, lam) for name, lam in fixed.items()} | {"honest": dict(chosen)}
-    parts = [part.assign(choice=way) for way, methods in ways.items() for part in methods.values()]
-    table = pd.concat(parts)
-    table.loc[table["lambda"].isna(), "choice"] = ""
-    return table[~table.reset_index().duplicated(["query", "method", "choice"]).to_numpy()]
+    parts = [rows[rows["lambda"].isna()].assign(choice="")]
+    parts += [rows[np.isclose(rows["lambda"], lam)].assign(choice=way) for way, lam in fixed.items()]
+    parts += [part.assign(choice="honest") for part in chosen.values() if part["lambda"].notna().all()]
+    return pd.concat(parts)
 
 
 def of_choice(rows: pd.DataFrame, choice: str) -> dict[str, pd.DataFrame]:

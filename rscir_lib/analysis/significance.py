@@ -168,23 +168,21 @@ def methods_table(means: pd.DataFrame, sure: pd.DataFrame, costs: pd.DataFrame, 
         choices: Avg by how lambda was chosen otherwise, a column each; NaN for a method without one.
     """
 
-    def in_words(row: pd.Series, names: list[str], form: str) -> str:
-        value, low, high = row[names]
-        interval = "no interval" if np.isnan(low) else f"{low:{form}} to {high:{form}}"
-        return f"{value:{form}} ({interval})"
+    def in_words(names: list[str], form: str) -> list[str]:
+        return [
+            f"{value:{form}} (" + ("no interval)" if np.isnan(low) else f"{low:{form}} to {high:{form}})")
+            for value, low, high in sure[names].to_numpy(float)
+        ]
 
-    choices = choices.drop(columns="honest", errors="ignore").reindex(means.index)  # that one is Avg itself
+    means = means.sort_values("Avg", ascending=False)
+    sure, costs, choices = (table.reindex(means.index) for table in (sure, costs, choices))
     (against,) = sure.index[sure["difference"].isna()]
-    lines = {}
-    for name in means.sort_values("Avg", ascending=False).index:
-        row, values = means.loc[name], sure.loc[name]
-        difference = in_words(values, ["difference", "low of difference", "high of difference"], "+.1f")
-        lines[name] = {
-            "lambda": row["lambda"],
-            **{attribute: f"{mean:.1f}" for attribute, mean in row.drop(["lambda", "Avg"]).items()},
-            "Avg (95 % interval)": in_words(values, ["Avg", "low", "high"], ".1f"),
-            f"less {against}": "" if name == against else difference + " *" * int(values["p"] < 0.05),
-            **{f"Avg at {way}": "" if np.isnan(avg) else f"{avg:.1f}" for way, avg in choices.loc[name].items()},
-            "ms a query": f"{costs.loc[name, 'ms a query']:.2f}",
-        }
-    return pd.DataFrame(lines).T.rename_axis("method")
+    less = in_words(["difference", "low of difference", "high of difference"], "+.1f")
+    table = means.drop(columns=["lambda", "Avg"]).map("{:.1f}".format)
+    table.insert(0, "lambda", means["lambda"])
+    table["Avg (95 % interval)"] = in_words(["Avg", "low", "high"], ".1f")
+    starred = np.array(less) + np.where(sure["p"] < 0.05, " *", "")
+    table[f"less {against}"] = np.where(sure.index == against, "", starred)
+    for way in choices.columns.drop("honest", errors="ignore"):  # that one is Avg itself
+        table[f"Avg at {way}"] = choices[way].map("{:.1f}".format, na_action="ignore").fillna("")
+    return table.assign(**{"ms a query": costs["ms a query"].map("{:.2f}".format)}).rename_axis("method")

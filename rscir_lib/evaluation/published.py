@@ -17,14 +17,12 @@ def compare_published(table: pd.DataFrame, encoder: str) -> pd.DataFrame:
     """A table of `summarize` beside every published version of the same encoder.
 
     Returns one row per encoder (whose numbers were published) x version x method x lambda x column: ours, published and
-    difference (ours - published), in
-    points of mAP. Raises ValueError when nothing of that encoder was published.
+    difference (ours - published), in points of mAP. Raises ValueError when nothing of that encoder was published.
     """
     theirs = published().query("encoder == @encoder").drop(columns="date")
     if theirs.empty:
-        raise ValueError(
-            f"nothing is published for encoder {encoder!r}; only {', '.join(published()['encoder'].unique())}"
-        )
+        known = ", ".join(published()["encoder"].unique())
+        raise ValueError(f"nothing is published for encoder {encoder!r}; only {known}")
     keys = ["method", "lambda", "attribute"]
     long = theirs.melt(["encoder", "version", "method", "lambda"], var_name="attribute", value_name="published")
     ours = table.reset_index().melt(["method", "lambda"], var_name="attribute", value_name="ours")

@@ -1,6 +1,7 @@
 """BASIC: both similarities cleaned by what is known of images and words, then multiplied."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ CONTEXTS = 100  # subjects that a text is put beside, by the released code
 SAMPLE = 1_000  # archive images, evenly spaced, whose similarities give the least ones
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Basic:
     """s_v s_t - 0.1 (s_v + s_t)^2 of cleaned similarities, negative ones taken as 0. Each step is a switch.
 
@@ -45,31 +47,24 @@ class Basic:
 
     has_lambda = False
 
-    def __init__(
-        self,
-        subjects: str | Path | Sequence[str] = "subjects",
-        styles: str | Path | Sequence[str] = "styles",
-        centre: bool = True,
-        project: bool = True,
-        expand: bool = True,
-        normalise: bool = True,
-        harris: bool = True,
-        released: bool = False,
-        mean: str | Path | None = None,
-        components: int = 250,
-        contrast: float = 0.2,
-        neighbours: int = 25,
-        name: str = "basic",
-    ) -> None:
-        if not 0 <= contrast <= 1 or min(components, neighbours) < 1:
-            raise ValueError(
-                f"contrast {contrast}, components {components}, neighbours {neighbours}: wanted are a contrast "
-                "in [0, 1] and numbers of at least 1"
-            )
-        self.subjects, self.styles = subjects, styles
-        self.centre, self.project, self.expand = centre, project, expand
-        self.normalise, self.harris, self.released, self.mean = normalise, harris, released, mean
-        self.components, self.contrast, self.neighbours, self.name = components, contrast, neighbours, name
+    subjects: str | Path | Sequence[str] = "subjects"
+    styles: str | Path | Sequence[str] = "styles"
+    centre: bool = True
+    project: bool = True
+    expand: bool = True
+    normalise: bool = True
+    harris: bool = True
+    released: bool = False
+    mean: str | Path | None = None
+    components: int = 250
+    contrast: float = 0.2
+    neighbours: int = 25
+    name: str = "basic"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.contrast <= 1 or min(self.components, self.neighbours) < 1:
+            sizes = f"contrast {self.contrast}, components {self.components}, neighbours {self.neighbours}"
+            raise ValueError(f"{sizes}: wanted are a contrast in [0, 1] and numbers of at least 1")
 
     def fit(self, features: Gallery, encode_texts: EncodeTexts) -> Scorer:
         feats = features.feats

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rscir_lib.similarity.gallery import Gallery
 from rscir_lib.similarity.order import best_first
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class FreeDom:
     """sum_j w_j enc(word_j + " " + text) . x, over the `kept` most frequent words of the image's neighbours.
 
@@ -25,18 +27,15 @@ class FreeDom:
 
     has_lambda = False
 
-    def __init__(
-        self,
-        vocabulary: str | Path | Sequence[str] = "subjects",
-        neighbours: int = 20,
-        words: int = 7,
-        kept: int = 7,
-        name: str = "freedom",
-    ) -> None:
-        if min(neighbours, words, kept) < 1:
-            raise ValueError(f"neighbours {neighbours}, words {words}, kept {kept}: each must be at least 1")
-        self.vocabulary, self.name = vocabulary, name
-        self.neighbours, self.words, self.kept = neighbours, words, kept
+    vocabulary: str | Path | Sequence[str] = "subjects"
+    neighbours: int = 20
+    words: int = 7
+    kept: int = 7
+    name: str = "freedom"
+
+    def __post_init__(self) -> None:
+        if min(sizes := (self.neighbours, self.words, self.kept)) < 1:
+            raise ValueError("neighbours {}, words {}, kept {}: each must be at least 1".format(*sizes))
 
     def fit(self, features: Gallery, encode_texts: EncodeTexts) -> Scorer:
         feats, vocabulary = features.feats, read_vocabulary(self.vocabulary)

@@ -90,9 +90,7 @@ _Output = _type(str, 'a folder (made if need be), or ""', lambda value: not (val
 _Store = _type(
     str, 'a feature store or a .pkl file that is there, or ""', lambda value: not value or from_root(value).exists()
 )
-_Choice = _type(
-    str, '"honest", "auto" or a lambda such as "0.5"', re.compile(r"honest|auto|0(\.\d+)?|1").fullmatch
-)
+_Choice = _type(str, '"honest", "auto" or a lambda such as "0.5"', re.compile(r"honest|auto|0(\.\d+)?|1").fullmatch)
 _Architecture = _type(
     str,
     'the name of an architecture, such as ViT-L-14, or "" for the encoder\'s default',

@@ -1,5 +1,6 @@
 """A run: what a notebook works with, and the runs that are there already."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # each takes seconds to import, and not every caller needs th
     from rscir_lib.benchmarks.base import Benchmark
     from rscir_lib.encoders import Encoder
     from rscir_lib.features import Features
+    from rscir_lib.methods.base import EncodeTexts
     from rscir_lib.ranking import AutoLambda
 
 # tables with one row a query that notebooks save; the first that a run has is compared
@@ -211,25 +213,24 @@ def latex_words(words: object) -> str:
 def latex_table(table: pd.DataFrame | pd.Series) -> str:
     """A table for LaTeX's booktabs: per cents with one decimal, shares with three, lambdas as short as can be."""
     frame = pd.DataFrame(table)
+    levels = [frame.index.get_level_values(level) for level in range(frame.index.nlevels)]
+    columns: list[tuple[Any, Any, str]] = [(level.name, level, "g") for level in levels]
+    align = "l" * len(levels)
+    for name, values in frame.items():  # names may be there twice
+        most = pd.to_numeric(values, errors="coerce").astype(float).abs().max()
+        columns.append((name, values, ".1f" if most > 1.5 else ".3f"))
+        align += "r" if most == most else "l"
 
-    def shown(values: pd.Series, places: int) -> list[str]:
-        missing = [value is None or value is pd.NA or value != value for value in values]
-        words = [f"{value:.{places}f}" if isinstance(value, float) else latex_words(value) for value in values]
-        return ["" if gone else word for gone, word in zip(missing, words, strict=True)]
+    def shown(value: Any, form: str) -> str:
+        if value is None or value is pd.NA or value != value:
+            return ""
+        return format(value, form) if isinstance(value, float) else latex_words(value)
 
-    columns = [column for _, column in frame.items()]  # names may be there twice
-    most = [pd.to_numeric(column, errors="coerce").astype(float).abs().max() for column in columns]
-    cells = [shown(column, 1 if top > 1.5 else 3) for column, top in zip(columns, most, strict=True)]
-    text = pd.DataFrame(dict(enumerate(cells)), index=frame.index).set_axis(frame.columns, axis=1)
-    text.index, text.columns = (
-        axis.set_names([name if name is None else latex_words(name) for name in axis.names])
-        for axis in (text.index, text.columns)
-    )
-    style = text.style
-    for axis in ("index", "columns"):
-        style = style.format_index(lambda x: f"{x:g}" if isinstance(x, float) else latex_words(x), axis=axis, na_rep="")
-    align = "l" * frame.index.nlevels + "".join("r" if top == top else "l" for top in most)
-    return str(style.to_latex(hrules=True, multirow_align="naive", multicol_align="naive-l", column_format=align))
+    head = [shown(name, "g") for name, _, _ in columns]
+    rows = zip(*([shown(value, form) for value in values] for _, values, form in columns), strict=True)
+    lines = [" & ".join(cells) + r" \\" for cells in (head, *rows)]
+    start = [rf"\begin{{tabular}}{{{align}}}", r"\toprule", lines[0], r"\midrule"]
+    return "\n".join([*start, *lines[1:], r"\bottomrule", r"\end{tabular}", ""])
 
 
 def finished_runs(folder: str | Path) -> pd.DataFrame:
@@ -260,20 +261,22 @@ def read_rows(path: str | Path) -> pd.DataFrame:
     return rows.rename_axis("query")
 
 
-def real_runs(OUTPUT_ROOT: str = "") -> dict[str, Run]:
-    """Runs on the bundled features of CLIP and RemoteCLIP, by task and encoder. The tasks are constructed: WHUCom's.
+def real_tasks() -> "dict[str, tuple[Benchmark, Features, EncodeTexts]]":
+    """The two tasks that WHUCom constructs from the bundled features of CLIP and RemoteCLIP, by task and encoder.
 
     They are drawn where they aren't yet.
     """
-    from rscir_lib.benchmarks import whucom
+    from rscir_lib.benchmarks import read_benchmark, whucom
+    from rscir_lib.encoders import load_encoder
+    from rscir_lib.features import read_features
 
     whucom.draw_bundled(WHUCOM)
-    tasks = {f"{task}, {name}": (task, name) for task in ("collages", "lookalikes") for name in whucom.BUNDLES}
-    folders = {
-        title: {"DATASET_ROOT": str(WHUCOM / whucom.folder_of(task, name)), "ENCODER": str(WHUCOM / name)}
-        for title, (task, name) in tasks.items()
-    }
-    return {title: open_run(**given, OUTPUT_ROOT=OUTPUT_ROOT) for title, given in folders.items()}
+    tasks: dict[str, tuple[Benchmark, Features, EncodeTexts]] = {}
+    for task, (name, table) in itertools.product(("collages", "lookalikes"), whucom.BUNDLES.items()):
+        benchmark = read_benchmark(folder := WHUCOM / whucom.folder_of(task, name))
+        features = read_features(folder / f"{name}.npz", benchmark.archive)
+        tasks[f"{task}, {name}"] = benchmark, features, load_encoder(table.parent).encode_texts
+    return tasks
 
 
 def open_run(DATASET_ROOT: str = "", **parameters: str) -> Run:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
-from safetensors.torch import save_file
 
 from rscir_lib.apps.commands import training
 from rscir_lib.apps.commands.training import (
@@ -18,10 +17,8 @@ from rscir_lib.apps.commands.training import (
     adapt,
     demo,
     read_captions,
-    spell,
     split,
     train,
-    zero_shot_accuracy,
 )
 from rscir_lib.archive import read_archive
 from rscir_lib.benchmarks.patterncom import read_patterncom
@@ -164,12 +161,10 @@ def gap_and_ratio(shapes):
 
 @pytest.mark.slow
 def test_second_stage_sets_the_modalities_apart(pairs, tmp_path):
-    train(*pairs, tmp_path / "plain", Recipe(3))
-    weights = digest(tmp_path / "plain")
-    losses = train(*pairs, tmp_path / "apart", Recipe(0, cones=Cones(steps=2), start=tmp_path / "plain"))
-    assert len(losses) == 2
-    assert digest(tmp_path / "plain") == weights
-    assert weights in (tmp_path / "apart" / "README.md").read_text()
+    first = train(*pairs, tmp_path / "plain", Recipe(3))
+    losses = train(*pairs, tmp_path / "apart", Recipe(3, cones=Cones(steps=2)))
+    assert len(losses) == 5
+    np.testing.assert_array_equal(losses[:3], first)
 
     def shape(folder):
         encoder = load_encoder(folder, device="cpu")
@@ -181,15 +176,6 @@ def test_second_stage_sets_the_modalities_apart(pairs, tmp_path):
     assert after.loc["image-text", "std"] < before.loc["image-text", "std"]
     scale = load_encoder(tmp_path / "apart", device="cpu").model.logit_scale.exp().item()
     assert scale == pytest.approx(1 / Cones.temperature, rel=1e-2)
-
-
-def test_a_start_is_followed_by_a_second_stage_and_fits(pairs, tmp_path):
-    for options in ({"steps": 0}, {"steps": 0, "start": tmp_path}, {"steps": 1, "start": tmp_path, "cones": Cones()}):
-        with pytest.raises(ValueError, match="a first stage has steps or a start"):
-            Recipe(**options)
-    save_file({"logit_scale": torch.zeros(())}, tmp_path / WEIGHTS)
-    with pytest.raises(ValueError, match="another architecture"):
-        train(*pairs, tmp_path / "out", Recipe(0, cones=Cones(steps=1), start=tmp_path))
 
 
 @pytest.mark.slow
@@ -260,27 +246,6 @@ def test_captions_are_checked(colours, tmp_path):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(ValueError, match=message):
             read_captions(tmp_path / "bad.json", archive)
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [("golfcourse", "golf course"), ("freeway", "freeways"), ("mobilehomepark", "mobile homes park"), ("zoo", "zoo")],
-)
-def test_class_names_in_the_captions_words(name, words):
-    assert spell(name, {"golf", "course", "freeways", "mobile", "homes", "park", "o"}) == words
-
-
-def test_accuracy_by_hand():
-    texts = {"one": [1.0, 0.0], "two": [0.0, 1.0]}
-    features = np.array([[0.9, 0.1], [0.1, 0.9], [0.8, 0.2], [0.7, 0.3]], np.float32)
-
-    def encode_texts(prompts):
-        return np.array([texts[prompt] for prompt in prompts], np.float32)
-
-    accuracy = zero_shot_accuracy(
-        features, ["one", "two", "two", "one"], encode_texts, {"one": ["one"], "two": ["two"]}
-    )
-    assert accuracy == 0.75
 
 
 def test_bundled_demo_encoder_is_small_and_is_the_one_on_its_card():

@@ -1,5 +1,6 @@
 """The command that runs the notebooks, on tiny notebooks of its own."""
 
+import io
 import json
 import os
 import re
@@ -476,7 +477,7 @@ def test_a_kill_inside_a_notebook_loses_and_hides_nothing(notebooks, kernel):
     assert table.read_text() == "whole"
 
 
-def test_one_table_of_all_encoders_with_intervals(tmp_path, capsys):
+def test_one_table_of_all_encoders_with_intervals(tmp_path):
     """What each method reaches, as `bootstrap_mean` says; by a command over stand-ins for notebook 04."""
     finished, rng = {}, np.random.default_rng(0)
     for encoder in ("clip", "remoteclip"):
@@ -498,15 +499,21 @@ def test_one_table_of_all_encoders_with_intervals(tmp_path, capsys):
         [f"ENCODER={name}", method] for name in ("clip", "remoteclip") for method in ("text", "weicom")
     ]
     one = rows[(rows["method"] == "weicom") & (rows["lambda"] == 0.5)]
-    assert table.iloc[-1][["Avg", "low", "high"]].tolist() == pytest.approx(bootstrap_mean(one, samples=1000).tolist())
-    workbook.show_beside(finished)
-    said = capsys.readouterr().out.splitlines()
-    assert said[1] == f"Avg mAP in per cent, with 95 % intervals over images and words: {tmp_path / 'beside.csv'}"
-    assert said[2].split() == ["how", "text", "weicom", "0.3", "weicom", "0.5"]
-    avg, low, high = table.iloc[-1][["Avg", "low", "high"]]
-    assert said[-1].startswith("ENCODER=remoteclip")
-    assert said[-1].endswith(f"{avg:.1f} ({low:.1f} to {high:.1f})")
-    assert len(pd.read_csv(tmp_path / "beside.csv")) == 6
+    said = "{Avg:.1f} ({low:.1f} to {high:.1f})".format_map(bootstrap_mean(one, samples=1000))
+    assert table.iloc[-1].tolist() == ["ENCODER=remoteclip", "weicom", "0.5", said]
+    assert table["lambda"].tolist() == ["", "0.3", "0.5"] * 2
+    cells = {"lambda": "0.4", workbook.AVG: "52.1 (50.0 to 54.0)", "Avg at auto": "51.7", "ms a query": "1"}
+    named = pd.DataFrame(cells, ["a<b"])
+    named.rename_axis("method").to_csv(tmp_path / "clip" / "tables" / "09_methods.csv")
+    finished["ENCODER=none"] = tmp_path / "with a blank"  # neither notebook has run there
+    page = workbook.write_sweep(finished).read_text()
+    (whole,) = pd.read_html(io.StringIO(page), keep_default_na=False)
+    assert whole.columns.tolist() == ["run", "method", "lambda", workbook.AVG, "Avg at auto"]
+    assert whole["run"].unique().tolist() == list(finished)
+    assert whole.iloc[0].tolist()[1:] == ["a<b", "0.4", "52.1 (50.0 to 54.0)", "51.7"]
+    assert whole.iloc[3].tolist()[1:] == ["weicom", "0.5", said, ""]
+    links = ["clip/index.html", "remoteclip/index.html", "with%20a%20blank/index.html"]
+    assert list(dict.fromkeys(re.findall(r'href="([^"]+)"', page))) == links
     (tmp_path / "clip" / "tables" / "04_rows.csv").unlink()
     with pytest.raises(FileNotFoundError, match="04_rows"):
         workbook.beside_each_other(finished)

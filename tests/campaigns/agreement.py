@@ -17,7 +17,7 @@ import as_published as rules
 from rscir_lib.evaluation import evaluate, summarize
 from rscir_lib.evaluation.evaluate import compose
 from rscir_lib.methods import METHODS, Basic, FreeDom, read_vocabulary
-from rscir_lib.runs import open_run, real_runs
+from rscir_lib.runs import open_run, real_tasks
 from rscir_lib.similarity.gallery import InMemory
 
 AUTHORS = ("image", "text", "average", "sum", "product", "minimum-authors", "zscore", "weicom")
@@ -65,12 +65,14 @@ def some(benchmark, number: int = QUERIES):
 
 
 def main() -> None:
-    for name, run in {"SynthCom (synthetic)": open_run(), **real_runs()}.items():
-        if name in ("SynthCom (synthetic)", "collages, clip"):
-            encode, words = run.encoder.encode_texts, {n: read_vocabulary(n) for n in ("subjects", "styles")}
-            distinct = np.unique(encode(list(words["subjects"])).round(5), axis=0, return_index=True)[1]
-            words["subjects"] = [words["subjects"][i] for i in sorted(distinct)]  # words of one feature tie in theirs
-            print(f"\n{name}, {QUERIES} queries\n{agreement(some(run.benchmark), run.features, encode, words)}")
+    bundled = open_run()
+    tasks = {"SynthCom (synthetic)": (bundled.benchmark, bundled.features, bundled.encoder.encode_texts)}
+    tasks["collages (constructed), CLIP"] = real_tasks()["collages, clip"]
+    for name, (benchmark, features, encode) in tasks.items():
+        words = {lists: read_vocabulary(lists) for lists in ("subjects", "styles")}
+        distinct = np.unique(encode(list(words["subjects"])).round(5), axis=0, return_index=True)[1]
+        words["subjects"] = [words["subjects"][i] for i in sorted(distinct)]  # words of one feature tie in theirs
+        print(f"\n{name}, {QUERIES} queries\n{agreement(some(benchmark), features, encode, words)}")
 
 
 if __name__ == "__main__":

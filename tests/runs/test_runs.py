@@ -291,7 +291,7 @@ def test_a_table_for_latex():
     assert [lines[0], lines[1], lines[-2], lines[-1]] == [
         r"\begin{tabular}{llrrlr}", r"\toprule", r"\bottomrule", r"\end{tabular}"
     ]  # fmt: skip
-    assert r"a\_method & lambda &  &  &  &  \\" in lines
+    assert r"a\_method & lambda & Avg & P@5 & what & n \\" in lines
     assert table.index.names[0] == "a_method"
     assert r"image &  & 14.8 & 0.250 & 50 \% \& more & 7 \\" in lines
     assert r"a\_b & 0.5 & 51.6 &  & x\textasciitilde{}y &  \\" in lines

@@ -88,7 +88,9 @@ def print_methods(runs: list[Path]) -> None:
     from rscir_lib.apps.commands.workbook import methods_of
 
     for run in runs:
-        print(f"## {run.resolve().name}\n\n{methods_of(run)}")
+        table = methods_of(run).reset_index()
+        lines = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
+        print(f"## {run.resolve().name}\n", *(f"| {' | '.join(line)} |" for line in lines), "", sep="\n")
 
 
 @command(
@@ -279,15 +281,13 @@ def import_geoparquet(file: Path, store: Path, embedding: str, id: str, geometry
     argument("--out", type=path, default=DATA / "demo_encoder", help="folder; without it the bundled encoder's"),
     argument("--scenes", type=int, default=16_000, help="synthetic scenes to train on"),
     argument("--steps", type=int, default=1_200, help="of the first stage"),
-    argument("--cone-steps", type=int, help="of the second stage; 0 for none"),
-    argument("--start", type=path, help="an encoder that stands for the first stage"),
+    argument("--cone-steps", type=int, default=300, help="of the second stage; 0 for none"),
 )
-def train_demo(out: Path, scenes: int, steps: int, cone_steps: int | None, start: Path | None) -> None:
+def train_demo(out: Path, scenes: int, steps: int, cone_steps: int) -> None:
     """Train the bundled encoder, on synthetic scenes."""
     from rscir_lib.apps.commands.training import Cones, Recipe, demo
 
-    cones = None if cone_steps == 0 else Cones(cone_steps or Cones().steps)
-    demo(out, scenes, Recipe(0 if start else steps, cones=cones, start=start))
+    demo(out, scenes, Recipe(steps, cones=Cones(cone_steps) if cone_steps else None))
 
 
 @command(

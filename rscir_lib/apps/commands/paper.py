@@ -44,10 +44,8 @@ def write_paper(runs: Sequence[Path], out: Path) -> Path:
             place = Path(name) / file.name
             (out / name).mkdir(parents=True, exist_ok=True)
             copy_file(file, out / place)
-            show = f"\\includegraphics[width=\\linewidth]{{{place.as_posix()}}}"
-            show = (
-                f"\\resizebox{{\\linewidth}}{{!}}{{\\input{{{place.as_posix()}}}}}" if file.suffix == ".tex" else show
-            )
+            table, figure = "\\resizebox{\\linewidth}{!}{\\input{%s}}", "\\includegraphics[width=\\linewidth]{%s}"
+            show = (table if file.suffix == ".tex" else figure) % place.as_posix()
             shown.append(f"\\begin{{figure}}[p]{show}\\caption{{{latex_words(file.stem)}}}\\end{{figure}}\\clearpage")
     copy_file(BIBLIOGRAPHY, out / "references.bib")
     write_text(out / "methods.tex", "\n\n".join(paragraphs) + "\n")

@@ -10,7 +10,6 @@ last checkpoint, to the same bits.
 import io
 import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from PIL import Image
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from tqdm.auto import tqdm, trange
 
 from rscir_lib.archive import Archive, read_archive, write_listing
@@ -35,7 +34,6 @@ from rscir_lib.benchmarks.captions import read_captions
 from rscir_lib.benchmarks.synthcom import HELD_OUT, training_scene
 from rscir_lib.encoders import CONFIG, WEIGHTS, load_encoder
 from rscir_lib.features import extract_features, read_features
-from rscir_lib.methods.base import EncodeTexts
 from rscir_lib.storage.atomic import remove_unfinished, write_file, write_json, write_text
 from rscir_lib.storage.digests import sha256_of, sha256_of_file
 from rscir_lib.storage.folders import check_ours
@@ -45,9 +43,8 @@ from rscir_lib.storage.parallel import parallel_map
 CHECKPOINT = "training.pt"  # stands in a folder whose training is unfinished
 SIZE = 64  # pixels the encoder sees
 POOL_SIZE = 80  # pixels kept per training image: room to zoom
-MODEL: dict[
-    str, Any
-] = {  # open_clip's ResNet form and text transformer; 11 MB in float16, 4.7 of them the token embedding
+# open_clip's ResNet form and text transformer; 11 MB in float16, 4.7 of them the token embedding
+MODEL: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": SIZE, "layers": [1, 1, 1, 1], "width": 24, "patch_size": None},
     "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 48, "heads": 2, "layers": 2},
@@ -73,14 +70,13 @@ class Cones:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A plain contrastive first stage, and a second one where there are `cones`. Raises ValueError for no first stage.
+    """A plain contrastive first stage, and a second one where there are `cones`.
 
     Attributes:
         steps, learning_rate: Of the first stage.
         batch_size: Pairs a step.
         seed: Of everything random.
         cones: The second stage.
-        start: Folder of an encoder of this architecture that replaces the first stage, whose `steps` are then 0.
     """
 
     steps: int
@@ -88,11 +84,6 @@ class Recipe:
     learning_rate: float = 2e-3
     seed: int = 0
     cones: Cones | None = None
-    start: Path | None = None
-
-    def __post_init__(self) -> None:
-        if (self.start is None) != (self.steps > 0) or (self.start and not self.cones):
-            raise ValueError(f"{self}: a first stage has steps or a start, which cones follow")
 
 
 def train(images: np.ndarray, captions: Sequence[list[str]], folder: Path, recipe: Recipe, card: str = "") -> pd.Series:
@@ -107,8 +98,8 @@ def train(images: np.ndarray, captions: Sequence[list[str]], folder: Path, recip
         card: What the data are and what the encoder can't do, for the model card.
 
     Raises:
-        ValueError: Where images and captions don't pair up, the recipe's start is of another architecture, the loss
-            diverges, or the folder holds other things, or an unfinished training of something else.
+        ValueError: Where images and captions don't pair up, the loss diverges, or the folder holds other things, or an
+            unfinished training of something else.
         BlockingIOError: While another process trains there.
     """
     if not 0 < len(images) == len(captions) or not all(captions):
@@ -120,16 +111,15 @@ def train(images: np.ndarray, captions: Sequence[list[str]], folder: Path, recip
         remove_unfinished(folder)
         torch.manual_seed(recipe.seed)
         pairs = _Pairs(images, captions, "cuda" if torch.cuda.is_available() else "cpu")
-        start = sha256_of_file(recipe.start / WEIGHTS) if recipe.start else ""
-        task = sha256_of(json.dumps([config, captions, pairs.device, asdict(recipe) | {"start": start}]), images)
+        task = sha256_of(json.dumps([config, captions, pairs.device, asdict(recipe)]), images)
         write_json(folder / CONFIG, config, indent=2)
-        losses, seconds = _train(pairs, task, folder, recipe)
+        losses = _train(pairs, task, folder, recipe)
         facts = {
             "pairs": f"{len(images)} images, {len(pairs.rows)} captions ({len(pairs.tokens)} distinct)",
-            "steps": f"weights of sha256 {start}" if start else f"{recipe.steps}, learning rate {recipe.learning_rate}",
+            "steps": f"{recipe.steps}, learning rate {recipe.learning_rate}",
             **({"second stage": ", ".join(f"{name} {value}" for name, value in second.items())} if second else {}),
             "optimiser": f"AdamW, {recipe.batch_size} pairs a step, cosine, seed {recipe.seed}",
-            "time": f"{seconds / 60:.1f} min on {pairs.device}, {torch.get_num_threads()} threads",
+            "device": f"{pairs.device}, {torch.get_num_threads()} threads",
             "versions": ", ".join(f"{package} {version(package)}" for package in ("torch", "open_clip_torch")),
             "sha256": sha256_of_file(folder / WEIGHTS),
         }
@@ -156,19 +146,14 @@ class _Pairs:
         return augment(pixels), self.tokens[picked].to(self.device)
 
 
-def _train(pairs: _Pairs, task: str, folder: Path, recipe: Recipe) -> tuple[pd.Series, float]:
-    """The loss of each step, and the seconds that they took; the weights lie in the folder."""
+def _train(pairs: _Pairs, task: str, folder: Path, recipe: Recipe) -> pd.Series:
+    """The loss of each step; the weights lie in the folder."""
     steps, batch_size, cones = recipe.steps, recipe.batch_size, recipe.cones
     model = open_clip.CLIP(**MODEL).to(pairs.device, memory_format=torch.channels_last)
-    if recipe.start:
-        try:
-            model.load_state_dict(load_file(recipe.start / WEIGHTS))
-        except RuntimeError as error:
-            raise ValueError(f"{recipe.start / WEIGHTS} is of another architecture: {error}") from error
-    parts = {"model": model, **_optimizer(model, steps or cones.steps, recipe.learning_rate)}
-    order, losses, started = torch.empty(0, dtype=torch.long), [], time.monotonic()
+    parts = {"model": model, **_optimizer(model, steps, recipe.learning_rate)}
+    order, losses = torch.empty(0, dtype=torch.long), []
     if past := _read_checkpoint(folder / CHECKPOINT, task, parts, pairs.device):
-        order, losses, started = past["order"], past["losses"], started - past["seconds"]
+        order, losses = past["order"], past["losses"]
     total = steps + (cones.steps if cones else 0)
     progress = trange(len(losses), total, initial=len(losses), total=total, desc="training", unit="step")
     for step in progress:
@@ -180,28 +165,21 @@ def _train(pairs: _Pairs, task: str, folder: Path, recipe: Recipe) -> tuple[pd.S
         while len(order) < min(batch_size, len(pairs.images)):
             order = torch.cat([order, torch.randperm(len(pairs.images))])
         batch, order = order[:batch_size], order[batch_size:]
-        losses.append(_step(parts, *pairs.draw(batch)))
+        loss = open_clip.ClipLoss()(*model(*pairs.draw(batch)))
+        parts["optimizer"].zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # or one odd batch throws the weights far off
+        parts["optimizer"].step()
+        parts["schedule"].step()
+        model.logit_scale.data.clamp_(0, math.log(100))  # as CLIP's; beyond it training is unstable
+        losses.append(loss.item())
         if not math.isfinite(losses[-1]):
             raise ValueError(f"the loss is {losses[-1]} at step {step}: lower the learning rate")
         progress.set_postfix(loss=f"{losses[-1]:.2f}", refresh=False)
         if (step + 1) % max(1, total // 10) == 0 or step + 1 == total:
             _save(model, pairs.tokens, folder / WEIGHTS)
-            past = {"order": order, "losses": losses, "seconds": time.monotonic() - started}
-            _write_checkpoint(folder / CHECKPOINT, task, parts, past)
-    return pd.Series(losses, name="loss"), time.monotonic() - started
-
-
-def _step(parts: dict[str, Any], images: torch.Tensor, tokens: torch.Tensor) -> float:
-    """One step of the optimiser; returns the loss before it."""
-    model = parts["model"]
-    loss = open_clip.ClipLoss()(*model(images, tokens))
-    parts["optimizer"].zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # or one odd batch throws the weights far off
-    parts["optimizer"].step()
-    parts["schedule"].step()
-    model.logit_scale.data.clamp_(0, math.log(100))  # as CLIP's; beyond it training is unstable
-    return loss.item()
+            _write_checkpoint(folder / CHECKPOINT, task, parts, {"order": order, "losses": losses})
+    return pd.Series(losses, name="loss")
 
 
 def _optimizer(model: torch.nn.Module, steps: int, learning_rate: float) -> dict[str, Any]:
@@ -249,7 +227,7 @@ def _read_checkpoint(path: Path, task: str, parts: Mapping[str, Any], device: st
         torch.cuda.set_rng_state_all([each.cpu() for each in state["random"]["cuda"]])
     except Exception as error:  # whatever a damaged file makes torch raise
         raise ValueError(f"{path}: can't go on from here ({error}); delete it, or choose another folder") from error
-    return {"order": state["order"].cpu(), "losses": state["losses"], "seconds": state["seconds"]}
+    return {"order": state["order"].cpu(), "losses": state["losses"]}
 
 
 def augment(pixels: torch.Tensor) -> torch.Tensor:
@@ -292,16 +270,6 @@ def thumbnail(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture.resize((POOL_SIZE, POOL_SIZE), Image.Resampling.BICUBIC))
 
 
-def zero_shot_accuracy(
-    features: np.ndarray, labels: Sequence[str], encode_texts: EncodeTexts, prompts: Mapping[str, list[str]]
-) -> float:
-    """Share of images (N, d) whose own label is nearest; the mean feature of its `prompts` stands for a label."""
-    texts = np.stack([encode_texts(prompt).mean(axis=0) for prompt in prompts.values()])
-    texts /= np.linalg.norm(texts, axis=1, keepdims=True)
-    predicted = np.array(list(prompts))[(features @ texts.T).argmax(axis=1)]
-    return float((predicted == np.asarray(labels)).mean())
-
-
 DEMO_CARD = """# The demo encoder
 
 A small CLIP in open_clip's terms, trained from scratch on *synthetic* aerial scenes only:
@@ -336,20 +304,6 @@ def demo(folder: Path, scenes: int, recipe: Recipe) -> pd.Series:
     return train(np.stack(pictures), captions, folder, recipe, card)
 
 
-def spell(name: str, vocabulary: set[str]) -> str:
-    """A class name with its words apart, in the captions' own forms: "golfcourse" -> "golf course".
-
-    The fewest words of `vocabulary`, or their singulars, that make up the name; the name itself when none do.
-    """
-    forms = {word.removesuffix("s"): word for word in sorted(vocabulary)} | {word: word for word in vocabulary}
-    fewest: dict[int, list[str]] = {0: []}  # words that make up the first letters of the name, by their number
-    for end in range(1, len(name) + 1):
-        splits = [[*words, forms[name[i:end]]] for i, words in fewest.items() if name[i:end] in forms]
-        if splits:
-            fewest[end] = min(splits, key=len)
-    return " ".join(fewest.get(len(name)) or [name])
-
-
 def split(archive: Archive, share: float = 0.8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Positions for training and held out, each sorted: `share` of every class trains."""
     rng, classes, chosen = np.random.default_rng(seed), np.array(archive.classes), []
@@ -370,11 +324,11 @@ def phrases(captions: list[str], rng: np.random.Generator, count: int = 5) -> li
 
 
 def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int = 90, seed: int = 0) -> pd.Series:
-    """Train on 80 % of every class of an archive; return the zero-shot class accuracies on the rest.
+    """Train on 80 % of every class of an archive; return the zero-shot class accuracy on the rest.
 
-    No class is trained on. It is asked for by its name, and by the captions of its training images; images without a
-    class are left out of the accuracies. Interrupted, it goes on from the last checkpoint. Writes to `folder` the
-    encoder, and `train.csv` and `heldout.csv` in the format of patternnet.csv.
+    No class is trained on. It is asked for by the captions of its training images, by its name where they have none;
+    images without a class are left out of the accuracy. Interrupted, it goes on from the last checkpoint. Writes to
+    `folder` the encoder, and `train.csv` and `heldout.csv` in the format of patternnet.csv.
     """
     archive, folder = read_archive(root), Path(folder)
     report = ValidationReport()
@@ -404,12 +358,10 @@ def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int
             tqdm.write(f"{archive.name} has {len(classes)} classes, {len(rest)} held-out images of them: no accuracy")
             return pd.Series(dtype=float, name="held-out accuracy")
         features = read_features(extract_features(rest, encoder, folder / "features", overwrite=True)).feats
-    vocabulary = {word for i in used for caption in captions[i] for word in caption.lower().split()}
-    names = {name: [spell(name, vocabulary)] for name in classes}
-    described = {name: sorted({c for i in used if archive.classes[i] == name for c in captions[i]}) for name in classes}
-    described = {name: texts or names[name] for name, texts in described.items()}
-    accuracies = {
-        way: zero_shot_accuracy(features, rest.classes, encoder.encode_texts, prompts)
-        for way, prompts in {"class by its name": names, "class by its training captions": described}.items()
-    }
-    return pd.Series(accuracies | {"chance": 1 / len(classes)}, name="held-out accuracy")
+    described = (sorted({c for i in used if archive.classes[i] == name for c in captions[i]}) for name in classes)
+    prompts = [texts or [name] for name, texts in zip(classes, described, strict=True)]
+    means = np.stack([encoder.encode_texts(prompt).mean(axis=0) for prompt in prompts])  # each stands for its class
+    nearest = (features @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(axis=1)
+    accuracy = np.mean(np.array(classes)[nearest] == np.array(rest.classes))
+    accuracies = {"class by its training captions": accuracy, "chance": 1 / len(classes)}
+    return pd.Series(accuracies, name="held-out accuracy")

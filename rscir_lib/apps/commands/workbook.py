@@ -26,7 +26,7 @@ from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
 from rscir_lib import runs
-from rscir_lib.analysis import bootstrap_mean, methods_table
+from rscir_lib.analysis import bootstrap_mean
 from rscir_lib.apps.commands import FAILURES
 from rscir_lib.benchmarks.whucom import BUNDLES, draw_bundled
 from rscir_lib.storage.atomic import read_json, remove_unfinished, write_json, write_text
@@ -38,6 +38,7 @@ from rscir_lib.storage.project import DATA, ROOT
 
 NOTEBOOKS, LIBRARY = ROOT / "notebooks", ROOT / "rscir_lib"
 REAL = ["03", "04"]  # notebooks that a first run shows on real features; others that need no picture: 05, 09, 10
+AVG = "Avg (95 % interval)"
 TIMEOUT = 12 * 3600  # seconds that one cell may take: PatternNet by ViT-L-14 takes hours without a GPU
 
 
@@ -287,33 +288,50 @@ def run_plan(
 
 
 def beside_each_other(finished: Mapping[str, Path]) -> pd.DataFrame:
-    """Of finished runs, by what tells them apart, every method's Avg mAP with its 95 % interval (`bootstrap_mean`), in
-    per cent: columns run, method, lambda, Avg, low, high. FileNotFoundError where notebook 04 hasn't run."""
+    """Of finished runs, by what tells them apart, every method's Avg mAP in per cent with its 95 % interval
+    (`bootstrap_mean`), in words. FileNotFoundError where notebook 04 hasn't run."""
     lines = []
     for name, run in finished.items():
         rows = runs.read_rows(run / "tables" / "04_rows.csv")
         for (method, lam), part in rows.groupby(["method", "lambda"], sort=False, dropna=False):
-            lines.append({"run": name, "method": method, "lambda": lam} | bootstrap_mean(part, samples=1000).to_dict())
-    return pd.DataFrame(lines)
+            said = "{Avg:.1f} ({low:.1f} to {high:.1f})".format_map(bootstrap_mean(part, samples=1000))
+            lines.append([name, method, "" if pd.isna(lam) else f"{lam:g}", said])
+    return pd.DataFrame(lines, columns=["run", "method", "lambda", AVG])
 
 
-def show_beside(finished: Mapping[str, Path]) -> None:
-    """Prints `beside_each_other`, a run a line, and saves it as `beside.csv` among the runs."""
-    table = beside_each_other(finished)
-    place = next(iter(finished.values())).parent / "beside.csv"
-    write_text(place, table.to_csv(index=False))
-    how = table["method"] + table["lambda"].map(lambda lam: "" if pd.isna(lam) else f" {lam:g}")
-    said = [f"{avg:.1f} ({low:.1f} to {high:.1f})" for avg, low, high in table[["Avg", "low", "high"]].to_numpy()]
-    wide = table.assign(how=how, said=said).pivot_table("said", "run", "how", aggfunc="first", sort=False)
-    print(f"\nAvg mAP in per cent, with 95 % intervals over images and words: {place}\n{wide.to_string()}")
+def write_sweep(finished: Mapping[str, Path]) -> Path:
+    """Writes `sweep.html` among finished runs, and returns its path: every method's Avg mAP by each choice of lambda,
+    from notebook 09, else at notebook 04's lambdas, with a link to each run's own page."""
+    tables = []
+    for name, run in finished.items():
+        if (run / "tables" / "09_methods.csv").is_file():
+            table = methods_of(run).filter(regex="^(lambda|Avg )").reset_index()
+        elif (run / "tables" / "04_rows.csv").is_file():
+            table = beside_each_other({name: run})
+        else:
+            table = pd.DataFrame({"method": ["no results"]})
+        table = table.map(html.escape).assign(run=f'<a href="{quote(run.name)}/index.html">{html.escape(name)}</a>')
+        tables.append(table.set_index("run").reset_index())
+    shown = pd.concat(tables).to_html(escape=False, index=False, na_rep="")
+    page = [*_head("Runs"), "<p>mAP in per cent, mean over attributes.</p>", shown, "</html>\n"]
+    return write_text(next(iter(finished.values())).parent / "sweep.html", "\n".join(page))
+
+
+def _head(title: str) -> list[str]:
+    """How a page of files begins."""
+    title = html.escape(title)
+    return [
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        "<style>body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}",
+        "td,th{padding:.2em .6em;text-align:left;vertical-align:top}table{border-collapse:collapse}</style>",
+        f"<h1>{title}</h1>",
+    ]
 
 
 def write_index(run: Path) -> Path:
     """Writes a page of a run's figures, tables, hits and notebooks, opened by relative links, and returns its path."""
-    parts = [f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(run.name)}</title>']
-    parts.append('<meta name="viewport" content="width=device-width, initial-scale=1">')
-    parts.append("<style>body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}")
-    parts.append(f"</style><h1>{html.escape(run.name)}</h1>")
+    parts = _head(run.name)
     files = {file: path for file, path in files_below(run).items() if "/" in file}
     kinds = {"Figures": ("figures/", ".png"), "Pages of hits": ("figures/", ".html"), "Tables": ("tables/", ".csv")}
     for kind, (folder, suffix) in (kinds | {"Notebooks as they ran": ("notebooks/", ".ipynb")}).items():
@@ -328,10 +346,8 @@ def write_index(run: Path) -> Path:
                 shown += f'<br><img src="{quote(file)}" alt="{alt}" loading="lazy">'
             parts.append(f'<li><a href="{quote(file)}">{shown}</a></li>')
         parts += ["</ul>"] * bool(chosen)
-    more = (
-        "<code>make explore</code> with the same words asks this archive; <code>make book</code> shows the notebooks."
-    )
-    return write_text(run / "index.html", "\n".join([*parts, f"<p>{more}</p></html>\n"]))
+    parts += ["<p><code>make explore</code> with the same words asks this archive; <code>make book</code> shows the"]
+    return write_text(run / "index.html", "\n".join([*parts, "notebooks.</p></html>\n"]))
 
 
 def run_combinations(notebooks: list[Path], given: dict[str, object], beside: bool = False, **options: object) -> int:
@@ -341,26 +357,27 @@ def run_combinations(notebooks: list[Path], given: dict[str, object], beside: bo
     end. Raises what a single combination raises.
     """
     combinations, failed, finished = grid(given), dict[str, str](), dict[str, Path]()
-    folders: dict[Path, str] = {}
+    several, folders = len(combinations) > 1, dict[Path, str]()
     for number, (label, parameters) in enumerate(combinations.items(), 1):
-        if len(combinations) > 1:
-            print(f"\n({number}/{len(combinations)}) {label}", flush=True)
+        label = label or f"ENCODER={given.get('ENCODER', 'demo')}"
+        print(f"\n({number}/{len(combinations)}) {label}\n" * several, end="", flush=True)
         try:
             plan = resolve_parameters(notebooks, parameters)
             first = folders.setdefault(runs.run_of(next(iter(plan.values()))), label)
             if first != label:
-                same = f"{label} is the same run as {first}: the files there are equal"
-                raise ValueError(f"{same}; leave one of them out")
-            finished[label or f"ENCODER={given.get('ENCODER', 'demo')}"] = run_plan(plan, **options)
+                raise ValueError(f"{label} is the same run as {first}: the files there are equal; leave one out")
+            finished[label] = run_plan(plan, **options)
         except FAILURES as error:
-            if len(combinations) == 1:
+            if not several:
                 raise
             failed[label] = str(error).partition("\n")[0]
             print(f"error: {error}", file=sys.stderr, flush=True)
     if beside and finished:
-        show_beside(finished)
-    if len(combinations) > 1:
-        print(f"\n{len(combinations) - len(failed)} of {len(combinations)} combinations finished")
+        print(f"\nAvg mAP in per cent, over images and words:\n{beside_each_other(finished).to_string(index=False)}")
+    if finished and several:
+        print(f"\nall runs on one page: {write_sweep(finished)}")
+    if several:
+        print(f"\n{len(finished)} of {len(combinations)} combinations finished")
     for label, first_line in failed.items():
         print(f"  failed: {label}: {first_line}")
     return int(bool(failed))
@@ -369,27 +386,15 @@ def run_combinations(notebooks: list[Path], given: dict[str, object], beside: bo
 def run_bundled(**options: Any) -> int:
     """The notebooks on SynthCom; some on WHUCom, whose features are real; the last one, which compares the runs."""
     draw_bundled(DATA / "whucom")
-    real = {
-        "DATASET_ROOT": str(DATA / "whucom" / "collages"),
-        "ENCODER": str(BUNDLES["clip"].parent),
-    }
+    real = {"DATASET_ROOT": str(DATA / "whucom" / "collages"), "ENCODER": str(BUNDLES["clip"].parent)}
     *first, last = select_notebooks([])
     parts = (first, {}), (select_notebooks(REAL), real), ([last], {})
     return max(run_combinations(notebooks, given, **options) for notebooks, given in parts)
 
 
-def methods_of(run: Path) -> str:
-    """Notebook 09's table of a run, every method with what it is worth and costs, in Markdown.
-
-    Raises FileNotFoundError where notebook 09 hasn't run there.
-    """
-    tables = []
-    for name in ("09_map", "09_how_sure", "09_cost", "09_choices"):
-        path = run / "tables" / f"{name}.csv"
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: run notebook 09 there")
-        tables.append(pd.read_csv(path, index_col="method", dtype={"lambda": str}, keep_default_na=name != "09_map"))
-    table = methods_table(*tables)
-    rows = [table.columns, ["---"] * table.shape[1], *table.to_numpy()]
-    lines = [[name, *row] for name, row in zip(["method", "---", *table.index], rows, strict=True)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def methods_of(run: Path) -> pd.DataFrame:
+    """Notebook 09's table of a run, as text: every method with what it is worth and costs. FileNotFoundError where it
+    hasn't run there."""
+    if not (path := run / "tables" / "09_methods.csv").is_file():
+        raise FileNotFoundError(f"{path} is missing: run notebook 09 there")
+    return pd.read_csv(path, index_col="method", dtype=str, keep_default_na=False)
