@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 from unicodedata import category
@@ -119,8 +119,7 @@ class Archive:
             ring = list(zip(*project(own, "EPSG:4326", *zip(*ring, strict=True)), strict=True))
         except Exception:  # GDAL's errors have no class in common: a local system, coordinates beyond a projection
             return None
-        is_earth = np.isfinite(ring).all() and abs(_radius(own) / EARTH - 1) < 0.01
-        return polygon_on_earth(ring, wide) if is_earth else None
+        return polygon_on_earth(ring, wide) if np.isfinite(ring).all() and is_of_earth(own) else None
 
     def subset(self, positions: Iterable[int]) -> "Archive":
         """The archive of these images alone, in the order given."""
@@ -129,10 +128,13 @@ class Archive:
         return replace(self, files=files, classes=classes, nodata=tuple(nodata[i] for i in kept) if nodata else ())
 
 
-def _radius(crs: Any) -> float:
-    """Metres from the centre of the body that a CRS describes to its equator; the Earth's where it doesn't say."""
-    parts = crs.to_dict()
-    return float(parts.get("R", parts.get("a", EARTH)))
+@lru_cache(maxsize=64)
+def is_of_earth(crs: Any) -> bool:
+    """Whether a coordinate system, of any library, is of the Earth: not of the Moon, and not of a building site."""
+    import pyproj
+
+    ellipsoid = pyproj.CRS.from_user_input(crs).ellipsoid
+    return ellipsoid is not None and abs(ellipsoid.semi_major_metre / EARTH - 1) < 0.01
 
 
 def polygon_on_earth(ring: list[tuple[float, float]], wide: bool = False) -> dict[str, Any]:

@@ -4,15 +4,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from rscir_lib.archive.archive import (
-    Archive,
-    LeftOut,
-    class_name,
-    class_of,
-    left_out_in_words,
-    nameable,
-    normal_path,
-)  # fmt: skip
+from rscir_lib.archive.archive import Archive, LeftOut, class_name, class_of, left_out_in_words, nameable, normal_path
 from rscir_lib.archive.reading import Reading, read_rule
 from rscir_lib.storage.atomic import write_text
 from rscir_lib.storage.folders import NO_PERMISSION, walk

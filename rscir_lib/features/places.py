@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rscir_lib.archive.archive import EARTH, on_earth
+from rscir_lib.archive.archive import is_of_earth, on_earth
 from rscir_lib.features.store import GeoJson
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def find_places(schema: "pa.Schema", path: Path, geometry: str | None = None) ->
             note=f"none: the coordinate system of {column} is unknown (crs null); GeoDataFrame.set_crs sets it"
         )
     system = _system(crs, path)
-    if system.ellipsoid is None or abs(system.ellipsoid.semi_major_metre / EARTH - 1) > 0.01:
+    if not is_of_earth(system):
         return Places(note=f"none: {system.name} is no coordinate system of the Earth")
     return Places((column,), encoding, system, note)
 

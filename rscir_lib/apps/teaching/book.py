@@ -1,8 +1,5 @@
 """The workbook as a web site: its notebooks as they ran, its pages, its API, into `runs/book`.
 
-    rscir book                       # the bundled run; runs what does not stand already
-    rscir book DATASET_ROOT=~/my_archive
-
 Sphinx makes it, from a mirror of the project, so that a link that works in the repository works in the book. Nothing on
 a page comes from elsewhere: equations are MathML, which browsers draw themselves, and the search is a script beside it.
 """
@@ -13,7 +10,6 @@ import json
 import os
 import pkgutil
 import shutil
-from binascii import a2b_base64
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +25,6 @@ from rscir_lib.apps.explorer import Explorer
 from rscir_lib.apps.explorer.page import write_page
 from rscir_lib.runs import RunConfig, open_run
 from rscir_lib.storage.atomic import write_text
-from rscir_lib.storage.digests import sha256_of
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.project import ROOT
 
@@ -39,9 +34,7 @@ THEME |= {"navbar_persistent": [], "pygments_light_style": "a11y-light"}  # the 
 CONFIG = {
     "project": "RSCIR workbook",
     "html_title": "RSCIR workbook",
-    "author": "the authors of the RSCIR workbook",
     "copyright": "the authors of the RSCIR workbook, Apache-2.0",
-    "language": "en",
     "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", __name__],
     "napoleon_numpy_docstring": False,
     "html_theme": "sphinx_book_theme",
@@ -60,7 +53,6 @@ CONFIG = {
     "myst_enable_extensions": ["dollarmath"],
     "myst_heading_anchors": 4,
     "default_role": "code",
-    "autodoc_typehints_format": "short",
     "autodoc_member_order": "bysource",
 }
 READING = "protocol methods lambda results own_archive encoders extending batch".split()  # pages, in this order
@@ -119,7 +111,8 @@ def _contents(entries: list[str], options: str) -> str:
 
 
 def _readable(notebook: nbformat.NotebookNode, live: bool) -> nbformat.NotebookNode:
-    """An executed notebook without papermill's own cells and what needs a kernel; its solutions are folded up."""
+    """An executed notebook without papermill's own cells and what needs a kernel; its solutions are folded up, its
+    pictures have the alternative texts that came with them."""
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
@@ -127,6 +120,9 @@ def _readable(notebook: nbformat.NotebookNode, live: bool) -> nbformat.NotebookN
         cell.metadata = {"tags": [*tags, "hide-input"] if "solution" in tags else tags}
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if not MOVING & set(out.get("data", {}))]
+            pictures = [out.metadata.get("image/png", {}) for out in cell.outputs if "metadata" in out]
+            if alts := [picture.alt for picture in pictures if "alt" in picture]:
+                cell.metadata["mystnb"] = {"image": {"alt": " ".join(alts)}}
     for number, cell in reversed([*enumerate(notebook.cells)]):
         for widget, picture in WIDGETS.items():
             if cell.cell_type == "code" and widget in cell.source:
@@ -150,10 +146,9 @@ def build(source: Path, out: Path, work: Path) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Makes this module an extension of Sphinx: equations and alternative texts."""
+    """Makes this module an extension of Sphinx: equations, and what the search shows of a page."""
     inline, block = (partial(_equation, block=block) for block in (False, True))
     app.add_html_math_renderer("mathml", (inline, None), (block, None))
-    app.connect("doctree-read", _describe)
     app.connect("html-page-context", lambda app, page, *_: app.add_js_file("excerpts.js") if page == "search" else None)
     app.connect("build-finished", _write_excerpts)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -163,21 +158,6 @@ def _equation(writer: object, node: nodes.Element, block: bool) -> None:
     equation = tex2mathml(node.astext(), as_block=block)
     writer.body.append(f'<div class="equation">{equation}</div>' if block else equation)
     raise nodes.SkipNode
-
-
-def _describe(app: Sphinx, document: nodes.document) -> None:
-    """Gives each figure of a notebook the alternative text that its output carries."""
-    path = Path(app.env.doc2path(app.env.docname))
-    if path.suffix != ".ipynb":
-        return
-    alts = {}  # by digest, which myst_nb names a picture by
-    for cell in nbformat.read(path, as_version=4).cells:
-        for out in cell.get("outputs", []):
-            if picture := out.get("data", {}).get("image/png"):
-                alts[sha256_of(a2b_base64(picture))] = out.metadata.get("image/png", {}).get("alt")
-    for image in document.findall(nodes.image):
-        if alt := alts.get(Path(image["uri"]).stem):
-            image["alt"] = alt
 
 
 def _write_excerpts(app: Sphinx, error: Exception | None) -> None:
