@@ -107,7 +107,8 @@ def find_places(schema: "pa.Schema", path: Path, geometry: str | None = None) ->
     column = geometry or geo.get("primary_column") or usual
     points = next(([lower[lon], lower[lat]] for lon, lat in POINTS if {lon, lat} <= lower.keys()), None)
     if column is None and points:
-        if wrong := [name for name in points if not _is_number(schema.field(name).type)]:
+        numbers = "int", "uint", "float", "double", "halffloat"
+        if wrong := [name for name in points if not str(schema.field(name).type).startswith(numbers)]:
             return Places(note=f"none: {wrong[0]} holds {schema.field(wrong[0]).type}, no degrees")
         return Places(tuple(points), crs=_system(LONLAT, path), note=f"points, from the columns {' and '.join(points)}")
     if column is None:
@@ -174,9 +175,3 @@ def _system(crs: Any, path: Path) -> Any:
         raise ValueError(
             f"{path}: the coordinate system {name!r} of its places is not known; {known}, or {NONE}"
         ) from None
-
-
-def _is_number(kind: "pa.DataType") -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))

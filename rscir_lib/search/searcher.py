@@ -234,11 +234,8 @@ def top_k(
 
     Args:
         features: of the archive, or an array (N, d).
-        image: (d,) feature of the query image.
-        text: (d,) feature of the text.
-        lam: in [0, 1].
-        top: how many images.
-        method: a name in `methods.METHODS`, or an object.
+        image, text: the query's features, (d,) each.
+        lam, top, method: as those of `search`.
 
     Returns:
         Positions (top,) and scores (top,), best first.
