@@ -146,9 +146,9 @@ def test_in_a_browser(site, pages, visit):
     page.keyboard.press("Control+k")
     page.keyboard.type("lambda")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#search-results li .context")
+    # results come one after the other: on a busy machine the first is there long before the others
+    page.wait_for_function("document.querySelectorAll('#search-results li .context').length > 10")
     excerpts = page.locator("#search-results li .context").all_text_contents()
-    assert len(excerpts) > 10
     assert all("lambda" in excerpt.lower() for excerpt in excerpts)
 
 
