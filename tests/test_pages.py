@@ -56,6 +56,23 @@ def test_the_files_and_functions_that_contributing_names_are_there():
         assert (ROOT / file).exists() or (ROOT / "rscir_lib" / file).exists(), file
 
 
+SECONDS = {"under half a minute": (10, 30), "half a minute": (20, 45), "about a minute": (45, 90)}
+
+
+def test_notebooks_take_as_long_as_they_say():
+    """By the seconds that the page on teaching has of each, measured on two cores."""
+    rows = [row.strip("| ").split(" | ") for row in page("teaching.md").splitlines() if row.startswith("| ")]
+    numbers = next(row[1:] for row in rows if row[0] == "notebook")
+    measured = next(row[1:] for row in rows if row[0] == "`make workbook`, seconds")
+    for number, seconds in zip(numbers, map(int, measured), strict=True):
+        (path,) = (ROOT / "notebooks").glob(f"{number}_*.ipynb")
+        said = re.search(
+            r"\*\*It takes\*\* ([a-z ]*?)(?: (?:the|with|to|most)\b|[;.,])", path.read_text(encoding="utf-8")
+        )
+        low, high = SECONDS[said[1]]
+        assert low <= seconds <= high, f"{path.name} says {said[1]}, and takes {seconds} s"
+
+
 def blocks_of_extending() -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page("extending.md"), re.MULTILINE | re.DOTALL)
 

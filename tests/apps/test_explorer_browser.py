@@ -698,6 +698,12 @@ NAMELESS = """() => [...document.querySelectorAll(".rscir :is(button, input, sel
   node.offsetParent && !(node.tagName === "IMG" ? node.alt : node.ariaLabel || node.labels?.length)
 ).map((node) => node.outerHTML)"""
 
+# what a mouse finds no words for, and texts of hits that are cut
+UNSAID = """() => [...document.querySelectorAll(".rscir button, .hits :is(.cls, .name, .score)")].filter((node) =>
+  node.offsetParent && (node.tagName === "BUTTON" ? !node.title && !/[a-z]/i.test(node.textContent) &&
+    !node.textContent.startsWith("λ") : node.scrollWidth > node.clientWidth + 1)
+).map((node) => node.outerHTML)"""
+
 
 @pytest.mark.parametrize("look", ["light", "dark"])
 def test_everything_has_a_name_and_fits_a_telephone(visit, address, look):
@@ -708,6 +714,12 @@ def test_everything_has_a_name_and_fits_a_telephone(visit, address, look):
     page.locator(".strip button").last.wait_for()
     assert page.evaluate(NAMELESS) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    for width in (400, 1280, 1700):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate(UNSAID) == []
+        buttons = [page.get_by_label("copy a link"), *page.get_by_label(re.compile("^save these hits")).all()[:3]]
+        assert len({button.bounding_box()["y"] for button in buttons}) == 1  # on one line
+    page.set_viewport_size({"width": 400, "height": 800})
     assert page.locator("[role=status][aria-live=polite]").inner_text().startswith("20 of 972 images")
     paper, ink = page.evaluate(
         "[getComputedStyle(document.querySelector('.rscir')).backgroundColor, "
@@ -765,6 +777,7 @@ def test_hits_are_shown_where_they_lie(visit, tmp_path):
         page.get_by_label("map of 6 hits").wait_for()
         assert places.count() == 6
         assert page.get_by_label("map of 6 hits").locator("text").all_text_contents() == [*"123456", "1 km"]
+        assert page.get_by_label("map of 6 hits").locator("text").first.bounding_box()["height"] > 9  # to be read
         drawn = places.first.bounding_box()
         assert drawn["width"] == pytest.approx(drawn["height"], rel=0.03)  # square windows at 48.7 degrees north
         page.get_by_text(re.compile(r"Where the hits lie: 48\.\d{4}° N, 1[45]\.\d{4}° E to 48\.")).wait_for()

@@ -100,7 +100,7 @@ export function drawMap(/** @type {View} */ view) {
   const [wide, high] = [lonLat.width * narrow, lonLat.height];
   const pad = 0.04 * Math.max(wide, high);
   const scale = 600 / (Math.max(wide, 0.7 * high) + 2 * pad); // pixels a degree of latitude
-  const height = Math.max((high + 2 * pad) * scale, 60) + 24; // below stands the scale
+  const height = Math.max((high + 2 * pad) * scale, 60) + 36; // below stands the scale
   const north = lonLat.top + high + pad; // up on the map, where pixels count downward
   const pixel = (/** @type {Point} */ [lon, lat]) =>
     /** @type {Point} */ ([((lon - lonLat.left) * narrow + pad) * scale, (north - lat) * scale]);
@@ -120,9 +120,9 @@ export function drawMap(/** @type {View} */ view) {
   const ten = 10 ** Math.floor(Math.log10(most));
   const metres = ten * (most >= 5 * ten ? 5 : most >= 2 * ten ? 2 : 1);
   const length = (metres / DEGREE) * scale;
-  const bar = `<rect y="${height - 24}" width="600" height="24" class="under"/>
-    <path d="M8 ${height - 12}v5h${length}v-5" class="level"/>
-    <text x="${length + 16}" y="${height - 6}">${metres < 1000 ? `${metres} m` : `${number(metres / 1000)} km`}</text>`;
+  const bar = `<rect y="${height - 36}" width="600" height="36" class="under"/>
+    <path d="M8 ${height - 18}v6h${length}v-6" class="level"/>
+    <text x="${length + 18}" y="${height - 16}">${metres < 1000 ? `${metres} m` : `${number(metres / 1000)} km`}</text>`;
   ui.map.innerHTML = tiles.join("") + places.join("") + bar; // numbers, and pictures in base64
   const corner = /** @type {Point} */ ([lonLat.left, lonLat.top]);
   const other = /** @type {Point} */ ([lonLat.left + lonLat.width, lonLat.top + lonLat.height]);

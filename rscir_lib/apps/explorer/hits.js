@@ -65,11 +65,12 @@ function drawHit(view, li, row, k) {
   });
   for (const which of VERDICTS) {
     put(parts[which], "aria-pressed", verdict === which);
-    put(parts[which], "aria-label", `mark ${name} ${which}`);
     put(parts[which], "hidden", subject(view) ? null : "");
   }
-  put(parts.join, "aria-label", `add ${name} to the query`);
-  put(parts.from, "aria-label", `search from ${name}`);
+  const does = { right: `mark ${name} right`, wrong: `mark ${name} wrong`, join: `add ${name} to the query` };
+  for (const [part, text] of Object.entries({ ...does, from: `search from ${name}` })) {
+    for (const attribute of ["aria-label", "title"]) put(parts[part], attribute, text);
+  }
 }
 
 export function drawHits(/** @type {View} */ view) {

@@ -66,10 +66,10 @@ const MARKUP = `
       <div class="bar">
         <p class="count" data-part="count" role="status" aria-live="polite"></p>
         <p class="metrics" data-part="metrics"></p>
-        ${button("link", "Link", "copy a link that opens this view")}${button("csv", "CSV", "save these hits as a table")}
-        ${button("png", "PNG", "save these hits as a picture")}
-        ${button("html", "HTML", "save these hits as one self-contained page")}
-        ${button("geojson", "GeoJSON", "save these hits as polygons for a map")}
+        <div class="bar">${button("link", "Link", "copy a link that opens this view")}${button("csv", "CSV", "save these hits as a table")}
+          ${button("png", "PNG", "save these hits as a picture")}
+          ${button("html", "HTML", "save these hits as one self-contained page")}
+          ${button("geojson", "GeoJSON", "save these hits as polygons for a map")}</div>
       </div>
       <p class="note" data-part="about"></p>
       <ol class="hits" data-part="hits"></ol>

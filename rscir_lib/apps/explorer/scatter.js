@@ -11,7 +11,7 @@ import { countFirst, RULES } from "./scoring.js";
 const WIDTH = 640;
 const HEIGHT = 480;
 const [DOT, RELEVANT, NUMBERS] = ["#929eab66", "#2f9e4f", "#7d8792"]; // seen on a light and on a dark ground
-const PAD = 34; // pixels left and below, for the numbers
+const PAD = 50; // pixels left and below, for the numbers
 const STEPS = 120; // points of the line
 const FINE = 2 ** 14; // places at which each of them may lie: to a part of a pixel
 
@@ -73,10 +73,10 @@ export class Scatter {
     context.fillStyle = RELEVANT;
     if (!query.positions) for (const row of query.relevant) dot(row, 6);
     context.fillStyle = NUMBERS;
-    context.font = "15px sans-serif";
+    context.font = "26px sans-serif"; // the canvas is drawn at half its size
     context.textAlign = "center";
-    for (let v = Math.ceil(range[0][0]); v <= range[0][1]; v++) context.fillText(String(v), x(v), HEIGHT - 14);
-    for (let v = Math.ceil(range[1][0]); v <= range[1][1]; v++) context.fillText(String(v), 14, y(v) + 5);
+    for (let v = Math.ceil(range[0][0]); v <= range[0][1]; v++) context.fillText(String(v), x(v), HEIGHT - 12);
+    for (let v = Math.ceil(range[1][0]); v <= range[1][1]; v++) context.fillText(String(v), 22, y(v) + 9);
   }
 
   // points (z of the picture, z of the words) that score as the last hit does
