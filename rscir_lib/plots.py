@@ -344,8 +344,7 @@ def attribute_bars(
         ax.hlines(chance[table.columns], x - 0.4, x + 0.4, color="black", linestyle=":", label="chance")
     ax.set(xlabel="", ylabel="mAP (%)")
     ncols = 3 if max(map(len, names)) >= 16 else 7 if len(table.columns) > 4 else 4
-    handles = ax.get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=ncols, frameon=False, fontsize=10)
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=ncols, frameon=False, fontsize=10)
     rows = "; ".join(
         f"{name} " + ", ".join(f"{column} {value:.1f}" for column, value in zip(table.columns, row, strict=True))
         for name, row in zip(names, table.to_numpy(), strict=True)
@@ -382,8 +381,9 @@ def interval_bars(table: pd.DataFrame, title: str = "", label: str = "Avg mAP (%
 def share_bars(shares: pd.DataFrame, title: str = "", label: str = "share") -> Figure:
     """One stacked bar per row with a part per column; shares are in [0, 1]."""
     figure, ax = plt.subplots(figsize=(9, 0.42 * len(shares) + 1.8), layout="constrained")
-    others = itertools.cycle([color for color in sns.color_palette() if color != RELEVANT])
-    colors = [RELEVANT if name == "relevant" else next(others) for name in shares]
+    fixed = {"relevant": RELEVANT, "image alone": NAMED["image"], "text alone": NAMED["text"]}
+    others = itertools.cycle([color for color in sns.color_palette() if color not in fixed.values()])
+    colors = [fixed.get(name) or next(others) for name in shares]
     shares.plot.barh(stacked=True, ax=ax, color=colors, width=0.8, legend=False, edgecolor="none")
     for bars in ax.containers:
         percent = [f"{100 * width:.0f}" if width >= 0.06 else "" for width in bars.datavalues]

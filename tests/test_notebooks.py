@@ -296,7 +296,7 @@ def test_08_labelling(given, extracted, benchmark, features, encoder):
 def test_09_beyond_weicom(given, extracted, benchmark, features, encoder, capsys):
     kept = (*BASELINES, "weicom", "slerp", "product", "product-clamped")  # by name in a solution, the last two
     left_out = [name for name in METHODS if name not in kept]
-    folder = prove("09", **given, LAMBDAS=LAMBDAS, LEFT_OUT=left_out, EXPANDED=["weicom"], DEVICE="cpu")
+    folder = prove("09", **given, LAMBDAS=LAMBDAS, LEFT_OUT=left_out, EXPANDED=["weicom"], INVERSION=True, DEVICE="cpu")
     found = pd.read_csv(folder / "tables" / "09_map.csv", index_col="method")
     methods = [*kept, Expanded(METHODS["weicom"])]
     rows = evaluate(benchmark, features, encoder.encode_texts, methods, LAMBDAS, "cpu", progress=False)
@@ -313,8 +313,9 @@ def test_09_beyond_weicom(given, extracted, benchmark, features, encoder, capsys
     assert {"image", "text", "average"}.isdisjoint(choices.index)
     cost = pd.read_csv(folder / "tables" / "09_cost.csv", index_col="method")
     assert (cost["ms a query"] > 0).all()
-    assert set(cost.index) == set(chosen)
-    assert set(workbook.methods_of(folder).index) == set(chosen)
+    assert set(cost.index) == {*chosen, "inversion"}
+    assert cost.loc["inversion", "ms a query"] > 10  # fifty steps for an image that it hasn't met
+    assert set(workbook.methods_of(folder).index) == {*chosen, "inversion"}
     assert cli.main(["methods", str(folder)]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| weicom |")]
     assert f"| {choices.loc['weicom', '0.5']:.1f} | {choices.loc['weicom', 'auto']:.1f} |" in line

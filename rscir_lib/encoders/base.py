@@ -18,7 +18,7 @@ PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 class Encoder(Protocol):
     """An image and text encoder. Features are float32, L2-normalised in float32, shape (n, `dim`).
 
-    Optional: `unknown_words(text) -> list[str]`, for an encoder that knows which words it has never met.
+    Optional: `unknown_words(text)`, the words never met; `word_size`, `encode_pseudo_words(texts, words)` (openclip).
     """
 
     name: str

@@ -65,6 +65,35 @@ class OpenClipEncoder(TwoTowers):
         words = re.findall(r"\w+", self.tokenizer.clean_fn(text))
         return [word for word in words if not self.met[self.tokens(word)].all()]
 
+    @property
+    def word_size(self) -> int:
+        """Numbers in a token embedding. AttributeError where the text tower has none, as Hugging Face's."""
+        return _embedding(self.model).embedding_dim
+
+    def encode_pseudo_words(self, texts: list[str], words: torch.Tensor) -> torch.Tensor:
+        """Features (n, dim), of length 1, of n texts in which "*" stands for a token embedding each, of `words`
+        (n, `word_size`), by which they can be differentiated. Raises ValueError for a text without one *."""
+        texts = self.checked([text.replace("*", " * ") for text in texts])  # or "*," might be one token
+        with TOKENIZING:
+            tokens = self.tokenizer(texts).to(self.device)
+        place = tokens == self.tokens("*")[0]
+        if (place.sum(dim=1) != 1).any():
+            raise ValueError(f"{texts[int((place.sum(dim=1) != 1).nonzero()[0])]!r}: write one *, the pseudo word")
+
+        def replaced(module: torch.nn.Module, given: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+            return out.masked_scatter(place[..., None], words.to(out)) if given[0] is tokens else out
+
+        hook = _embedding(self.model).register_forward_hook(replaced)
+        try:
+            return torch.nn.functional.normalize(self.model.encode_text(tokens).float(), dim=-1)
+        finally:
+            hook.remove()
+
+
+def _embedding(model: Any) -> Any:
+    """The token embedding of a model's text tower; None for a tower of Hugging Face's, which has another."""
+    return getattr(getattr(model, "text", model), "token_embedding", None)
+
 
 def load_folder(
     name: str, architecture: str | None, device: torch.device, precision: str, folder: Path
@@ -127,9 +156,10 @@ def load_checkpoint(
     torch.backends.cudnn.allow_tf32 = False  # or a GPU rounds a convolution's float32 to 10 bits
     model = _made(model_name, precision=PRECISIONS[precision], device=device, force_preprocess_cfg=pixels)
     model.load_state_dict(tensors)
+    model.requires_grad_(False)  # gradients go through it, not into it
     tokenizer, ends = _tokenizer(config["text_cfg"], weights.parent)
     preprocess = PreprocessCfg(**model.visual.preprocess_cfg)
-    embedding = getattr(getattr(model, "text", model), "token_embedding", None)  # a tower of Hugging Face's has another
+    embedding = _embedding(model)
     provenance = {
         "encoder": name,
         "architecture": architecture,

@@ -7,6 +7,7 @@ from rscir_lib.methods.captioned import Captioned
 from rscir_lib.methods.direction import Direction
 from rscir_lib.methods.expansion import Expanded
 from rscir_lib.methods.freedom import FreeDom
+from rscir_lib.methods.inversion import Inversion
 from rscir_lib.methods.pairwise import TwoSimilarities, Weighted, mix
 from rscir_lib.methods.registry import METHODS, get_method
 from rscir_lib.methods.slerp import Slerp

@@ -46,7 +46,6 @@ class Basic:
     """
 
     has_lambda = False
-
     subjects: str | Path | Sequence[str] = "subjects"
     styles: str | Path | Sequence[str] = "styles"
     centre: bool = True

@@ -26,7 +26,6 @@ class FreeDom:
     """
 
     has_lambda = False
-
     vocabulary: str | Path | Sequence[str] = "subjects"
     neighbours: int = 20
     words: int = 7

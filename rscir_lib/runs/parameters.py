@@ -155,6 +155,7 @@ class NotebookConfig(RunConfig):
     METHODS: _several(_Method, '["average", "weicom"]') = ["weicom"]
     LEFT_OUT: _several(_Method, '["sum"]') = ["sum"]
     EXPANDED: _several(_Method, '["linear", "weicom"]') = ["weicom"]
+    INVERSION: _Truth = False
     AGAINST: _Method = "weicom"
     OTHERS: _choice("attribute", "group", "half", "") = ""
     SOLVED: _Share = 0.5

@@ -19,7 +19,7 @@ CITED = {
     "weicom": "psomas2024composed", "zscore": "psomas2024composed", "basic": "psomas2025instance",
     "product-clamped": "psomas2025instance", "freedom": "efthymiadis2025composed", "cirevl": "karthik2024vision",
     "direction": "couairon2022embedding", "slerp": "jang2024spherical", "rrf": "cormack2009reciprocal",
-    "minmax": "fox1994combination", "minimum": "fox1994combination",
+    "minmax": "fox1994combination", "minimum": "fox1994combination", "inversion": "baldrati2023zero",
     "clip": "radford2021learning", "remoteclip": "liu2024remoteclip",
 }  # fmt: skip
 
