@@ -119,7 +119,7 @@ def _show(ax: Axes, image: Image.Image, relevant: bool | None = None) -> None:
 def query_sheet(
     read: Read,
     examples: Sequence[tuple[int | Image.Image, str, Sequence[int]]],
-    relevant: Sequence[Sequence[int]],
+    relevant: Sequence[Sequence[int] | None],
     title: str = "",
 ) -> Figure:
     """One query per row: its image, its text, and images that are framed in green where they are relevant.
@@ -127,7 +127,7 @@ def query_sheet(
     Args:
         read: Gives the picture at an archive position.
         examples: For each query its image (a position or a picture), its text, and the positions to show.
-        relevant: For each query the positions of its relevant images.
+        relevant: For each query the positions of its relevant images; None where nobody judged them, for no frames.
     """
     columns = 1 + max(len(shown) for *_, shown in examples)
     grid = GRID | {"width_ratios": [2.4] + [1] * (columns - 1)}
@@ -139,10 +139,13 @@ def query_sheet(
         words = textwrap.fill(text, 16, break_long_words=False)
         row[0].text(1.05, 0.5, words, transform=row[0].transAxes, va="center", size=12, weight="bold")
         for ax, position in zip(row[1:], shown, strict=False):
-            _show(ax, read(position), position in right)
+            _show(ax, read(position), None if right is None else position in right)
         for ax in row[1 + len(shown) :]:
             ax.axis("off")
-    rows = [f"{text} ({_right(shown, right)})" for (_, text, shown), right in zip(examples, relevant, strict=True)]
+    rows = [
+        text + (f" ({_right(shown, right)})" if right is not None else "")
+        for (_, text, shown), right in zip(examples, relevant, strict=True)
+    ]
     description = f"{len(examples)} query images, each with a text and {columns - 1} images: {'; '.join(rows)}."
     return _done(figure, title, description, y=1 + 0.25 / len(examples))
 

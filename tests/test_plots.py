@@ -74,6 +74,8 @@ def test_query_sheet_has_a_row_an_example(read):
     figure = plots.query_sheet(read, [(0, "+ two", [1, 2]), (3, "+ dense", [4])], [[1], [4]], "title")
     assert words(figure) == ["+ two", TICK, "+ dense", TICK]
     assert figure.get_suptitle() == "title"
+    nobody_judged = plots.query_sheet(read, [(0, "", [1, 2]), (3, "+ dense", [4])], [None, [4]])
+    assert words(nobody_judged) == ["", "+ dense", TICK]
 
 
 def test_histograms_name_mean_and_std():

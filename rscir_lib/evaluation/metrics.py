@@ -27,7 +27,8 @@ def retrieval_metrics(ranks: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> np
     if relevant == 0:
         return np.zeros((*rankings, 1 + 2 * len(cutoffs)))
     ap = (np.arange(1, relevant + 1) / ranks).mean(axis=-1, keepdims=True)
-    hits = np.stack([(ranks <= k).sum(axis=-1) for k in cutoffs], axis=-1)
+    # no two images share a rank, so those within the first k are among the first k
+    hits = np.stack([(ranks[..., :k] <= k).sum(axis=-1) for k in cutoffs], axis=-1)
     return np.concatenate([ap, hits / np.array(cutoffs), hits / relevant], axis=-1)
 
 

@@ -1,6 +1,7 @@
 """Mean and covariance of an archive's features."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -30,13 +31,17 @@ class Moments:
             scatter += centred.T @ centred
         return cls(mean, scatter / max(len(feats) - 1, 1))
 
+    @cached_property
+    def _stacked(self) -> np.ndarray:
+        return np.vstack([self.covariance, self.mean])
+
     def of_similarities(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean (B,) and std (B,), over the whole archive, of the similarities to query features (B, d). A query's are
         the same to the last bit whichever others are asked with it, as similarities are."""
         from rscir_lib.similarity.compiled import running_sums
 
         queries = np.ascontiguousarray(queries, np.float64)
-        both = running_sums(np.vstack([self.covariance, self.mean]), queries)
+        both = running_sums(self._stacked, queries)
         variance = (both[:, :-1] * queries).sum(axis=1)
         return both[:, -1], np.sqrt(np.maximum(variance, 0.0))
 
