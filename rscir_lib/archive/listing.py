@@ -11,7 +11,7 @@ from rscir_lib.storage.folders import NO_PERMISSION, walk
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".j2k"}
 # What helps against what is left out: pictures that phones and cameras write, and that aren't read
-TO_JPEG = "convert them to JPEG, as by: magick mogrify -format jpg *{}"
+TO_JPEG = "convert them to JPEG, as ImageMagick does: find . -iname '*{}' -exec magick mogrify -format jpg {{}} +"
 REMEDIES = {f"{s} files": TO_JPEG.format(s) for s in ".heic .heif .avif .gif .jxl .dng .cr2 .cr3 .nef .arw".split()}
 REMEDIES[NO_PERMISSION] = "chmod -R u+rX gives it"
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}

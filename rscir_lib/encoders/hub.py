@@ -236,7 +236,7 @@ def _listing(published: Published) -> tuple[dict[str, tuple[int | None, str | No
     except requests.RequestException as error:
         raise NotFetched(
             f"{published.source} can't be reached ({type(error).__name__}). On a machine without network: fetch it on "
-            f"another, and put its files into {published.place}"
+            f"another, and put {'it at' if published.file else 'the files of its page into'} {published.place}"
         ) from error
     if not response.ok:
         why = "there is none of this name, or it is private: `hf auth login`" if response.status_code == 401 else ""

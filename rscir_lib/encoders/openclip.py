@@ -71,8 +71,8 @@ class OpenClipEncoder(TwoTowers):
         return _embedding(self.model).embedding_dim
 
     def encode_pseudo_words(self, texts: list[str], words: torch.Tensor) -> torch.Tensor:
-        """Features (n, dim), of length 1, of n texts in which "*" stands for a token embedding each, of `words`
-        (n, `word_size`), by which they can be differentiated. Raises ValueError for a text without one *."""
+        """Features (n, dim), of length 1, of n texts in which `*` stands for a token embedding each, of `words`
+        (n, `word_size`), by which they can be differentiated. Raises ValueError for a text without one `*`."""
         texts = self.checked([text.replace("*", " * ") for text in texts])  # or "*," might be one token
         with TOKENIZING:
             tokens = self.tokenizer(texts).to(self.device)

@@ -48,7 +48,7 @@ SAMPLED = 16
 # How far a row's length may be from 1: float16 keeps three digits. A greater value lets similarities differ that much.
 TOLERANCE = 1e-3
 AFRESH = "run extract_features (notebook 02), or what else made it, again: it makes afresh what is damaged"
-AGAIN = "Choose another folder, or extract again with overwrite=True"
+AGAIN = "Choose another folder, or extract again with overwrite=True (for rscir workbook: OVERWRITE=True)"
 
 GeoJson = dict[str, Any]
 Looks = dict[str, list[int]]  # of image files whose content was compared: inode and time of change

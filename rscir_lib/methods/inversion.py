@@ -16,8 +16,8 @@ AT_ONCE = 32  # sentences: with gradients, each takes 90 MB in the text tower of
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Inversion:
-    """enc("an aerial image of *, " + text) . x, where * is a word that no vocabulary has: the token embedding for which
-    "an aerial image of *" comes nearest to the query image, by `steps` of gradient descent (Adam) from zero.
+    """`enc("an aerial image of *, " + text) . x`, where `*` is a word that no vocabulary has: the token embedding for
+    which `an aerial image of *` comes nearest to the query image, by `steps` of gradient descent (Adam) from zero.
 
     Baldrati et al., Zero-shot composed image retrieval with textual inversion (SEARLE), ICCV 2023, its inversion by
     optimisation (OTI); there from a random start, and kept near a language model's phrases by a loss that is missing
@@ -32,7 +32,15 @@ class Inversion:
     def __post_init__(self) -> None:
         if not hasattr(self.encoder, "word_size"):
             raise ValueError(f"inversion needs gradients through a text tower: {self.encoder.name!r} gives none")
+        try:
+            self.encoder.encode_pseudo_words([SENTENCE], torch.zeros(1, self.encoder.word_size))
+        except (ValueError, IndexError):
+            raise ValueError(
+                f"inversion needs a * for its word: the tokenizer of {self.encoder.name!r} has none"
+            ) from None
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def invert(self, images: np.ndarray) -> torch.Tensor:
         """The words (n, `word_size`) of images (n, d)."""
         wanted = torch.from_numpy(images).float().to(self.encoder.device)
@@ -48,6 +56,8 @@ class Inversion:
         known: dict[bytes, torch.Tensor] = {}  # an image's word
 
         def score(questions: Questions, lam: float) -> np.ndarray:
+            if starred := [text for text in questions.words if "*" in text]:
+                raise ValueError(f"{starred[0]!r}: inversion keeps * for a word of its own; leave it out")
             images, queries = [image.tobytes() for image in questions.images], []
             new = [row for row, image in enumerate(images) if image not in known]
             for rows in (new[start : start + AT_ONCE] for start in range(0, len(new), AT_ONCE)):

@@ -67,7 +67,7 @@ def notice_of(ENCODER: str = "demo", DATASET_ROOT: str = "", **_others: object) 
     return (
         "THE BUNDLED ENCODER KNOWS DRAWN SCENES ALONE, and these pictures are not drawn: its answers are hardly better "
         f"than chance. What helps: make explore DATASET_ROOT={quote(DATASET_ROOT)} ENCODER=clip-openai (with workbook "
-        "for explore, the notebooks); it fetches 605 MB, once"
+        "for explore, the notebooks); it fetches 605 MB, once."
     )
 
 

@@ -163,6 +163,7 @@ class Run:
             "images": len(self.archive_with_features), "queries": len(self.benchmark.queries),
             "protocol": self.benchmark.protocol, "encoder": self.encoder.name,
             "architecture": self.encoder.architecture, "weights": made.get("weights_sha256", ""),
+            "precision": self.config.PRECISION, "template": self.config.TEMPLATE,
         }  # fmt: skip
         return pd.Series(facts | versions, name="value")
 
@@ -224,7 +225,8 @@ def latex_table(table: pd.DataFrame | pd.Series) -> str:
     def shown(value: Any, form: str) -> str:
         if value is None or value is pd.NA or value != value:
             return ""
-        return format(value, form) if isinstance(value, float) else latex_words(value)
+        words = format(value, form) if isinstance(value, float) else latex_words(value)
+        return f"{{}}{words}" if words.startswith(("[", "*")) else words  # after a line break LaTeX takes either for its own
 
     head = [shown(name, "g") for name, _, _ in columns]
     rows = zip(*([shown(value, form) for value in values] for _, values, form in columns), strict=True)

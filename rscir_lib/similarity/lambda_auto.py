@@ -4,6 +4,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
+
+from rscir_lib.similarity.scales import zscore
 
 BEGIN = 0.97  # quantile above which the upper distribution begins: few images answer a query
 STEPS = 40  # of expectation maximisation; the answer changes by less than its spread over queries from 20 on
@@ -65,7 +68,6 @@ def auto_lambda(similarities: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[
     """
     found = []
     for pair in similarities:
-        centred = [s - s.mean(axis=1, keepdims=True) for s in pair]
-        found.append(fisher_lambda(*(s / np.maximum(s.std(axis=1, ddof=1, keepdims=True), 1e-12) for s in centred)))
+        found.append(fisher_lambda(*(zscore(torch.from_numpy(s)).numpy() for s in pair)))
     low, median, high = np.quantile(np.concatenate(found), [0.25, 0.5, 0.75])
     return round(float(median), 2), float(low), float(high)

@@ -97,7 +97,9 @@ def test_without_network_one_sentence_says_what_to_put_where(started, place):
     (line,) = [line for line in command.said.splitlines() if line.startswith("error: ")]
     where = place / "home" / "models" / REPOSITORY.replace("/", "--")
     assert f"https://huggingface.co/{REPOSITORY} can't be reached" in line
-    assert line.endswith(f"On a machine without network: fetch it on another, and put its files into {where}")
+    assert line.endswith(
+        f"On a machine without network: fetch it on another, and put the files of its page into {where}"
+    )
     assert "Traceback" not in command.said
 
 

@@ -287,6 +287,7 @@ def test_a_table_for_latex():
     index = pd.MultiIndex.from_tuples([("image", float("nan")), ("a_b", 0.5)], names=["a_method", "lambda"])
     table = pd.DataFrame({"Avg": [14.84, 51.56], "P@5": [0.25, None], "what": ["50 % & more", "x~y"]}, index)
     table["n"] = pd.array([7, None], "Int64")
+    assert r"{}[a] & {}*b \\" in latex_table(pd.DataFrame({"x": ["*b"]}, index=["[a]"])).splitlines()
     lines = latex_table(table).splitlines()
     assert [lines[0], lines[1], lines[-2], lines[-1]] == [
         r"\begin{tabular}{llrrlr}", r"\toprule", r"\bottomrule", r"\end{tabular}"
@@ -301,7 +302,8 @@ def test_a_paper_takes_what_runs_have(tmp_path):
     run = tmp_path / "one_run"
     for name, text in {
         "tables/09_facts.csv": ",value\narchive,scenes_1\ndataset,abc\nimages,9\nqueries,4\nprotocol,released\n"
-        "encoder,clip\narchitecture,ViT-B-32\nweights,0123456789abcdef99\nversion of numpy,numpy 2.4\n",
+        "encoder,clip\narchitecture,ViT-B-32\nweights,0123456789abcdef99\nprecision,float32\ntemplate,\"a photo of {}\"\n"
+        "version of numpy,numpy 2.4\n",
         "tables/09_map.csv": "method,Avg,lambda\nweicom,50,0.5\nbasic-dagger,40,\nmine,9,\n",
         "tables/09_map.tex": r"\begin{tabular}{l}1\end{tabular}",
         "tables/09_map_rows.csv": "not for a paper",
@@ -317,7 +319,7 @@ def test_a_paper_takes_what_runs_have(tmp_path):
     methods = (tmp_path / "paper" / "methods.tex").read_text(encoding="utf-8")
     assert r"9 images of scenes\_1 (digest abc)" in methods
     assert r"weicom~\cite{psomas2024composed}, basic-dagger~\cite{psomas2025instance}, mine." in methods
-    assert "0123456789abcdef)" in methods
+    assert r"0123456789abcdef, float32, texts read in ``a photo of \{\}'')" in methods
     assert "numpy 2.4" in methods
     known = set(re.findall(r"@\w+\{(\w+),", BIBLIOGRAPHY.read_text(encoding="utf-8")))
     assert set(CITED.values()) | set(re.findall(r"\\cite\{(\w+)\}", methods)) <= known
@@ -325,6 +327,9 @@ def test_a_paper_takes_what_runs_have(tmp_path):
         write_paper([tmp_path], tmp_path / "other")
     with pytest.raises(ValueError, match="two runs of one name"):
         write_paper([run, run], tmp_path / "other")
+    (run / "tables" / "09_facts.csv").write_text(",value\narchive,x\n")
+    with pytest.raises(ValueError, match=r"09_facts.csv has no '.*run notebook 09 again"):
+        write_paper([run], tmp_path / "other")
 
 
 @pytest.mark.parametrize("column", [pd.array([None, None], "Int64"), [None, None], [True, False], [np.nan, np.inf], ["", None]])
@@ -344,7 +349,7 @@ def test_what_is_left_out_is_printed_and_saved(tmp_path, capsys):
         (tmp_path / "phone" / name).write_bytes(b"no image")
     run = open_run(DATASET_ROOT=str(tmp_path / "phone"), OUTPUT_ROOT=str(tmp_path / "runs"))
     assert len(run.whole_archive) == 1
-    assert "2 .heic files (convert them to JPEG, as by: magick" in capsys.readouterr().out
+    assert "2 .heic files (convert them to JPEG, as ImageMagick does: find" in capsys.readouterr().out
     table = pd.read_csv(run.folder / "tables" / "left_out.csv", keep_default_na=False)
     assert table["left out"].tolist() == [".heic files", ".txt files"]
     assert table["how many"].tolist() == [2, 1]

@@ -224,7 +224,8 @@ def list_tiles(folder: Path, tile: int, overlap: int, max_nodata: float, listing
     listing = listing or archive.root / f"tiles{tile}.csv"
     write_listing(archive, listing)
     print(f"{archive.note}\nwritten: {listing}")
-    print(f'next: make workbook DATASET_ROOT="{archive.root}" LISTING="{listing.resolve()}"')
+    given = f'DATASET_ROOT="{archive.root}" LISTING="{listing.resolve()}"'
+    print(f"next: make explore {given}, or make workbook with the same")
 
 
 @command(

@@ -38,7 +38,12 @@ def write_paper(runs: Sequence[Path], out: Path) -> Path:
         if not facts.is_file():
             raise FileNotFoundError(f"{facts} is missing: run notebook 09 there")
         methods = pd.read_csv(run / "tables" / "09_map.csv", index_col="method").index
-        paragraphs.append(methods_paragraph(pd.read_csv(facts, index_col=0, dtype=str)["value"].fillna(""), methods))
+        try:
+            paragraphs.append(
+                methods_paragraph(pd.read_csv(facts, index_col=0, dtype=str)["value"].fillna(""), methods)
+            )
+        except KeyError as error:
+            raise ValueError(f"{facts} has no {error}, as those of an older version: run notebook 09 again") from None
         shown.append(f"\\section*{{{latex_words(name)}}}")
         for file in sorted([*run.glob("tables/*.tex"), *run.glob("figures/*.pdf")]):
             place = Path(name) / file.name
@@ -49,7 +54,8 @@ def write_paper(runs: Sequence[Path], out: Path) -> Path:
             shown.append(f"\\begin{{figure}}[p]{show}\\caption{{{latex_words(file.stem)}}}\\end{{figure}}\\clearpage")
     copy_file(BIBLIOGRAPHY, out / "references.bib")
     write_text(out / "methods.tex", "\n\n".join(paragraphs) + "\n")
-    head = "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n\\input{methods}"
+    packages = "\\usepackage{booktabs,graphicx}\n\\usepackage[T1]{fontenc}"
+    head = f"\\documentclass{{article}}\n{packages}\n\\begin{{document}}\n\\input{{methods}}"
     end = "\\bibliographystyle{plain}\\bibliography{references}\n\\end{document}\n"
     write_text(out / "paper.tex", "\n".join([head, *shown, end]))
     return out / "paper.tex"
@@ -63,11 +69,13 @@ def methods_paragraph(facts: pd.Series, methods: Sequence[str]) -> str:
         return latex_words(name) + (f"~\\cite{{{keys[0]}}}" if keys else "")
 
     words = {key: latex_words(value) for key, value in facts.items()}
+    prompt = f", texts read in ``{words['template']}''" if words["template"] != r"\{\}" else ""
     versions = ", ".join(f"{words[key]}" for key in facts.index if key.startswith("version"))
     return (
         f"We rank the {words['images']} images of {words['archive']} (digest {words['dataset']}) for each of "
         f"{words['queries']} composed queries ({words['protocol']}), with features of {cited(facts['encoder'])} "
-        f"{words['architecture']} (weights sha256 {words['weights'][:16]}), by {', '.join(map(cited, methods))}. "
+        f"{words['architecture']} (weights sha256 {words['weights'][:16]}, {words['precision']}{prompt}), "
+        f"by {', '.join(map(cited, methods))}. "
         "Means are of average precision, in per cent, over the queries of an attribute, then over attributes. "
         "Where a method has a weight $\\lambda$, it is chosen on other queries than those it is judged on; beside it "
         "stand 0.5, the weight read off the similarities without a label (auto), and the best on the same. "

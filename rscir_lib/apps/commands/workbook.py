@@ -304,9 +304,10 @@ def write_sweep(finished: Mapping[str, Path]) -> Path:
     from notebook 09, else at notebook 04's lambdas, with a link to each run's own page."""
     tables = []
     for name, run in finished.items():
-        if (run / "tables" / "09_methods.csv").is_file():
+        best, rows = run / "tables" / "09_methods.csv", run / "tables" / "04_rows.csv"
+        if best.is_file() and not (rows.is_file() and rows.stat().st_mtime > best.stat().st_mtime):
             table = methods_of(run).filter(regex="^(lambda|Avg )").reset_index()
-        elif (run / "tables" / "04_rows.csv").is_file():
+        elif rows.is_file():
             table = beside_each_other({name: run})
         else:
             table = pd.DataFrame({"method": ["no results"]})
@@ -372,10 +373,11 @@ def run_combinations(notebooks: list[Path], given: dict[str, object], beside: bo
                 raise
             failed[label] = str(error).partition("\n")[0]
             print(f"error: {error}", file=sys.stderr, flush=True)
-    if beside and finished:
-        print(f"\nAvg mAP in per cent, over images and words:\n{beside_each_other(finished).to_string(index=False)}")
     if finished and several:
         print(f"\nall runs on one page: {write_sweep(finished)}")
+    judged = {name: run for name, run in finished.items() if (run / "tables" / "04_rows.csv").is_file()}
+    if beside and judged:
+        print(f"\nAvg mAP in per cent, over images and words:\n{beside_each_other(judged).to_string(index=False)}")
     if several:
         print(f"\n{len(finished)} of {len(combinations)} combinations finished")
     for label, first_line in failed.items():

@@ -90,7 +90,7 @@ class _Handler(tornado.web.RequestHandler):
             self.set_status(status)
             if keep:  # people ask the same ones again
                 self.known[body] = new
-                if len(self.known) > max(16, KEPT // len(body + new)):
+                while sum(map(len, self.known.values())) > KEPT:
                     del self.known[next(iter(self.known))]  # the oldest
             reply = new
         self.set_header("Content-Type", "application/json; charset=utf-8")
