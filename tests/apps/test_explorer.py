@@ -544,7 +544,7 @@ def test_a_query_is_worked_out_once_until_its_picture_changes(encoder, tmp_path,
         path.write_bytes(path.read_bytes()[:-1] + b"x")
         for _ in range(2):
             assert "has changed" in json.loads(fetch(address + "ask", asked[0])[1])["error"]
-        monkeypatch.setattr(server, "KEPT", 1)  # no more than 16 are kept
+        monkeypatch.setattr(server, "KEPT", 3 * len(reply) + 99)  # three are kept, and no more
         for question in [*asked[1:], asked[19], asked[1]]:
             assert "similarities" in json.loads(fetch(address + "ask", question)[1])
         assert [count.count([k]) for k in (1, 19)] == [2, 1]
