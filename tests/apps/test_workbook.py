@@ -330,8 +330,10 @@ def test_grid_runs_every_combination_and_says_at_its_end_what_failed(run, notebo
     assert "error: ENCODER='nope'" in err
     for name in ("data_one", "data_two", "data_demo"):
         assert (notebooks / "runs" / name / "tables" / "01.csv").read_text() == "3"
-    assert run("01", given.replace(",nope", "")) == 0  # resumed
-    assert outcomes(capsys.readouterr().out) == ["stands", "stands", "stands"]
+    assert run("01", given.replace(",nope", ""), "--beside") == 0  # resumed
+    out = capsys.readouterr().out
+    assert "  not beside the others, since notebook 04 hasn't run there: ENCODER=demo" in out
+    assert outcomes(out) == ["stands", "stands", "stands"]
 
 
 def test_no_two_of_a_grid_share_a_folder(run, notebooks, capsys):

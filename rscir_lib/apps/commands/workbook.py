@@ -376,6 +376,8 @@ def run_combinations(notebooks: list[Path], given: dict[str, object], beside: bo
     if finished and several:
         print(f"\nall runs on one page: {write_sweep(finished)}")
     judged = {name: run for name, run in finished.items() if (run / "tables" / "04_rows.csv").is_file()}
+    for name in sorted(finished.keys() - judged.keys()) if beside else ():
+        print(f"  not beside the others, since notebook 04 hasn't run there: {name}")
     if beside and judged:
         print(f"\nAvg mAP in per cent, over images and words:\n{beside_each_other(judged).to_string(index=False)}")
     if several:
