@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -323,6 +324,15 @@ def test_09_beyond_weicom(given, extracted, benchmark, features, encoder, capsys
     assert f"| {found.loc['weicom', 'Avg']:.1f} ({sure.loc['weicom', 'low']:.1f} to " in line
 
 
+def test_the_best_of_few_lambdas_is_not_below_those_beside_it(given, extracted):
+    """0.5 and auto were tried, too, whatever `LAMBDAS` are; of these few, both beat the one."""
+    left_out = [name for name in METHODS if name not in (*BASELINES, "weicom", "linear")]
+    folder = run("09", **given, LAMBDAS=[0.0], LEFT_OUT=left_out, EXPANDED=["average"], DEVICE="cpu")
+    choices = pd.read_csv(folder / "tables" / "09_choices.csv", index_col="method")
+    assert choices["best"].tolist() == pytest.approx(choices[["0.5", "auto"]].max(axis=1).tolist())
+    assert (choices["best"] > choices["honest"]).all()
+
+
 def test_10_how_sure(given, extracted, table, benchmark, features, encoder):
     folder = prove("10", **given, LAMBDAS=LAMBDAS, TOP=5, DEPTH=7, DEVICE="cpu")
     choices = pd.read_csv(folder / "tables" / "10_lambda_choices.csv", index_col=["method", "chosen"])["Avg"]
@@ -340,6 +350,26 @@ def test_10_how_sure(given, extracted, table, benchmark, features, encoder):
     halves = pd.read_csv(folder / "tables" / "10_split_half.csv", index_col=0)["Avg"]
     assert halves["one lambda for all"] <= halves["each query's best"]
     assert choices["weicom"][["0.5", "auto"]].between(0, 100).all()
+
+
+def test_10_on_a_benchmark_of_single_answers_without_labels(given, tmp_path):
+    """Triplets, of which some ask with an image from outside the archive: what can't be known is said, and the rest is
+    done."""
+    names = read_benchmark(given["DATASET_ROOT"]).archive.files
+    archive, (asking, *ranked) = tmp_path / "triplets", names
+    shutil.copytree(Path(given["DATASET_ROOT"]) / "images", archive / "images")
+    lines = [f"{asking if i % 2 else ranked[i]},{word},{ranked[i + 7]}\n" for i, word in enumerate(["red", "two"] * 8)]
+    write_text(archive / "triplets.csv", "image,text,target\n" + "".join(lines))
+    write_text(tmp_path / "ranked.csv", "".join(f"{file} 0 x\n" for file in ranked))
+    whole = {"DATASET_ROOT": str(archive), "OUTPUT_ROOT": str(tmp_path), "DEVICE": "cpu"}
+    part = {"LISTING": str(tmp_path / "ranked.csv"), "FEATURES": str(run("02", **whole) / "features")}
+    folder = run("10", **whole, **part, LAMBDAS=LAMBDAS, ABLATION=["weicom"], TOP=5)
+    copy = nbformat.read(folder / "notebooks" / "10_how_sure.ipynb", as_version=4)
+    printed = "".join(out.get("text", "") for cell in code_cells_of(copy) for out in cell.outputs)
+    assert "No query has two relevant images, so there is nothing to split" in printed
+    assert "nobody said which images were judged" in printed
+    assert not (folder / "tables" / "10_split_half.csv").exists()
+    assert set(pd.read_csv(folder / "tables" / "10_failures.csv")) == {"method", "relevant", "the query image", "other"}
 
 
 def test_11_compare(given, tmp_path, benchmark, features, encoder):

@@ -19,34 +19,28 @@ from rscir_lib.similarity.gallery import InMemory
 
 
 def cost(
-    benchmark: Benchmark,
-    features: Features,
-    encode_texts: EncodeTexts,
-    methods: Sequence[str | Method],
-    lam: float = 0.5,
-    asked: int = 20,
-    seed: int = 0,
+    benchmark: Benchmark, features: Features, encode_texts: EncodeTexts, methods: Sequence[str | Method]
 ) -> pd.DataFrame:
     """Fits each method to the archive, then asks it one query at a time; a query's own text is encoded beforehand.
 
     Returns:
-        A row per method: "fit s"; "ms a query", of the quickest of `asked` queries, since other processes only add to
+        A row per method: "fit s"; "ms a query", of the quickest of twenty queries, since other processes only add to
         it; "MiB a query", the most memory that one took, NaN where the system isn't Linux.
     """
     gallery = InMemory(features.aligned(benchmark.archive))
     inside = benchmark.queries[benchmark.queries["position"] >= 0].drop_duplicates("position")  # methods keep some
-    queries = inside.sample(min(asked, len(inside)), random_state=seed)
+    queries = inside.sample(min(20, len(inside)), random_state=0)
     questions = compose(replace(benchmark, queries=queries), gallery, encode_texts, features)
     singles, lines = [questions.take(np.array([number])) for number in range(len(questions))], {}
     for method in map(get_method, methods):
         start = time.perf_counter()
         scorer = method.fit(gallery, encode_texts)
         fitted, took = time.perf_counter() - start, []
-        scorer(singles[0], lam)  # what is only done once
+        scorer(singles[0], 0.5)  # what is only done once
         before = _peak_memory(start=True)
         for single in singles[1:] or singles:
             start = time.perf_counter()
-            scorer(single, lam)
+            scorer(single, 0.5)
             took.append(time.perf_counter() - start)
         lines[method.name] = {"fit s": fitted, "ms a query": 1000 * min(took), "MiB a query": _peak_memory() - before}
     return pd.DataFrame(lines).T

@@ -57,7 +57,8 @@ def failure_kinds(benchmark: Benchmark, lists: np.ndarray) -> pd.DataFrame:
 
     Class and value are those of the attribute's labels; where classes were merged, a class is the query's group.
     *unlabelled* is an image of the query's class without a label of this attribute, *other* one of another class
-    without the value. `lists` are the (Q, k) archive positions of `top_lists`, -1 for none.
+    without the value. Where the benchmark has no labels, *other* is all that neither is relevant nor the query image,
+    and no column tells more. `lists` are the (Q, k) archive positions of `top_lists`, -1 for none.
     """
     queries, labels = benchmark.queries.reset_index(drop=True), benchmark.labels
     classes = np.array(benchmark.archive.classes, dtype=object)
@@ -76,15 +77,22 @@ def failure_kinds(benchmark: Benchmark, lists: np.ndarray) -> pd.DataFrame:
         itself = answers == queries.loc[rows, "position"].to_numpy()[:, None]
         kinds[itself & (kinds != "relevant")] = "the query image"
         table.loc[attribute] += pd.Series(kinds[answers >= 0]).value_counts().reindex(KINDS, fill_value=0)
+    table = table[["relevant", "the query image", "other"]] if labels.empty else table
     return _with_avg(table.div(table.sum(axis=1), axis=0))
+
+
+def _labels(benchmark: Benchmark) -> pd.DataFrame:
+    if benchmark.labels.empty:
+        raise ValueError(f"{benchmark.protocol}: this benchmark has no labels that say which images were judged")
+    return benchmark.labels
 
 
 def judged_share(benchmark: Benchmark, lists: np.ndarray) -> pd.Series:
     """judged@k: the share of the first k answers that have a label of the query's attribute, per attribute and Avg.
 
-    `lists` are the (Q, k) archive positions of `top_lists`, -1 for none.
+    `lists` are the (Q, k) archive positions of `top_lists`, -1 for none. ValueError where there are no labels.
     """
-    labels, shares = benchmark.labels, {}
+    labels, shares = _labels(benchmark), {}
     for name, part in benchmark.queries.reset_index(drop=True).groupby("attribute", sort=False):
         answers = lists[part.index]
         shares[name] = np.isin(answers[answers >= 0], labels.loc[labels["attribute"] == name, "position"]).mean()
@@ -99,9 +107,7 @@ def judged_alone(benchmark: Benchmark) -> Benchmark:
     """
     if benchmark.unknowns:
         raise ValueError(f"{benchmark.protocol}: this benchmark tells unknown images from negative ones already")
-    if benchmark.labels.empty:
-        raise ValueError(f"{benchmark.protocol}: this benchmark has no labels that say which images were judged")
-    attributes, labels = list(benchmark.queries["attribute"].unique()), benchmark.labels
+    attributes, labels = list(benchmark.queries["attribute"].unique()), _labels(benchmark)
     everything = np.arange(len(benchmark.archive))
     unlabelled = [np.setdiff1d(everything, labels.loc[labels["attribute"] == a, "position"]) for a in attributes]
     queries = benchmark.queries.assign(unknown=benchmark.queries["attribute"].map(attributes.index))

@@ -1,5 +1,7 @@
 """What stands behind a mean: by hand, and against the slow oracle."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +20,7 @@ from rscir_lib.analysis import (
     wordings,
 )
 from rscir_lib.archive import Archive
-from rscir_lib.benchmarks.base import Benchmark, ValidationReport
+from rscir_lib.benchmarks.base import Benchmark, ValidationReport, no_labels
 from rscir_lib.benchmarks.patterncom import read_patterncom
 from rscir_lib.evaluation import summarize, top_lists
 from rscir_lib.evaluation.metrics import METRICS, r_precision
@@ -67,6 +69,16 @@ def test_failure_kinds_by_hand(tiny):
         assert one.to_dict() == {k: float(k == kind) for k in KINDS}
     assert found.loc["density"].to_dict() == pytest.approx(dict.fromkeys(KINDS, 1 / 6))
     assert found.loc["Avg"].to_dict() == pytest.approx(dict.fromkeys(KINDS, 1 / 6))
+
+
+def test_without_labels_no_kind_is_made_up(tiny):
+    """Nobody said what the other images show: neither are they of another class or value, nor were they judged."""
+    bare = replace(tiny, labels=no_labels())
+    found = failure_kinds(bare, np.array([[0, 1, 2, 3, -1]])).loc["density"]
+    assert found.to_dict() == {"relevant": 0.25, "the query image": 0.25, "other": 0.5}
+    for asked in (judged_alone, lambda benchmark: judged_share(benchmark, np.array([[0]]))):
+        with pytest.raises(ValueError, match="no labels that say which images were judged"):
+            asked(bare)
 
 
 def test_several_labels_an_image():

@@ -1,6 +1,8 @@
 """A lambda chosen honestly: on other folds alone, and what each choice is worth."""
 
+from functools import partial
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -11,11 +13,13 @@ from hypothesis import strategies as st
 
 from helpers import examples
 from rscir_lib.analysis import (
+    bootstrap_mean,
     by_choice,
     choose_lambda,
     choose_lambdas,
     folds,
     lambda_choices,
+    lambda_selection,
     of_choice,
     rows_of,
     split_half,
@@ -79,13 +83,17 @@ def test_ceiling_best_honest(curves):
         for j in range(4)
     )  # fmt: skip
     queries = pd.DataFrame({"attribute": attributes, "group": "g", "image": [f"i{i}" for i in range(len(curves))]})
-    half = rows_of(table, "mine", 0.25)
-    found = lambda_choices(table, SimpleNamespace(queries=queries), "mine", {"0.25": half}, samples=5)["Avg"]
+    half, benchmark = rows_of(table, "mine", 0.25), SimpleNamespace(queries=queries)
+    with patch.object(lambda_selection, "bootstrap_mean", partial(bootstrap_mean, samples=5)):
+        found = lambda_choices(table, benchmark, "mine", {"0.25": half})["Avg"]
+        few = lambda_choices(table[table["lambda"] > 0.5], benchmark, "mine", {"0.25": half})["Avg"]
     best = found["best on these queries (flatters)"]
     assert found["each query's best (ceiling)"] >= best - 1e-9
     assert found["chosen on other attributes"] <= best + 1e-9
     assert found["0.25"] <= best + 1e-9
     assert "chosen on other classes" not in found  # there is one
+    assert few["0.25"] <= few["best on these queries (flatters)"] + 1e-9
+    assert few["best on these queries (flatters)"] <= few["each query's best (ceiling)"] + 1e-9
 
 
 def test_like_is_compared_with_like(case, rows, tmp_path):
