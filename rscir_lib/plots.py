@@ -25,12 +25,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 # one look for all figures, in a palette that colour-blind readers can tell apart
-LOOK = {
-    "savefig.dpi": 120,
-    "savefig.bbox": "tight",
-    "text.parse_math": False,
-    "pdf.fonttype": 42,
-}  # people's words and names hold $ signs
+LOOK = {"savefig.dpi": 120, "savefig.bbox": "tight", "pdf.fonttype": 42, "text.parse_math": False}  # names hold $ signs
 sns.set_theme("notebook", "whitegrid", "colorblind", rc=LOOK)
 RELEVANT = sns.color_palette()[2]
 # methods that have the same colour in every figure; green is left to what is relevant
@@ -337,9 +332,7 @@ def attribute_bars(
     names = [method if pd.isna(lam) else f"{method} {lam:g}" for method, lam in table.index]
     figure, ax = plt.subplots(figsize=(max(1.4 * len(table.columns), 6), 4), layout="constrained")
     ends = [] if intervals is None else [intervals.loc[end].to_numpy() for end in ("low", "high")]
-    errors = (
-        np.stack([np.abs(end - table.to_numpy()) for end in ends], axis=1) if ends else None
-    )  # (methods, 2, columns)
+    errors = np.stack([np.abs(end - table.to_numpy()) for end in ends], axis=1) if ends else None
     look = {"width": 0.8, "rot": 0, "legend": False, "error_kw": {"ecolor": "0.15", "elinewidth": 1}}
     table.set_axis(names).T.plot.bar(ax=ax, color=list(map(color_of, names)), yerr=errors, **look)
     if chance is not None:

@@ -3,6 +3,7 @@
 import io
 import itertools
 import zipfile
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,7 +59,7 @@ def stand_in(world, monkeypatch, home):
     """Let the world hold a PatternNet of 4 images a class and the paper's weights, and lead fetching there."""
     for key, value in (world.environment | {"RSCIR_HOME": str(home)}).items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(fetch, "IMAGES_PER_CLASS", PER_CLASS)
+    monkeypatch.setattr(fetch, "COMPLETE", Counter(dict.fromkeys(fetch.CLASSES, PER_CLASS)))
     monkeypatch.setattr(fetch, "QUERIES", 100)
     monkeypatch.setattr(fetch, "download", partial(downloads.download, timeout=5, pause=0.001))
     zip_of_images(world, monkeypatch, patternnet())

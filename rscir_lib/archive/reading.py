@@ -159,7 +159,7 @@ def _proportioned(image: Image.Image, name: str | Path) -> Image.Image:
     """The image, unless it is a line rather than a picture."""
     if max(image.size) > max(SHORT, LONGEST * min(image.size)):
         size, tile = f"{image.width} x {image.height} pixels", min(256, LONGEST * min(image.size))
-        advice = f'crop it, or cut it into tiles (make tiles ARGS="--tile {tile}")'
+        advice = f'crop it, or cut it into windows by make tiles DATASET_ROOT=... ARGS="--tile {tile}"'
         raise _Refused(f"{name}: a line rather than a picture ({size}, the limit is {LONGEST} to 1); {advice}")
     return image
 
@@ -242,7 +242,7 @@ def rgb_of(image: Image.Image) -> Image.Image:
 
 
 def _too_large(path: Path, size: str, rule: Reading) -> _Refused:
-    advice = f"cut it into tiles (make tiles, or read_scenes), or raise the limit: most_pixels of Reading, or in {RULE}"
+    advice = f"cut it into windows by make tiles DATASET_ROOT=..., or raise most_pixels, of Reading or in {RULE}"
     return _Refused(f"{path}: a scene, too large for one feature ({size}, the limit is {rule.most_pixels:,}); {advice}")
 
 

@@ -3,6 +3,7 @@
 `rscir tiles FOLDER --tile 256` writes the windows as a listing, which every notebook takes as LISTING.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -64,9 +65,7 @@ def _scenes(scenes: str | Path | Iterable[str | Path], listing: str | Path | Non
         raise FileNotFoundError(f"{absent[0]}: no such scene")
     if not paths:
         raise ValueError("no scene is given; name a folder or files")
-    root = paths[0].parent
-    while not all(path.is_relative_to(root) for path in paths):
-        root = root.parent
+    root = Path(os.path.commonpath([path.parent for path in paths]))
     files = tuple(path.relative_to(root).as_posix() for path in paths)
     return Archive(root, files, ("",) * len(files), rule or read_rule(root), f"{len(files)} scenes")
 

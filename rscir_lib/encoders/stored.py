@@ -35,8 +35,7 @@ class StoredEncoder:
                 raise ValueError("a text has numbers that are not finite, or none")
         self._rows = dict(zip(phrases, texts, strict=True))
         self._all = texts.mean(axis=0)
-        facts = {"encoder": name, "architecture": self.architecture}
-        self.provenance = facts | {"weights_sha256": sha256_of_file(path)}
+        self.provenance = {"encoder": name, "architecture": str(made_by), "weights_sha256": sha256_of_file(path)}
 
     def _inside(self, text: str) -> list[str]:
         """The stored phrases in a text, the longest first, none inside another."""

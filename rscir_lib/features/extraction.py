@@ -5,12 +5,13 @@ import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,11 +90,18 @@ def extract_features(
             warnings.warn(f"left out: {problem}", stacklevel=2)
         work.encode(encoder, batch_size, workers, strict, scheduler)
         work.declare()
-    if reasons := list(work.unreadable.values()):
-        count = f"{len(reasons)} of {len(archive)} images of {archive.name}"
-        first = "; ".join(reasons[:3]) + ("; ..." if len(reasons) > 3 else "")
-        warnings.warn(f"{count} can't be read and are left out (Features.unreadable): {first}", stacklevel=2)
+    if said := unreadable_in_words(work.unreadable, archive):
+        warnings.warn(said, stacklevel=2)
     return folder
+
+
+def unreadable_in_words(unreadable: Mapping[str, str], archive: Archive) -> str:
+    """How many images can't be read, and why, those first that `make tiles` makes readable; "" where every one can."""
+    gone = unreadable.keys() & {*archive.files}
+    reasons = sorted((unreadable[file] for file in gone), key=lambda why: ("make tiles" not in why, why))
+    first = "; ".join(reasons[:3]) + "; ... (notebook 02 lists them all)" * (len(reasons) > 3)
+    count = f"{len(reasons)} of {len(archive)} images of {archive.name} can't be read and are left out"
+    return f"{count}: {first}" if reasons else ""
 
 
 def _is_complete(folder: Path, archive: Archive, provenance: dict[str, str]) -> bool:
@@ -242,8 +250,8 @@ class _Images(Dataset[tuple[Known, torch.Tensor | None]]):
             return (position, stamp), self.preprocess(self.archive.read(position))
         except FileNotFoundError:
             return (position, f"{path}: not on disk"), None
-        except (OSError, ValueError) as error:
-            return (position, str(error)), None
+        except (OSError, ValueError) as error:  # its advice as a command that can be copied
+            return (position, str(error).replace("ROOT=...", f"ROOT={quote(str(self.archive.root))}")), None
         except (MemoryError, RuntimeError) as error:  # torch's own has no class on a CPU
             if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
                 raise

@@ -56,7 +56,7 @@ def absolute(name: str, value: Any) -> Any:
     return value
 
 
-def notice_of(ENCODER: str = "demo", DATASET_ROOT: str = "", **_others: object) -> str:
+def notice_of(ENCODER: str = "demo", DATASET_ROOT: str = "", LISTING: str = "", **_others: object) -> str:
     """What nobody may miss before believing an answer: the bundled encoder before pictures that aren't drawn; else "".
 
     With the command that helps.
@@ -64,10 +64,11 @@ def notice_of(ENCODER: str = "demo", DATASET_ROOT: str = "", **_others: object) 
     bundled = ENCODER == "demo" or encoder_folder(ENCODER) == ROOT / "data" / "demo_encoder"
     if not (bundled and DATASET_ROOT) or (dataset_root(DATASET_ROOT) / "synthcom.json").exists():
         return ""
+    given = f"DATASET_ROOT={quote(DATASET_ROOT)}" + f" LISTING={quote(LISTING)}" * bool(LISTING)
     return (
         "THE BUNDLED ENCODER KNOWS DRAWN SCENES ALONE, and these pictures are not drawn: its answers are hardly better "
-        f"than chance. What helps: make explore DATASET_ROOT={quote(DATASET_ROOT)} ENCODER=clip-openai (with workbook "
-        "for explore, the notebooks); it fetches 605 MB, once."
+        f"than chance. What helps: make explore {given} ENCODER=clip-openai (605 MB, fetched once), or make workbook "
+        "with the same."
     )
 
 

@@ -60,7 +60,7 @@ class Run:
     def whole_archive(self) -> Archive:
         """Every image of the dataset, with features or without."""
         if not self.config.DATASET_ROOT and not self.root.exists():
-            raise FileNotFoundError(f"{self.root}: the bundled benchmark is not drawn yet; run notebook 01")
+            raise FileNotFoundError(f"{self.root}: the bundled benchmark is not drawn yet; run notebook 01, then 02")
         archive = read_archive(self.root, self.listing)
         if "left out" in archive.note:
             print(f"{self.root.name}: {archive.note}")
@@ -71,13 +71,16 @@ class Run:
     @cached_property
     def archive_with_features(self) -> Archive:
         """The images that have features; what is left out (an image that can't be read) is printed."""
-        without = getattr(self.features, "unreadable", {})
-        kept = [i for i, file in enumerate(self.whole_archive.files) if file not in without]
-        if len(kept) == len(self.whole_archive):
-            return self.whole_archive
-        left_out = len(self.whole_archive) - len(kept)
-        print(f"{left_out} of {len(self.whole_archive)} images can't be read and are left out; notebook 02 lists them")
-        return self.whole_archive.subset(kept)
+        if self.unread:
+            print(self.unread)
+        return self.features.readable(self.whole_archive)
+
+    @property
+    def unread(self) -> str:
+        """What is said of images that can't be read, with what helps; "" where every one can."""
+        from rscir_lib.features.extraction import unreadable_in_words
+
+        return unreadable_in_words(self.features.unreadable, self.whole_archive)
 
     @property
     def models(self) -> Path:
@@ -254,11 +257,10 @@ def read_rows(path: str | Path) -> pd.DataFrame:
     """Rows of `evaluate` that a run has saved. Raises ValueError naming the file where a column is missing."""
     with of_file(Path(path), "delete it and run its notebook again"):
         rows = pd.read_csv(path, index_col=0, keep_default_na=False, na_values={"lambda": [""]}, dtype={"choice": str})
-    needed = ["attribute", "image", "text", "method", "lambda", "AP"]
-    if missing := [column for column in needed if column not in rows]:
-        raise ValueError(f"{path}: no column {missing[0]!r}; delete the file and run its notebook again")
-    if "choice" not in rows:  # of notebook 04, whose lambdas nobody chose
-        with of_file(Path(path), "delete it and run its notebook again"):
+        for column in ("attribute", "image", "text", "method", "lambda", "AP"):
+            if column not in rows:
+                raise ValueError(f"no column {column!r}")
+        if "choice" not in rows:  # of notebook 04, whose lambdas nobody chose
             rows["choice"] = rows["lambda"].map("{:g}".format, na_action="ignore").fillna("")
     return rows.rename_axis("query")
 

@@ -93,10 +93,8 @@ class Hits:
         """The hits as polygons in longitude and latitude (RFC 7946). Raises ValueError where none has a place."""
         placed = self.table[self.table["footprint"].notna()]
         if placed.empty:
-            raise ValueError(
-                f"{self.question['archive']}: none of the hits has a place on the ground; GeoJSON takes an archive of "
-                "georeferenced images or tiles (GeoTIFF)"
-            )
+            takes = "GeoJSON takes an archive of georeferenced images or tiles (GeoTIFF)"
+            raise ValueError(f"{self.question['archive']}: none of the hits has a place on the ground; {takes}")
         features = [
             {"type": "Feature", "geometry": row.pop("footprint"), "properties": row}
             for row in placed.astype(object).where(placed.notna(), None).to_dict("records")

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -27,9 +28,10 @@ from browser import served
 from PIL import Image
 
 from helpers import make_features, unit
-from rscir_lib.apps.commands.cli import COMMANDS, main
+from rscir_lib.apps.commands.cli import COMMANDS, main, parameters
 from rscir_lib.apps.explorer import Explorer, Widget, marked_labels, marks_table, page, read_marks, server, session
 from rscir_lib.apps.explorer.marks import add_mark
+from rscir_lib.apps.explorer.opening import open_explorer
 from rscir_lib.apps.explorer.page import write_page
 from rscir_lib.apps.explorer.server import leave_one_core, serve
 from rscir_lib.apps.explorer.thumbnails import END, Thumbnails
@@ -755,3 +757,33 @@ def test_servers_leave_one_core_between_them():
             assert torch.get_num_threads() == max(cores - 1, 1)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.filterwarnings("ignore:.*can't be read")
+@pytest.mark.parametrize("others", [0, 3], ids=["a scene alone", "among photographs"])
+def test_a_large_scene_names_make_tiles_and_the_command_works_as_it_stands(others, tmp_path, capsys):
+    """In the terminal, in the explorer and in the notebooks' report; then with the listing that it writes."""
+    root, runs = tmp_path / "my scenes ü", f"OUTPUT_ROOT={tmp_path / 'runs'}"
+    root.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (260, 300, 3), np.uint8)
+    Image.fromarray(pixels).save(root / "scene.tif")
+    (root / "reading.json").write_text('{"most_pixels": 70000}')  # 256 x 256 and a few more
+    for number in range(others):
+        Image.fromarray(pixels[number : number + 40, :50]).save(root / f"{number}.jpg")
+    command = f"make tiles DATASET_ROOT='{root}'"
+    if others:
+        for _ in range(2):  # when its features are made, and when they stand
+            explorer = open_explorer({"DATASET_ROOT": str(root), "OUTPUT_ROOT": str(tmp_path / "runs")})
+            assert capsys.readouterr().out.count(command) == 1
+            assert explorer.notice.count(command) == explorer.hello()["notice"].count(command) == 1
+        assert command in explorer.features.unreadable["scene.tif"]  # notebook 02's table
+    else:
+        assert main(["explore", f"DATASET_ROOT={root}", runs]) == 1
+        assert capsys.readouterr().err.count(command) == 1
+    assert main(["tiles", *shlex.split(command)[2].partition("=")[2:]]) == 0
+    _, name, *given = shlex.split(re.search(r"next: (make explore .*?),", capsys.readouterr().out)[1])
+    assert name == "explore"
+    explorer = open_explorer(parameters([*given, runs]))
+    assert len(explorer.archive) == 4 + others
+    assert given[0] in explorer.notice.replace("'", "")  # the listing is kept where another encoder is advised
+    assert " LISTING=" in explorer.notice.partition("What helps: ")[2].partition(" ENCODER")[0]

@@ -492,7 +492,7 @@ def test_features_of_a_mixed_folder(mixed, tmp_path):
     features = read_features(folder)
     bad = {"truncated.jpg", "truncated.tif", "text.jpg", "catalogue.tif", "empty.png", "scene.png", "complex.tif"}
     assert {file.removeprefix("other/") for file in features.unreadable} == {*bad, "void.tif"}
-    assert "cut it into tiles" in features.unreadable["other/scene.png"]
+    assert "cut it into windows by make tiles DATASET_ROOT='" in features.unreadable["other/scene.png"]
     assert "replace the file" in features.unreadable["other/truncated.jpg"]
     readable = [i for i, file in enumerate(mixed.files) if file not in features.unreadable]
     assert features.files == tuple(mixed.files[i] for i in readable)

@@ -176,7 +176,7 @@ def test_the_command_writes_a_listing_that_is_the_archive(tmp_path, capsys):
     write_scene(tmp_path / "my scene.tif", **UTM)
     assert cli.main(["tiles", str(tmp_path), "--tile", "200", "--overlap", "20"]) == 0
     listing = tmp_path / "tiles200.csv"
-    assert f'LISTING="{listing}"' in capsys.readouterr().out
+    assert f"LISTING={listing}" in capsys.readouterr().out
     listed, archive = read_archive(tmp_path, listing), read_scenes(tmp_path, 200, 20)
     assert listed.files == archive.files
     assert listed.fingerprint == archive.fingerprint

@@ -18,6 +18,7 @@ from PIL import Image
 
 from rscir_lib.apps.commands import workbook
 from rscir_lib.apps.commands.paper import BIBLIOGRAPHY, CITED, write_paper
+from rscir_lib.features import Features
 from rscir_lib.runs import PARAMETERS, Run, check_parameters, latex_table, notice_of, open_run, run_folder
 from rscir_lib.runs import paths as runs
 
@@ -65,11 +66,12 @@ def test_opens_what_a_notebook_needs(opened, images):
 
 def test_images_without_features_are_left_out_and_said(opened, capsys):
     files = opened.whole_archive.files
-    fake = SimpleNamespace(files=files[:3], unreadable={files[3]: "cut short"})
+    fake = Features.from_arrays(np.eye(3, dtype=np.float32), files[:3], ["", "", ""])
+    fake.unreadable[files[3]] = "cut short"
     run = Run(opened.folder, opened.root, opened.config)
     run.__dict__["features"] = fake
     assert run.archive_with_features.files == files[:3]
-    assert "1 of 4 images can't be read and are left out" in capsys.readouterr().out
+    assert "1 of 4 images of archive can't be read and are left out: cut short" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"POSITION=3: expected 0 to 2, a position in .*archive"):
         run.check(POSITION=3)
     run.check(POSITION=2)

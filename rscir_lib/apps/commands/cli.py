@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rscir_lib.apps.commands import FAILURES
@@ -224,8 +225,8 @@ def list_tiles(folder: Path, tile: int, overlap: int, max_nodata: float, listing
     listing = listing or archive.root / f"tiles{tile}.csv"
     write_listing(archive, listing)
     print(f"{archive.note}\nwritten: {listing}")
-    given = f'DATASET_ROOT="{archive.root}" LISTING="{listing.resolve()}"'
-    print(f"next: make explore {given}, or make workbook with the same")
+    given = f"DATASET_ROOT={quote(str(archive.root))} LISTING={quote(str(listing.resolve()))}"
+    print(f"next: make explore {given}, and ENCODER= as you have it; or make workbook with the same")
 
 
 @command(

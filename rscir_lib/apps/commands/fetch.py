@@ -26,14 +26,14 @@ from tqdm.auto import tqdm
 from rscir_lib.archive import read_archive
 from rscir_lib.benchmarks.patterncom import ATTRIBUTES, CLASSES, read_patterncom
 from rscir_lib.benchmarks.ucmcom import read_ucmcom
-from rscir_lib.encoders import hub
+from rscir_lib.encoders import hub, provide
 from rscir_lib.encoders.hub import Published
 from rscir_lib.storage.atomic import remove_unfinished, write_file
 from rscir_lib.storage.downloads import NotFetched, download, text_of
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.project import DATA
 
-IMAGES_PER_CLASS = 800
+COMPLETE = Counter(dict.fromkeys(CLASSES, 800))  # images of each class of PatternNet
 IMAGE_SIZE = (256, 256)
 QUERIES = 21_000  # PatternCom has more composed queries than this
 PATTERNCOM_ID = "1NP2Ryj4V2L_wwInQB6HjzPDPRH2k0J5U"  # a Google Drive folder
@@ -50,7 +50,7 @@ UCM_LABELS = {  # to be put there by hand
 
 def fetch_images(root: Path) -> None:
     """PatternNet to `root/images/<class>/<image>`. The zip stays in `root/downloads`."""
-    if _count(root) != _complete():
+    if _count(root) != COMPLETE:
         unzip_images(_get(IMAGES, root / "downloads" / IMAGES.file), root / "images")
     check_images(root)
 
@@ -81,9 +81,7 @@ def drive_folder(key: str) -> dict[str, str]:
 def fetch_models(root: Path) -> None:
     """The paper's two encoders to the home of the weights, unless an earlier version left them in `root/models`."""
     for name in ("clip", "remoteclip"):
-        published = hub.published_as(name)
-        if not (root / "models" / published.file).is_file():
-            hub.fetch(published)
+        provide(name, models_root=root / "models")
 
 
 def fetch_ucm(root: Path) -> None:
@@ -120,10 +118,8 @@ def unzip_images(packed: Path, images: Path) -> None:
             members = [m for m in file.infolist() if re.search(r"(^|/)[^/.][^/]*\.(jpg|tif)$", m.filename)]
             growth = sum(member.file_size for member in members) / packed.stat().st_size
             if growth > MOST_GROWTH:
-                raise ValueError(
-                    f"{packed} would unpack to {growth:.0f} times its size, the limit is {MOST_GROWTH}: these are no "
-                    "JPEG images; don't use it"
-                )
+                problem = f"would unpack to {growth:.0f} times its size, the limit is {MOST_GROWTH}"
+                raise ValueError(f"{packed} {problem}: these are no JPEG images; don't use it")
             remove_unfinished(images)
             for member in tqdm(members, desc=f"unpack {packed.name}", unit="image"):
                 target = images.joinpath(*PurePosixPath(member.filename).parts[-2:])
@@ -136,17 +132,15 @@ def unzip_images(packed: Path, images: Path) -> None:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{packed} is damaged ({error}); delete it and fetch again") from error
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{packed} to {images}: {error.strerror or error}; what is unpacked stays. Make room, or make it writable, "
-            "and run this again; if it stops there again, the zip is damaged: delete it",
-        ) from error
+        advice = "make room, or make it writable, and run this again; if it stops there again, delete the zip"
+        problem = f"{packed} to {images}: {error.strerror or error}; what is unpacked stays: {advice}"
+        raise OSError(error.errno, problem) from error
 
 
 def check_images(root: Path) -> None:
     """Raises ValueError unless `root/images` holds 38 classes of 800 images, 256 x 256 (every 50th is opened)."""
-    held, complete = _count(root), _complete()
-    wrong = [f"{cls} {held[cls]}/{complete[cls]}" for cls in held | complete if held[cls] != complete[cls]]
+    held = _count(root)
+    wrong = [f"{cls} {held[cls]}/{COMPLETE[cls]}" for cls in held | COMPLETE if held[cls] != COMPLETE[cls]]
     if wrong:
         raise ValueError(f"{root / 'images'} is not PatternNet: images per class {', '.join(sorted(wrong)[:5])}")
     for path in sorted(root.glob("images/*/*.jpg"))[::50]:
@@ -158,7 +152,7 @@ def check_images(root: Path) -> None:
 def check_patterncom(root: Path) -> None:
     """Raises ValueError unless listing and labels are PatternNet's and PatternCom's, and fit the images."""
     archive = read_archive(root)
-    if Counter(archive.classes) != _complete():
+    if Counter(archive.classes) != COMPLETE:
         raise ValueError(f"{root / LISTING.file} does not list PatternNet's images; delete it and fetch again")
     queries = len(read_patterncom(root, ATTRIBUTES).queries)
     if queries <= QUERIES:
@@ -170,10 +164,6 @@ def check_patterncom(root: Path) -> None:
 
 def _count(root: Path) -> Counter[str]:
     return Counter(path.parent.name.replace("_", "") for path in root.glob("images/*/*.jpg"))
-
-
-def _complete() -> Counter[str]:
-    return Counter(dict.fromkeys(CLASSES, IMAGES_PER_CLASS))
 
 
 def _get(published: Published, target: Path) -> Path:

@@ -39,9 +39,8 @@ def write_paper(runs: Sequence[Path], out: Path) -> Path:
             raise FileNotFoundError(f"{facts} is missing: run notebook 09 there")
         methods = pd.read_csv(run / "tables" / "09_map.csv", index_col="method").index
         try:
-            paragraphs.append(
-                methods_paragraph(pd.read_csv(facts, index_col=0, dtype=str)["value"].fillna(""), methods)
-            )
+            values = pd.read_csv(facts, index_col=0, dtype=str)["value"].fillna("")
+            paragraphs.append(methods_paragraph(values, methods))
         except KeyError as error:
             raise ValueError(f"{facts} has no {error}, as those of an older version: run notebook 09 again") from None
         shown.append(f"\\section*{{{latex_words(name)}}}")

@@ -113,7 +113,7 @@ class Explorer:
         explorer = cls(run.archive_with_features, run.features, run.encoder, run.folder, benchmark)
         helped = left_out_in_words(left for left in run.whole_archive.left_out if left[2])
         explorer.title = run.title
-        explorer.notice = " ".join(filter(None, [run.notice, f"Left out: {helped}." if helped else ""]))
+        explorer.notice = " ".join(filter(None, [run.notice, run.unread, f"Left out: {helped}." if helped else ""]))
         return explorer
 
     def answer(self, question: Mapping[str, Any]) -> Answer:

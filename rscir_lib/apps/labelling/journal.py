@@ -19,19 +19,15 @@ from rscir_lib.storage.cells import as_cell, from_cell
 HEADER = ["image", "value", "proposed"]
 
 
-def read_rows(path: str | Path, header: list[str], kind: str) -> Iterator[tuple[int, list[str]]]:
-    """The lines below the header of a CSV file, each with its number; none where the file is not there yet.
+def read_rows(path: str | Path, header: list[str], kind: str, data: bytes = b"") -> Iterator[tuple[int, list[str]]]:
+    """The lines below the header of a CSV file, or of `data` for it, each with its number; none without the file.
 
     Raises ValueError naming file and line for another header, a line that doesn't fit it, and what is not CSV.
     """
-    path = Path(path)
-    if path.exists():
-        yield from _rows(path, path.read_bytes(), header, kind)
-
-
-def _rows(path: Path, data: bytes, header: list[str], kind: str) -> Iterator[tuple[int, list[str]]]:
+    if not (data or Path(path).exists()):
+        return
     try:
-        lines = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
+        lines = list(csv.reader(io.StringIO((data or Path(path).read_bytes()).decode("utf-8-sig"), newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); restore it, or move it away") from None
     columns = ",".join(header)
@@ -45,10 +41,10 @@ def _rows(path: Path, data: bytes, header: list[str], kind: str) -> Iterator[tup
 
 def write_rows(path: str | Path, table: pd.DataFrame) -> None:
     """Write a table whole, as `read_rows` reads it. Raises ValueError, and writes nothing, for what that couldn't."""
-    text, path = table.map(as_cell).to_csv(index=False, lineterminator="\n"), Path(path)
+    text = table.map(as_cell).to_csv(index=False, lineterminator="\n")
     rows: list[list[str]] = []
     with suppress(ValueError):
-        rows = [row for _, row in _rows(path, text.encode(), [*map(str, table)], "rows")]
+        rows = [row for _, row in read_rows(path, [*map(str, table)], "rows", text.encode())]
     if rows != table.to_numpy().tolist():
         raise ValueError(f"{path} can't hold this: too long, half a character, a line break; write it in other words")
     write_text(path, text)
