@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -113,6 +114,36 @@ def test_select_by_beginning_in_order(notebooks):
     assert [path.stem for path in workbook.select_notebooks(["02", "01_write.ipynb"])] == ["01_write", "02_divide"]
     with pytest.raises(ValueError, match="no notebook '03'; there are 01_write, 02_divide"):
         workbook.select_notebooks(["03"])
+
+
+@pytest.mark.parametrize("path", workbook.select_notebooks([]), ids=lambda path: path.stem)
+def test_a_notebook_by_itself_is_run_with_all_that_it_needs(path, tmp_path, monkeypatch, capsys):
+    """Said at once; nothing is run twice, and nothing that stands or is given."""
+    plans = []
+    monkeypatch.setattr(workbook, "run_plan", lambda plan, **_: plans.append([p.stem[:2] for p in plan]) or tmp_path)
+    number, out = path.stem[:2], f"OUTPUT_ROOT={tmp_path / 'runs'}"
+    (tmp_path / "pictures").mkdir()
+    own = f"DATASET_ROOT={tmp_path / 'pictures'}" if number != "11" else "RUNS_FOLDER="
+    needed = {"01": [], "02": [], "11": ["02", "09"]}.get(number, ["02"])
+    assert cli.main(["workbook", number, out, own]) == 0
+    assert plans.pop() == [*needed, number]
+    said = f"first {' and '.join(needed)}, which make what is needed and not there yet\n" if needed else ""
+    assert capsys.readouterr().out == said
+    monkeypatch.setattr(workbook.runs, "dataset_root", lambda root="": Path(root or tmp_path / "nowhere"))
+    assert cli.main(["workbook", number, out]) == 0
+    assert plans.pop() == sorted({"01", *needed, number})
+    if number == "11":
+        (tmp_path / "runs" / "synthcom_demo" / "tables" / "04_rows.csv").touch()
+        assert cli.main(["workbook", number, out]) == 0
+        assert plans.pop() == [number]
+    elif needed:
+        store = tmp_path / "runs" / "pictures_demo" / "features"
+        (store / "manifest.json").write_text("{}")
+        assert cli.main(["workbook", number, out, own]) == 0
+        assert plans.pop() == [number]
+        (tmp_path / "other.pkl").touch()
+        assert cli.main(["workbook", number, out, own, "PRECISION=float16", f"FEATURES={tmp_path / 'other.pkl'}"]) == 0
+        assert plans.pop() == [number]
 
 
 def test_parameters_go_where_they_are_declared(notebooks, monkeypatch):

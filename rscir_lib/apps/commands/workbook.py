@@ -85,6 +85,17 @@ def resolve_parameters(notebooks: list[Path], given: dict[str, object]) -> dict[
     return {nb: own | {k: v for k, v in values.items() if k in own} for nb, own in defaults.items()}
 
 
+def needed_first(plan: Mapping[Path, dict[str, object]]) -> list[str]:
+    """The notebooks that make what a plan needs and isn't there: 01 draws SynthCom, 02 extracts, 09 ranks for 11."""
+    own = {name: value for parameters in plan.values() for name, value in parameters.items()}
+    asked, features = {path.stem[:2] for path in plan}, runs.features_of(own)
+    rows = own.get("RUNS_FOLDER") != "" or asked & {"04", "09"} or len(runs.finished_runs(runs.run_of(own).parent))
+    stored = ("FEATURES" not in own and rows) or features.is_file() or (features / "manifest.json").is_file()
+    drawn = own.get("DATASET_ROOT") or runs.dataset_root().exists() or ("DATASET_ROOT" not in own and stored)
+    there = {"01": drawn, "02": stored, "09": rows}
+    return [number for number, stands in there.items() if not stands and number not in asked]
+
+
 def grid(given: dict[str, object]) -> dict[str, dict[str, object]]:
     """Every combination of the parameters that name several runs (`ENCODER=clip,remoteclip`, or a list in YAML).
 
@@ -364,6 +375,10 @@ def run_combinations(notebooks: list[Path], given: dict[str, object], beside: bo
         print(f"\n({number}/{len(combinations)}) {label}\n" * several, end="", flush=True)
         try:
             plan = resolve_parameters(notebooks, parameters)
+            if before := needed_first(plan):
+                print(f"first {' and '.join(before)}, which make what is needed and not there yet", flush=True)
+                names = [*before, *(path.stem for path in notebooks)]
+                plan = resolve_parameters(select_notebooks(names), parameters)
             first = folders.setdefault(runs.run_of(next(iter(plan.values()))), label)
             if first != label:
                 raise ValueError(f"{label} is the same run as {first}: the files there are equal; leave one out")

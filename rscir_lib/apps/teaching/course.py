@@ -20,7 +20,6 @@ from papermill.parameterize import parameterize_notebook
 from rscir_lib.apps.commands import workbook
 from rscir_lib.apps.teaching.checks import PROOF
 from rscir_lib.apps.teaching.exercises import EXERCISES
-from rscir_lib.runs import from_root, run_of
 from rscir_lib.storage.atomic import write_text
 from rscir_lib.storage.folders import check_ours
 from rscir_lib.storage.measuring import measured
@@ -107,12 +106,8 @@ def write_course(names: list[str], given: dict[str, str], out: Path) -> None:
     """
     given = {"OUTPUT_ROOT": str(out / "results")} | given
     plan = workbook.resolve_parameters(workbook.select_notebooks(names), given)
-    first = next(iter(plan.values()))
-    store = from_root(first.get("FEATURES", "")) or run_of(first) / "features"
-    needing = [path.stem for path, own in plan.items() if "FEATURES" in own and not path.stem.startswith("11")]
-    there = store.is_file() or (store / "manifest.json").exists() or any(path.stem.startswith("02") for path in plan)
-    if needing and not there:
-        raise ValueError(f"{needing[0]} needs the features that notebook 02 makes, and {store} has none: add 02")
+    if before := workbook.needed_first(plan):
+        raise ValueError(f"{given['OUTPUT_ROOT']}: what is asked for needs what others make: add {' '.join(before)}")
     for who in ("student", "teacher"):
         check_ours(out / who, "book")
         copy_pages(out / who / "book")
