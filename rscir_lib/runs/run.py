@@ -1,6 +1,7 @@
 """A run: what a notebook works with, and the runs that are there already."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -209,9 +210,11 @@ class Run:
 
 
 def latex_words(words: object) -> str:
-    """A text as LaTeX shows it."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in str(words))
+    """A text as LaTeX shows it, on one line: no character is a command, and none joins the next, as -- does to a dash."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\0": "{}"}
+    line = re.sub(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]", " ", str(words))
+    apart = re.sub(r"(?<=[-'`<>,?!])(?=[-'`<>,])", "\0", line)
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in apart)
 
 
 def latex_table(table: pd.DataFrame | pd.Series) -> str:

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rscir_lib.apps.commands import workbook
-from rscir_lib.apps.commands.paper import BIBLIOGRAPHY, CITED, write_paper
 from rscir_lib.features import Features
 from rscir_lib.runs import PARAMETERS, Run, check_parameters, latex_table, notice_of, open_run, run_folder
 from rscir_lib.runs import paths as runs
@@ -298,40 +297,6 @@ def test_a_table_for_latex():
     assert table.index.names[0] == "a_method"
     assert r"image &  & 14.8 & 0.250 & 50 \% \& more & 7 \\" in lines
     assert r"a\_b & 0.5 & 51.6 &  & x\textasciitilde{}y &  \\" in lines
-
-
-def test_a_paper_takes_what_runs_have(tmp_path):
-    run = tmp_path / "one_run"
-    for name, text in {
-        "tables/09_facts.csv": ",value\narchive,scenes_1\ndataset,abc\nimages,9\nqueries,4\nprotocol,released\n"
-        "encoder,clip\narchitecture,ViT-B-32\nweights,0123456789abcdef99\nprecision,float32\ntemplate,\"a photo of {}\"\n"
-        "version of numpy,numpy 2.4\n",
-        "tables/09_map.csv": "method,Avg,lambda\nweicom,50,0.5\nbasic-dagger,40,\nmine,9,\n",
-        "tables/09_map.tex": r"\begin{tabular}{l}1\end{tabular}",
-        "tables/09_map_rows.csv": "not for a paper",
-        "figures/09_methods.pdf": "%PDF",
-    }.items():
-        (run / name).parent.mkdir(parents=True, exist_ok=True)
-        (run / name).write_text(text, encoding="utf-8")
-    paper = write_paper([run], tmp_path / "paper").read_text(encoding="utf-8")
-    assert r"\input{one_run/09_map.tex}" in paper
-    assert r"\includegraphics[width=\linewidth]{one_run/09_methods.pdf}" in paper
-    assert paper.count(r"\begin{") == paper.count(r"\end{")
-    assert sorted(path.name for path in (tmp_path / "paper" / "one_run").iterdir()) == ["09_map.tex", "09_methods.pdf"]
-    methods = (tmp_path / "paper" / "methods.tex").read_text(encoding="utf-8")
-    assert r"9 images of scenes\_1 (digest abc)" in methods
-    assert r"weicom~\cite{psomas2024composed}, basic-dagger~\cite{psomas2025instance}, mine." in methods
-    assert r"0123456789abcdef, float32, texts read in ``a photo of \{\}'')" in methods
-    assert "numpy 2.4" in methods
-    known = set(re.findall(r"@\w+\{(\w+),", BIBLIOGRAPHY.read_text(encoding="utf-8")))
-    assert set(CITED.values()) | set(re.findall(r"\\cite\{(\w+)\}", methods)) <= known
-    with pytest.raises(FileNotFoundError, match="run notebook 09 there"):
-        write_paper([tmp_path], tmp_path / "other")
-    with pytest.raises(ValueError, match="two runs of one name"):
-        write_paper([run, run], tmp_path / "other")
-    (run / "tables" / "09_facts.csv").write_text(",value\narchive,x\n")
-    with pytest.raises(ValueError, match=r"09_facts.csv has no '.*run notebook 09 again"):
-        write_paper([run], tmp_path / "other")
 
 
 @pytest.mark.parametrize("column", [pd.array([None, None], "Int64"), [None, None], [True, False], [np.nan, np.inf], ["", None]])

@@ -5,6 +5,7 @@
 The files are those that the notebooks wrote beside each CSV and PNG; notebook 09 says what a run rests on.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pandas as pd
 
 from rscir_lib.runs import latex_words
 from rscir_lib.storage.atomic import copy_file, write_text
+from rscir_lib.storage.digests import sha256_of
 from rscir_lib.storage.project import DATA
 
-BIBLIOGRAPHY = DATA / "published" / "references.bib"
+BIBLIOGRAPHY, TEMPLATE = (DATA / "published" / name for name in ("references.bib", "paper.tex"))
 CITED = {
     "weicom": "psomas2024composed", "zscore": "psomas2024composed", "basic": "psomas2025instance",
     "product-clamped": "psomas2025instance", "freedom": "efthymiadis2025composed", "cirevl": "karthik2024vision",
@@ -27,6 +29,9 @@ CITED = {
 def write_paper(runs: Sequence[Path], out: Path) -> Path:
     """Writes `paper.tex`, which shows all, `methods.tex`, `references.bib`, and a folder of tables and figures a run.
 
+    Any name is shown as it is; the copies of files whose names LaTeX can't take have others (`_plain`). Letters beyond
+    Latin ones, in names of your own, ask for XeLaTeX or LuaLaTeX with a font that has them: pdfLaTeX says so and stops.
+
     Raises FileNotFoundError where notebook 09 hasn't run, ValueError for two runs of one name.
     """
     names = [run.resolve().name for run in runs]
@@ -37,27 +42,31 @@ def write_paper(runs: Sequence[Path], out: Path) -> Path:
         facts = run / "tables" / "09_facts.csv"
         if not facts.is_file():
             raise FileNotFoundError(f"{facts} is missing: run notebook 09 there")
-        methods = pd.read_csv(run / "tables" / "09_map.csv", index_col="method").index
+        words = {"dtype": str, "keep_default_na": False}  # an archive named NA is one
+        methods = pd.read_csv(run / "tables" / "09_map.csv", **words)["method"]
         try:
-            values = pd.read_csv(facts, index_col=0, dtype=str)["value"].fillna("")
-            paragraphs.append(methods_paragraph(values, methods))
+            paragraphs.append(methods_paragraph(pd.read_csv(facts, index_col=0, **words)["value"], methods))
         except KeyError as error:
             raise ValueError(f"{facts} has no {error}, as those of an older version: run notebook 09 again") from None
         shown.append(f"\\section*{{{latex_words(name)}}}")
         for file in sorted([*run.glob("tables/*.tex"), *run.glob("figures/*.pdf")]):
-            place = Path(name) / file.name
-            (out / name).mkdir(parents=True, exist_ok=True)
+            place = Path(_plain(name)) / (_plain(file.stem) + file.suffix)
+            (out / place.parent).mkdir(parents=True, exist_ok=True)
             copy_file(file, out / place)
-            table, figure = "\\resizebox{\\linewidth}{!}{\\input{%s}}", "\\includegraphics[width=\\linewidth]{%s}"
-            show = (table if file.suffix == ".tex" else figure) % place.as_posix()
-            shown.append(f"\\begin{{figure}}[p]{show}\\caption{{{latex_words(file.stem)}}}\\end{{figure}}\\clearpage")
+            show = f"\\{'input' if file.suffix == '.tex' else 'includegraphics'}{{{place.as_posix()}}}"
+            caption = latex_words(file.stem)
+            shown.append(f"\\begin{{figure}}[p]\\fit{{{show}}}\\caption{{{caption}}}\\end{{figure}}\\clearpage")
     copy_file(BIBLIOGRAPHY, out / "references.bib")
     write_text(out / "methods.tex", "\n\n".join(paragraphs) + "\n")
-    packages = "\\usepackage{booktabs,graphicx}\n\\usepackage[T1]{fontenc}"
-    head = f"\\documentclass{{article}}\n{packages}\n\\begin{{document}}\n\\input{{methods}}"
-    end = "\\bibliographystyle{plain}\\bibliography{references}\n\\end{document}\n"
-    write_text(out / "paper.tex", "\n".join([head, *shown, end]))
+    template = TEMPLATE.read_text(encoding="utf-8")
+    write_text(out / "paper.tex", template.replace("% tables and figures", "\n".join(shown)))
     return out / "paper.tex"
+
+
+def _plain(name: str) -> str:
+    """A file name that TeX reads: the same where it can be, else without its specials, and with a digest."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    return name if plain == name else f"{plain}-{sha256_of(name)[:8]}"
 
 
 def methods_paragraph(facts: pd.Series, methods: Sequence[str]) -> str:
@@ -73,7 +82,7 @@ def methods_paragraph(facts: pd.Series, methods: Sequence[str]) -> str:
     return (
         f"We rank the {words['images']} images of {words['archive']} (digest {words['dataset']}) for each of "
         f"{words['queries']} composed queries ({words['protocol']}), with features of {cited(facts['encoder'])} "
-        f"{words['architecture']} (weights sha256 {words['weights'][:16]}, {words['precision']}{prompt}), "
+        f"{words['architecture']} (weights sha256 {latex_words(facts['weights'][:16])}, {words['precision']}{prompt}), "
         f"by {', '.join(map(cited, methods))}. "
         "Means are of average precision, in per cent, over the queries of an attribute, then over attributes. "
         "Where a method has a weight $\\lambda$, it is chosen on other queries than those it is judged on; beside it "

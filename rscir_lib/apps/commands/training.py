@@ -39,7 +39,9 @@ from rscir_lib.storage.digests import sha256_of, sha256_of_file
 from rscir_lib.storage.folders import check_ours
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.parallel import parallel_map
+from rscir_lib.storage.project import DATA
 
+DEMO_CARD = DATA / "published" / "demo_card.md"
 CHECKPOINT = "training.pt"  # stands in a folder whose training is unfinished
 SIZE = 64  # pixels the encoder sees
 POOL_SIZE = 80  # pixels kept per training image: room to zoom
@@ -270,26 +272,6 @@ def thumbnail(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture.resize((POOL_SIZE, POOL_SIZE), Image.Resampling.BICUBIC))
 
 
-DEMO_CARD = """# The demo encoder
-
-A small CLIP in open_clip's terms, trained from scratch on *synthetic* aerial scenes only:
-`rscir_lib.benchmarks.synthcom` draws them on the fly, from a random stream that no benchmark uses, with captions in
-varied wording, bare values among them.
-
-Its similarities are shaped like real CLIP's: two images are more alike than an image and a text, and their similarities
-spread more. After a plain contrastive stage, a constant is added to each tower, the stronger one to the texts', so that
-each modality has a cone of its own (Liang et al. 2022). Both then learn on at the low temperature that CLIP ends at.
-
-What it can't do: real imagery; words outside the scenes' captions (their token rows are zero); show how CLIP came by
-that shape, which the recipe sets here. It composes weakly: for the combinations below, text alone finds next to
-nothing, and only a small lambda helps, since it has also learned which values a class never had. It is there so that
-every machine has an encoder that is trained, small and free to pass on (Apache-2.0).
-
-Combinations of attribute, class and value that it has never seen:
-
-{held_out}"""
-
-
 def demo(folder: Path, scenes: int, recipe: Recipe) -> pd.Series:
     """Train the demo encoder on `scenes` synthetic scenes; returns the loss of each step."""
 
@@ -300,7 +282,7 @@ def demo(folder: Path, scenes: int, recipe: Recipe) -> pd.Series:
     drawn = tqdm(parallel_map(draw, range(scenes)), "drawing", scenes, unit="scene")
     pictures, captions = zip(*drawn, strict=True)
     held_out = "\n".join(f"* {attribute}: {name}, {value}" for attribute, name, value in sorted(HELD_OUT))
-    card = DEMO_CARD.format(held_out=held_out)
+    card = DEMO_CARD.read_text(encoding="utf-8").format(held_out=held_out)
     return train(np.stack(pictures), captions, folder, recipe, card)
 
 
