@@ -18,6 +18,7 @@ from notebook_runs import LAMBDAS, code_cells, code_cells_of, read_table, run
 from rscir_lib import analysis
 from rscir_lib.apps.commands import cli, workbook
 from rscir_lib.apps.teaching import course
+from rscir_lib.apps.teaching.checks import Checks, compare
 from rscir_lib.apps.teaching.course import SKIPPED
 from rscir_lib.apps.teaching.exercises import EXERCISES
 from rscir_lib.archive import read_image
@@ -28,6 +29,7 @@ from rscir_lib.evaluation import BASELINES, compare_published, evaluate, summari
 from rscir_lib.features import read_features
 from rscir_lib.methods import Expanded
 from rscir_lib.methods.registry import METHODS
+from rscir_lib.runs import open_run
 from rscir_lib.runs import paths as runs
 from rscir_lib.search import top_k
 from rscir_lib.storage.atomic import write_json, write_text
@@ -400,3 +402,36 @@ def test_11_compare(given, tmp_path, benchmark, features, encoder):
     copy = nbformat.read(alone / "notebooks" / "11_compare.ipynb", as_version=4)
     printed = "".join(out.get("text", "") for cell in code_cells_of(copy) for out in cell.outputs)
     assert "Nothing to compare yet: 0 run(s) with lambda 'honest'" in printed
+
+
+def test_every_check_says_what_type_is_wanted_and_what_was_given(given, extracted, benchmark, features, encoder):
+    """Of all exercises, with the right answers of this run; none of these is told how many numbers are right."""
+    opened = open_run(**given)
+    rows = evaluate(benchmark, features, encoder.encode_texts, [*BASELINES, "weicom"], [0.5], "cpu", progress=False)
+    opened.save(rows.assign(choice=rows["lambda"].notna().map({True: "honest", False: ""})), "09_rows")
+    told = set()
+    for path in NOTEBOOKS:
+        own = workbook.declared_parameters(path) | {"QUERIES": benchmark.queries.index}
+        check = Checks(opened, **own | {"AGAINST": "linear", "LAMBDAS": LAMBDAS, "QUERY": 0, "POSITION": 0})
+        for number in (number for number in EXERCISES if number.startswith(path.stem[:2])):
+            truth = check.truth(number)
+            size = np.size(truth.value)
+            wrong = {
+                "not None": None,
+                f"not a list of {size + 1} texts": ["1.0"] * (size + 1),
+                f"not a list of {size} texts": ["1.0"] * size,
+                "not a set": {1.0},
+                "not a dict": {} if not isinstance(truth.value, pd.Series) else None,
+                f"not an array of {size} x 1 numbers": np.ones((size, 1)),
+                f"not an array of 2 x {size + 1} numbers": np.ones((2, size + 1)),
+                "not a bool": True,
+                "not a list whose parts differ in length": [[1.0], [1.0, 2.0]],
+            }
+            wrong |= {"not one number": 1.0} if np.ndim(truth.value) or isinstance(truth.value, str) else {}
+            wrong |= {} if isinstance(truth.value, str) else {"not a text": "1.0"}
+            for said, answer in wrong.items():
+                words = compare(answer, truth)
+                assert " asked, " in words, (number, answer, words)
+                assert said in words or answer is None, (number, answer, words)
+            told.add(number)
+    assert told == {*EXERCISES}

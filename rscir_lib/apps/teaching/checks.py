@@ -1,5 +1,7 @@
 """Checks that answer: `check = Checks(run, QUERY=QUERY)`, then `check("03.1", answer)`."""
 
+from numbers import Real
+
 import numpy as np
 import pandas as pd
 from IPython.display import display
@@ -54,7 +56,7 @@ class Checks:
 
 def compare(answer: object, truth: Truth) -> str:
     """What is wrong with an answer, without giving the right one away; "" where it is right."""
-    if answer is ... or answer is None:
+    if answer is ...:
         return "no answer yet: put yours into `answer`"
     try:
         given = _plain(answer, truth.value)
@@ -116,24 +118,40 @@ def _plain(value: object, like: object) -> str | np.ndarray:
             raise ValueError(f"a number is missing for {', '.join(missing[:3])}")
         value = value[like.index]
     try:
-        numbers = np.asarray(value, float)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{_asked(like)}, not {_kind(value)}") from None
-    if numbers.shape != np.shape(like):
-        raise ValueError(f"the wrong shape: {_asked(like)}, not {_kind(value)}")
+        given = np.asarray(value)
+    except (ValueError, RuntimeError):  # lists that differ in length; a tensor with gradients
+        given = np.array(None)
+    flat = given.ravel().tolist()
+    if given.shape != np.shape(like) or not all(map(_is_number, flat)):
+        raise TypeError(f"{_asked(like)}, not {_kind(value)}")
+    numbers = np.array([one if abs(one) < 1e300 else np.nan for one in flat], float).reshape(given.shape)
     if not np.isfinite(numbers).all():
         raise ValueError("not every value is a finite number: was something divided by zero, or averaged over nothing?")
     return numbers
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
 def _kind(value: object) -> str:
-    if isinstance(value, str):
-        return "a text"
-    if np.ndim(value) == 0:
-        return "one number" if isinstance(value, int | float | np.number) else f"a {type(value).__name__}"
-    elements = "numbers" if np.asarray(value).dtype.kind in "biuf" else "values that are no numbers"
-    return " x ".join(map(str, np.shape(value))) + f" {elements}"
+    """What a value is, in words."""
+    if value is None or isinstance(value, str) or _is_number(value):
+        return "None" if value is None else "a text" if isinstance(value, str) else "one number"
+    name = type(value).__name__.replace("ndarray", "array")
+    kind = f"a{'n' * (name[0] in 'aeiou')} {name}"
+    if not isinstance(value, list | tuple | np.ndarray | pd.Series | pd.DataFrame):
+        return kind
+    try:
+        flat = np.asarray(value).ravel().tolist()
+    except ValueError:
+        return f"{kind} whose parts differ in length"
+    texts = "texts" if flat and all(isinstance(one, str) for one in flat) else "values that are no numbers"
+    return f"{kind} of {' x '.join(map(str, np.shape(value)))} {'numbers' if all(map(_is_number, flat)) else texts}"
 
 
 def _asked(like: object) -> str:
-    return f"{_kind(like)} {'are' if np.ndim(like) else 'is'} asked"
+    if np.ndim(like) == 0:
+        return f"{_kind(like)} is asked"
+    names = f" ({', '.join(map(str, like.index))})" if isinstance(like, pd.Series) else ""
+    return f"{' x '.join(map(str, np.shape(like)))} numbers{names} are asked"
