@@ -256,11 +256,11 @@ def cdf_steps(
         f"{name}: to the image {image.mean():.2f} ± {image.std():.2f}, to the text {text.mean():.2f} ± {text.std():.2f}"
         for name, (image, text) in steps.items()
     )
-    description = (
-        f"Histograms of one query's similarities, mean and std ({spreads}), and both scales against each other, mixed "
-        f"at lambda {lam:g}; {int(relevant.sum())} of {len(relevant)} images are relevant."
+    mixed = f"both scales against each other, mixed at lambda {lam:g}"
+    count = f"{int(relevant.sum())} of {len(relevant)} images are relevant"
+    return _done(
+        figure, title, f"Histograms of one query's similarities, mean and std ({spreads}), and {mixed}; {count}."
     )
-    return _done(figure, title, description)
 
 
 def lambda_curves(table: pd.DataFrame, chance: pd.Series | None = None, title: str = "") -> Figure:

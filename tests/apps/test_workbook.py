@@ -414,11 +414,28 @@ def test_a_run_has_a_page_of_its_results(tmp_path):
     figure.savefig(run / "figures" / "05.png", metadata={"Description": 'a <curve> "up"'})
     page = workbook.write_index(run).read_text()
     assert re.findall(r'(?:href|src)="([^"]+)"', page) == [
-        "figures/05.png", "figures/05.png", "figures/06_hits.html", "tables/04%20map.csv", "notebooks/04_weicom.ipynb",
+        "tables/04%20map.csv", "notebooks/04_weicom.ipynb", "figures/05.png", "figures/05.png", "figures/06_hits.html",
+    ]  # fmt: skip
+    assert re.findall("<summary><h2>(.*?)</h2>, (.*?)</summary>", page) == [
+        ("04 weicom", "2 files"), ("05 lambda ablation", "1 file"), ("06 retrieval galleries", "1 file"),
     ]  # fmt: skip
     assert 'alt="a &lt;curve&gt; &quot;up&quot;"' in page
     assert "<h1>a &amp; b_demo</h1>" in page
+    assert "No query is judged here" in page
     assert "<script" not in page
+    rows = pd.DataFrame({"attribute": "shape", "image": "a", "text": "b", "method": ["image"] * 3 + ["<own>"] * 3})
+    rows["lambda"], rows["AP"] = [np.nan] * 3 + [0.3] * 3, [0.1, 0.2, 0.9, 0.3, 0.4, 0.5]
+    rows.to_csv(run / "tables" / "04_rows.csv")
+    (run / "figures" / "06_best.png").touch()
+    page = workbook.write_index(run).read_text()
+    reached = (
+        "Half of 3 queries reach an average precision (AP) of 40.0 % or more by &lt;own&gt;, lambda 0.3, the best here"
+    )
+    first = page.split("<details>")[0]
+    assert reached in first
+    assert pd.read_html(io.StringIO(first))[0]["median AP"].tolist() == [20, 40]
+    assert '<a href="figures/06_best.png">the best queries</a>' in first
+    assert "<img" not in first
     assert str(tmp_path) not in page
 
 

@@ -1,8 +1,4 @@
-"""Get PatternNet, PatternCom and encoders' weights, and check them.
-
-    rscir fetch DATASET_ROOT [--only images,patterncom,models]
-    rscir fetch --only clip-openai,remoteclip --architecture ViT-B-32    # weights alone
-    rscir fetch UCM_ROOT --only ucm                                      # UC Merced's images, for UCMCom
+"""Get PatternNet, PatternCom, UC Merced and encoders' weights, and check them (`rscir fetch --help`).
 
 Weights go to a folder of yours, once for all pictures. Run it again after an interruption: what stands is skipped, what
 is partial goes on.
@@ -97,9 +93,8 @@ def fetch_ucm(root: Path) -> None:
         raise ValueError(f"{root / 'images'} is not UC Merced, {classes} classes of {each} images; found {dict(held)}")
     missing = [f"{file}: {content}" for file, content in UCM_LABELS.items() if not (root / file).exists()]
     if missing:
-        raise FileNotFoundError(
-            f"{root}: the images are there; put the labels beside them by hand: {'; '.join(missing)}"
-        )
+        by_hand = "; ".join(missing)
+        raise FileNotFoundError(f"{root}: the images are there; put the labels beside them by hand: {by_hand}")
     read_ucmcom(root)
 
 

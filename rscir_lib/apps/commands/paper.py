@@ -1,7 +1,5 @@
 """What a paper takes from finished runs: tables, figures, and a methods paragraph with versions, digests and citations.
 
-    rscir paper runs/synthcom_demo runs/collages_clip --out runs/paper
-
 The files are those that the notebooks wrote beside each CSV and PNG; notebook 09 says what a run rests on.
 """
 

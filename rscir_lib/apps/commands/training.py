@@ -1,7 +1,4 @@
-"""The recipe: a small CLIP trained from any (image, captions) pairs, with open_clip's own pieces.
-
-    rscir train demo                                    # SynthCom scenes -> data/demo_encoder
-    rscir train adapt ROOT captions.json --out FOLDER   # an archive of your own
+"""The recipe: a small CLIP trained from any (image, captions) pairs, with open_clip's own pieces (`rscir train`).
 
 The folder it writes loads by path wherever an encoder name is taken. Interrupted, the same command goes on from the
 last checkpoint, to the same bits.
@@ -326,10 +323,10 @@ def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int
             pixels = np.stack(list(tqdm(images, "reading", len(used), unit="image")))
         rng = np.random.default_rng(seed)
         texts = [captions[i] + phrases(captions[i], rng) for i in used]
-        card = (
-            f"# Encoder adapted to {archive.name}\n\nA small CLIP trained from scratch on {len(used)} images and their "
+        what = (
+            f"A small CLIP trained from scratch on {len(used)} images and their captions. It knows the words of these"
         )
-        card += "captions. It knows the words of these captions and nothing else."
+        card = f"# Encoder adapted to {archive.name}\n\n{what} captions and nothing else."
         train(pixels, texts, folder, Recipe(max(epochs, epochs * len(used) // 256), seed=seed), card)
         for file, part in (("train.csv", train_on), ("heldout.csv", held_out)):
             write_listing(archive.subset(part), folder / file)

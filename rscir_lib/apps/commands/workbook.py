@@ -224,13 +224,11 @@ def _files(run: Path, parameters: dict[str, object]) -> dict[str, tuple[int, int
 
 def execute(notebook: Path, copy: Path, parameters: dict[str, object], timeout: int) -> nbformat.NotebookNode:
     """Runs a notebook by papermill, into a copy. Raises RuntimeError naming notebook, cell and error."""
-    # the kernel must import this library, whatever is installed in its environment
-    others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in ("", str(ROOT))]
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *others])
-    # of all kernels named python3, this environment's, whatever a cluster's JUPYTER_PATH puts first
-    own = str(Path(sys.prefix, "share", "jupyter"))
-    paths = [path for path in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if path not in ("", own)]
-    os.environ["JUPYTER_PATH"] = os.pathsep.join([own, *paths])
+    # the kernel must import this library, whatever is installed in its environment, and be, of all kernels named
+    # python3, this environment's, whatever a cluster puts first
+    for name, own in (("PYTHONPATH", str(ROOT)), ("JUPYTER_PATH", str(Path(sys.prefix, "share", "jupyter")))):
+        others = [path for path in os.environ.get(name, "").split(os.pathsep) if path not in ("", own)]
+        os.environ[name] = os.pathsep.join([own, *others])
     # papermill takes braces in a path for parameters of its own
     notebooks = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, copy)]
     try:
@@ -325,7 +323,7 @@ def write_sweep(finished: Mapping[str, Path]) -> Path:
         table = table.map(html.escape).assign(run=f'<a href="{quote(run.name)}/index.html">{html.escape(name)}</a>')
         tables.append(table.set_index("run").reset_index())
     shown = pd.concat(tables).to_html(escape=False, index=False, na_rep="")
-    page = [*_head("Runs"), "<p>mAP in per cent, mean over attributes.</p>", shown, "</html>\n"]
+    page = [*_head("Runs"), "<p>mAP in per cent, mean over attributes.</p>", shown, "</main></html>\n"]
     return write_text(next(iter(finished.values())).parent / "sweep.html", "\n".join(page))
 
 
@@ -336,30 +334,50 @@ def _head(title: str) -> list[str]:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         "<style>body{font-family:sans-serif;max-width:60em;margin:2em auto;padding:0 1em}img{max-width:100%}",
-        "td,th{padding:.2em .6em;text-align:left;vertical-align:top}table{border-collapse:collapse}</style>",
-        f"<h1>{title}</h1>",
+        "td,th{padding:.2em .6em;text-align:left;vertical-align:top}table{border-collapse:collapse}",
+        "summary h2{display:inline;font-size:1.1em}summary{padding:.4em 0;cursor:pointer}</style>",
+        f"<main><h1>{title}</h1>",
     ]
 
 
 def write_index(run: Path) -> Path:
-    """Writes a page of a run's figures, tables, hits and notebooks, opened by relative links, and returns its path."""
-    parts = _head(run.name)
-    files = {file: path for file, path in files_below(run).items() if "/" in file}
-    kinds = {"Figures": ("figures/", ".png"), "Pages of hits": ("figures/", ".html"), "Tables": ("tables/", ".csv")}
-    for kind, (folder, suffix) in (kinds | {"Notebooks as they ran": ("notebooks/", ".ipynb")}).items():
-        chosen = {file: path for file, path in files.items() if file.startswith(folder) and file.endswith(suffix)}
-        parts += [f"<h2>{kind}</h2><ul>"] * bool(chosen)
-        for file, path in chosen.items():
-            shown = html.escape(path.stem)
-            if suffix == ".png":
-                alt = shown
-                with suppress(OSError), Image.open(path) as image:  # somebody's own, which can't be read
-                    alt = html.escape(image.info.get("Description", path.stem))
-                shown += f'<br><img src="{quote(file)}" alt="{alt}" loading="lazy">'
-            parts.append(f'<li><a href="{quote(file)}">{shown}</a></li>')
-        parts += ["</ul>"] * bool(chosen)
-    parts += ["<p><code>make explore</code> with the same words asks this archive; <code>make book</code> shows the"]
-    return write_text(run / "index.html", "\n".join([*parts, "notebooks.</p></html>\n"]))
+    """Writes a page of a run, with relative links, and returns its path: what the queries reach, where to go on, and
+    folded up, a notebook each, figures, pages of hits and tables."""
+    kinds = "figures/*.png", "figures/*.html", "tables/*.csv", "notebooks/*.ipynb"
+    files = [path for kind in kinds for path in sorted(run.glob(kind))]
+    seen = {"05_lambda_curves": "what lambda does", "06_best": "the best queries", "06_worst": "the worst queries"}
+    links = [f'<a href="figures/{path.name}">{seen[path.stem]}</a>' for path in files if path.stem in seen]
+    links += ["<code>make explore</code> with the same DATASET_ROOT and ENCODER", "<code>make book</code>, a web site"]
+    parts = [*_head(run.name), _reached(run), f"<nav><p>Where to go on: {', '.join(links)}.</p></nav>"]
+    titles = {path.stem[:2]: path.stem.replace("_", " ") for path in select_notebooks([])}
+    for number, group in itertools.groupby(sorted(files, key=lambda path: path.name[:2]), lambda path: path.name[:2]):
+        title, items = html.escape(titles.get(number, f"{number}...")), [*map(_item, group)]
+        count = f"{len(items)} file{'s' * (len(items) > 1)}"
+        parts += [f"<details><summary><h2>{title}</h2>, {count}</summary><ul>", *items, "</ul></details>"]
+    return write_text(run / "index.html", "\n".join([*parts, "</main></html>\n"]))
+
+
+def _reached(run: Path) -> str:
+    """What the queries of a run reach by each method, where notebook 04 has ranked them."""
+    if not (path := run / "tables" / "04_rows.csv").is_file():
+        return "<p>No query is judged here: that takes labels, and notebook 04.</p>"
+    ap = runs.read_rows(path).groupby(["method", "lambda"], sort=False, dropna=False)["AP"]
+    table = pd.DataFrame({"median AP": 100 * ap.median(), "mean AP": 100 * ap.mean()}).reset_index()
+    best = table.loc[table["median AP"].idxmax()].fillna("none")
+    words = f"Half of {ap.size().max():,} queries reach an average precision (AP) of {best['median AP']:.1f} % or more"
+    by = f"by {html.escape(best['method'])}, lambda {best['lambda']}, the best here"
+    return f"<p><strong>{words} {by}.</strong> In per cent:</p>{table.round(1).to_html(index=False, na_rep='')}"
+
+
+def _item(path: Path) -> str:
+    """A file of a run as an item of a list, a figure with its picture and what that shows."""
+    shown, file = html.escape(path.stem), quote(f"{path.parent.name}/{path.name}")
+    if path.suffix != ".png":
+        return f'<li><a href="{file}">{shown}</a> ({path.suffix[1:]})</li>'
+    alt = shown
+    with suppress(OSError), Image.open(path) as image:  # somebody's own, which can't be read
+        alt = html.escape(image.info.get("Description", path.stem))
+    return f'<li><a href="{file}">{shown}<br><img src="{file}" alt="{alt}" loading="lazy"></a></li>'
 
 
 def run_combinations(notebooks: list[Path], given: dict[str, object], beside: bool = False, **options: object) -> int:

@@ -101,9 +101,7 @@ def merge_journals(journals: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, 
 
     Returns (labels: image, value; open: image, values said, how often each). An image that nobody could tell is open.
     """
-    answers = pd.concat(
-        [labels[["image", "value"]] for labels in journals.values()] or [pd.DataFrame(columns=HEADER[:2])]
-    )
+    answers = pd.concat([pd.DataFrame(columns=HEADER), *journals.values()])
     labels, left = [], []
     for image, values in answers.groupby("image", sort=False)["value"]:
         counts = values[values != ""].value_counts()

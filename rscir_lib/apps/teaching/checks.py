@@ -1,5 +1,6 @@
 """Checks that answer: `check = Checks(run, QUERY=QUERY)`, then `check("03.1", answer)`."""
 
+from functools import cache
 from numbers import Real
 
 import numpy as np
@@ -25,7 +26,6 @@ class Checks:
 
     def __init__(self, run: Run, **parameters: object) -> None:
         self.context = ExerciseContext(run, **parameters)
-        self._truths: dict[str, Truth] = {}
 
     def __call__(self, number: str, answer: object) -> None:
         """Prints whether `answer` is right. Raises ValueError for a number that no exercise has."""
@@ -45,13 +45,12 @@ class Checks:
         proof = {"exercise": number, "right": not message, "refused": len(refusals)}
         display({"text/plain": text, PROOF: proof}, raw=True)
 
+    @cache  # noqa: B019 (as long as its notebook)
     def truth(self, number: str) -> Truth:
         """What is right. Raises ValueError for a number that no exercise has."""
         if number not in EXERCISES:
             raise ValueError(f"no exercise {number!r}; there are {', '.join(EXERCISES)}")
-        if number not in self._truths:
-            self._truths[number] = EXERCISES[number](self.context)
-        return self._truths[number]
+        return EXERCISES[number](self.context)
 
 
 def compare(answer: object, truth: Truth) -> str:
@@ -138,16 +137,14 @@ def _kind(value: object) -> str:
     """What a value is, in words."""
     if value is None or isinstance(value, str) or _is_number(value):
         return "None" if value is None else "a text" if isinstance(value, str) else "one number"
-    name = type(value).__name__.replace("ndarray", "array")
-    kind = f"a{'n' * (name[0] in 'aeiou')} {name}"
-    if not isinstance(value, list | tuple | np.ndarray | pd.Series | pd.DataFrame):
-        return kind
+    kind = f"a {type(value).__name__}".replace("a ndarray", "an array")
     try:
-        flat = np.asarray(value).ravel().tolist()
-    except ValueError:
-        return f"{kind} whose parts differ in length"
+        shape, flat = np.shape(value), np.asarray(value).ravel().tolist()
+    except (ValueError, RuntimeError):
+        return f"{kind} whose parts differ in length, or that NumPy can't read"
     texts = "texts" if flat and all(isinstance(one, str) for one in flat) else "values that are no numbers"
-    return f"{kind} of {' x '.join(map(str, np.shape(value)))} {'numbers' if all(map(_is_number, flat)) else texts}"
+    parts = f" of {' x '.join(map(str, shape))} {'numbers' if all(map(_is_number, flat)) else texts}"
+    return kind + parts * bool(shape)
 
 
 def _asked(like: object) -> str:

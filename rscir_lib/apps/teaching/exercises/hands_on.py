@@ -29,11 +29,8 @@ def exercise_08_1(c: ExerciseContext) -> Truth:
     proposed = propose(c.x, c.run.encoder.encode_texts, {value: value for value in c["VALUES"]})
     said = known["position"].map(proposed.set_index("position")["proposed"])
     agree, by_chance = (said == known["value"]).mean(), 1 / len(c["VALUES"])
-    wrong = {
-        "that is the agreement, chance included": agree,
-        "chance is not the same for all values: it depends on how often each is said": (agree - by_chance)
-        / (1 - by_chance),
-    }
+    uniform = "chance is not the same for all values: it depends on how often each is said"
+    wrong = {"that is the agreement, chance included": agree, uniform: (agree - by_chance) / (1 - by_chance)}
     return Truth(cohens_kappa(said.tolist(), known["value"].tolist()), "share", wrong)
 
 

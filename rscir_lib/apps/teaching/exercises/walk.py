@@ -99,9 +99,8 @@ def exercise_03_2(c: ExerciseContext) -> Truth:
 def exercise_03_3(c: ExerciseContext) -> Truth:
     alone = replace(c.benchmark, exclude_self=True)
     before = c.rows(["image"], (0.5,))
-    after = evaluate(
-        alone, c.run.features, c.run.encoder.encode_texts, ["image"], device=c.run.config.DEVICE, progress=False
-    )
+    given = alone, c.run.features, c.run.encoder.encode_texts
+    after = evaluate(*given, ["image"], device=c.run.config.DEVICE, progress=False)
     avg = [summarize(rows)["Avg"].item() for rows in (before, after)]
     wrong = {
         "that is the new Avg, not how much it rose": avg[1],
@@ -120,19 +119,15 @@ def exercise_04_1(c: ExerciseContext) -> Truth:
     s, of_text, _ = c.by_hand
     z = (s.max() - s.mean()) / s.std()
     other = (of_text.max() - of_text.mean()) / of_text.std()
-    wrong = {
-        "that is of the text": [other, ndtr(other)],
-        "that is the similarity, not its z-score": [s.max(), ndtr(s.max())],
-    }
+    raw = [s.max(), ndtr(s.max())]
+    wrong = {"that is of the text": [other, ndtr(other)], "that is the similarity, not its z-score": raw}
     return Truth([z, ndtr(z)], "number", wrong)
 
 
 def exercise_04_2(c: ExerciseContext) -> Truth:
     image, text = (s.std() for s in c.by_hand[:2])
-    wrong = {
-        "the other way round: the text is to be multiplied": text / image,
-        "that is a share": text / (text + image),
-    }
+    wrong = {"the other way round: the text is to be multiplied": text / image}
+    wrong |= {"that is a share": text / (text + image)}
     return Truth(image / text, "number", wrong)
 
 
