@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from pathlib import Path
+from shlex import quote
 
 from rscir_lib.archive.archive import Archive, LeftOut, class_name, class_of, left_out_in_words, nameable, normal_path
 from rscir_lib.archive.reading import Reading, read_rule
@@ -11,9 +12,9 @@ from rscir_lib.storage.folders import NO_PERMISSION, walk
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".j2k"}
 # What helps against what is left out: pictures that phones and cameras write, and that aren't read
-TO_JPEG = "convert them to JPEG, as ImageMagick does: find . -iname '*{}' -exec magick mogrify -format jpg {{}} +"
+TO_JPEG = "convert them to JPEG, as ImageMagick does: find ROOT -iname '*{}' -exec magick mogrify -format jpg {{}} +"
 REMEDIES = {f"{s} files": TO_JPEG.format(s) for s in ".heic .heif .avif .gif .jxl .dng .cr2 .cr3 .nef .arw".split()}
-REMEDIES[NO_PERMISSION] = "chmod -R u+rX gives it"
+REMEDIES[NO_PERMISSION] = "chmod -R u+rX ROOT gives it"
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
 LONGEST_LINE = 2**16  # characters: a longer line is no row of a table but another kind of file
 
@@ -82,7 +83,7 @@ def _search(root: Path) -> tuple[list[str], list[str], str, list[LeftOut]]:
     if not paths:
         base = root
         paths, left, outside = _images(root, root)
-    less = [(kind, count, REMEDIES.get(kind, "")) for kind, count in sorted(left.items())]
+    less = [(kind, n, REMEDIES.get(kind, "").replace("ROOT", quote(str(root)))) for kind, n in sorted(left.items())]
     without = f"; left out: {left_out_in_words(less)}" if less else ""
     if not paths:
         wanted = f"a folder with images ({' '.join(sorted(IMAGE_SUFFIXES))}), in any folders, or with patternnet.csv"

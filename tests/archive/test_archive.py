@@ -4,7 +4,9 @@ import hashlib
 import os
 import pickle
 import random
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,25 +105,34 @@ def test_what_phones_drives_and_systems_leave_is_no_image_and_is_counted(tmp_pat
     a remedy."""
     for name, count in PHONE.items():
         for i in range(count):
-            (tmp_path / "phone" / "beach").mkdir(parents=True, exist_ok=True)
-            (tmp_path / "phone" / "beach" / f"{i}{name}").write_bytes(b"whatever it is")
+            (tmp_path / "my phone" / "beach").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "my phone" / "beach" / f"{i}{name}").write_bytes(b"whatever it is")
     for folder in (*FOLDERS, *(name.swapcase() for name in FOLDERS)):
-        fill(tmp_path / "phone", f"beach/{folder}/thumb.jpg", f"{folder}/deep/b.png")
+        fill(tmp_path / "my phone", f"beach/{folder}/thumb.jpg", f"{folder}/deep/b.png")
     for name in ("Thumbs.db", "desktop.ini", "ehthumbs.db", "beach/Thumbs.db", "beach/.DS_Store", "beach/._a.jpg"):
-        (tmp_path / "phone" / name).write_text("system")
-    archive = read_archive(tmp_path / "phone")
+        (tmp_path / "my phone" / name).write_text("system")
+    archive = read_archive(tmp_path / "my phone")
     assert len(archive) == 7
     assert set(archive.classes) == {"beach"}
     left = {kind: (count, remedy) for kind, count, remedy in archive.left_out}
     print(f"{sum(count for count, _ in left.values())} files and folders left out, of {len(left)} kinds")
-    seen = {p.name for p in (tmp_path / "phone").iterdir() if p.is_dir()}
+    seen = {p.name for p in (tmp_path / "my phone").iterdir() if p.is_dir()}
     hidden = sum(name.startswith(".") for name in seen)
     assert left["hidden folders"][0] == 2 * hidden
     assert left["system folders"][0] == 2 * (len(seen) - 1 - hidden)
     assert left["system files"] == (4, "")
     number, remedy = left[".heic files"]
     assert number == 5
-    assert remedy.endswith("find . -iname '*.heic' -exec magick mogrify -format jpg {} +")
+    command = remedy.partition("as ImageMagick does: ")[2]
+    (tmp_path / "bin").mkdir()  # a stand-in that notes what it is given: the command works wherever it is typed
+    (tmp_path / "bin" / "magick").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{tmp_path}/given"\n')
+    (tmp_path / "bin" / "magick").chmod(0o755)
+    paths = os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]])
+    subprocess.run(command, shell=True, check=True, cwd="/", env={**os.environ, "PATH": paths})
+    converted = (tmp_path / "given").read_text().splitlines()
+    assert converted[:3] == ["mogrify", "-format", "jpg"]
+    assert len(converted[3:]) == number
+    assert all(Path(file).suffix.lower() == ".heic" and Path(file).is_file() for file in converted[3:])
     assert left[".mov files"] == (1, "")
     assert {kind for kind, (_, remedy) in left.items() if remedy} == {
         f".{s} files" for s in ("heic", "heif", "gif", "dng", "avif", "nef")
@@ -135,7 +146,7 @@ def test_folders_without_permission_are_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path) and allowed(path, mode))
     archive = read_archive(root)
     assert archive.files == ("a/b.jpg",)
-    assert archive.left_out == (("folders without permission", 1, "chmod -R u+rX gives it"),)
+    assert archive.left_out == (("folders without permission", 1, f"chmod -R u+rX {root} gives it"),)
 
 
 def test_links(tmp_path):
