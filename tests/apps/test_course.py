@@ -150,7 +150,7 @@ def test_half_a_copy_stops_no_course(tmp_path, capsys):
 
 def test_a_course_without_the_features_says_which_notebook_to_add(tmp_path, capsys):
     assert cli.main(["course", "03", "04", f"DATASET_ROOT={tmp_path}", f"--out={tmp_path / 'course'}"]) == 1
-    assert "what is asked for needs what others make: add 02" in capsys.readouterr().err
+    assert 'needed first, and not there yet: 02; give ARGS="02 03 04"' in capsys.readouterr().err
     assert not (tmp_path / "course" / "student").exists()
 
 

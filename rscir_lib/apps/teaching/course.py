@@ -107,19 +107,19 @@ def write_course(names: list[str], given: dict[str, str], out: Path) -> None:
     given = {"OUTPUT_ROOT": str(out / "results")} | given
     plan = workbook.resolve_parameters(workbook.select_notebooks(names), given)
     if before := workbook.needed_first(plan):
-        raise ValueError(f"{given['OUTPUT_ROOT']}: what is asked for needs what others make: add {' '.join(before)}")
+        every = " ".join(sorted({*before, *(path.stem[:2] for path in plan)}))
+        raise ValueError(f'needed first, and not there yet: {", ".join(before)}; give ARGS="{every}"')
     for who in ("student", "teacher"):
         check_ours(out / who, "book")
         copy_pages(out / who / "book")
-    sources = {path: nbformat.read(path, as_version=4) for path in plan}
     for path, parameters in plan.items():
         theirs = {name: value for name, value in parameters.items() if name != "OUTPUT_ROOT"}
-        hand_out(student_copy(sources[path], theirs), out / "student" / path.name)
+        hand_out(student_copy(nbformat.read(path, as_version=4), theirs), out / "student" / path.name)
     print(f"for students: {out / 'student'}", flush=True)
     tables = []
     for path, parameters in plan.items():
         copy = out / "teacher" / path.name
-        write_text(copy, nbformat.writes(teacher_copy(sources[path])))
+        write_text(copy, nbformat.writes(teacher_copy(nbformat.read(path, as_version=4))))
         seconds, mib, done = measured(workbook.execute, copy, copy, parameters, timeout=3600)
         tables.append(proofs(done, path.stem))
         print(f"{path.stem}: {_summary(tables[-1])}, {seconds:.0f} s, {mib:,.0f} MiB", flush=True)
