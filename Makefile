@@ -169,7 +169,7 @@ figures: workbook ## put the README's figures into figures/ (scaling.png after m
 	$(BIN)/python -c "import glob; from PIL import Image; [Image.open(p).convert('RGB').quantize(256).save(p, optimize=True) for p in glob.glob('figures/*.png')]"
 
 demo-encoder: $(READY) ## train the bundled encoder again, on synthetic scenes
-	$(RSCIR) train demo $(ARGS)
+	$(BIN)/python tests/campaigns/demo_encoder.py $(ARGS)
 
 # without hashes: conda installs the lock and this project in one call, which pip refuses where hashes are, and another
 # TORCH_BACKEND's wheels have other ones

@@ -17,6 +17,7 @@ from PIL import Image
 from notebook_runs import LAMBDAS, code_cells, code_cells_of, read_table, run
 from rscir_lib import analysis
 from rscir_lib.apps.commands import cli, workbook
+from rscir_lib.apps.commands.training import train_lincir
 from rscir_lib.apps.teaching import course
 from rscir_lib.apps.teaching.checks import Checks, compare
 from rscir_lib.apps.teaching.course import SKIPPED
@@ -296,10 +297,12 @@ def test_08_labelling(given, extracted, benchmark, features, encoder):
     assert checked.loc["all"].tolist() == [len(labels), pytest.approx(right.mean())]
 
 
-def test_09_beyond_weicom(given, extracted, benchmark, features, encoder, capsys):
+def test_09_beyond_weicom(given, extracted, benchmark, features, encoder, capsys, tmp_path):
+    train_lincir(encoder, ["a red roof", "two airplanes on grass"], tmp_path / "lincir.safetensors", steps=1)
     kept = (*BASELINES, "weicom", "slerp", "product", "product-clamped")  # by name in a solution, the last two
     left_out = [name for name in METHODS if name not in kept]
-    folder = prove("09", **given, LAMBDAS=LAMBDAS, LEFT_OUT=left_out, EXPANDED=["weicom"], INVERSION=True, DEVICE="cpu")
+    words = {"INVERSION": True, "LINCIR": str(tmp_path / "lincir.safetensors")}
+    folder = prove("09", **given, LAMBDAS=LAMBDAS, LEFT_OUT=left_out, EXPANDED=["weicom"], **words, DEVICE="cpu")
     found = pd.read_csv(folder / "tables" / "09_map.csv", index_col="method")
     methods = [*kept, Expanded(METHODS["weicom"])]
     rows = evaluate(benchmark, features, encoder.encode_texts, methods, LAMBDAS, "cpu", progress=False)
@@ -316,9 +319,9 @@ def test_09_beyond_weicom(given, extracted, benchmark, features, encoder, capsys
     assert {"image", "text", "average"}.isdisjoint(choices.index)
     cost = pd.read_csv(folder / "tables" / "09_cost.csv", index_col="method")
     assert (cost["ms a query"] > 0).all()
-    assert set(cost.index) == {*chosen, "inversion"}
+    assert set(cost.index) == {*chosen, "inversion", "lincir"}
     assert cost.loc["inversion", "ms a query"] > 10  # fifty steps for an image that it hasn't met
-    assert set(workbook.methods_of(folder).index) == {*chosen, "inversion"}
+    assert set(workbook.methods_of(folder).index) == {*chosen, "inversion", "lincir"}
     assert cli.main(["methods", str(folder)]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| weicom |")]
     assert f"| {choices.loc['weicom', '0.5']:.1f} | {choices.loc['weicom', 'auto']:.1f} |" in line

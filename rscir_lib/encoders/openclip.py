@@ -71,17 +71,17 @@ class OpenClipEncoder(TwoTowers):
         return _embedding(self.model).embedding_dim
 
     def encode_pseudo_words(self, texts: list[str], words: torch.Tensor) -> torch.Tensor:
-        """Features (n, dim), of length 1, of n texts in which `*` stands for a token embedding each, of `words`
-        (n, `word_size`), by which they can be differentiated. Raises ValueError for a text without one `*`."""
+        """Features (n, dim), of length 1, of n texts in which each `*` stands for the text's own token embedding, of
+        `words` (n, `word_size`), by which they can be differentiated. Raises ValueError for a text without `*`."""
         texts = self.checked([text.replace("*", " * ") for text in texts])  # or "*," might be one token
         with TOKENIZING:
             tokens = self.tokenizer(texts).to(self.device)
         place = tokens == self.tokens("*")[0]
-        if (place.sum(dim=1) != 1).any():
-            raise ValueError(f"{texts[int((place.sum(dim=1) != 1).nonzero()[0])]!r}: write one *, the pseudo word")
+        if without := [text for text, there in zip(texts, place.any(dim=1).tolist(), strict=True) if not there]:
+            raise ValueError(f"{without[0]!r}: write a *, the pseudo word")
 
         def replaced(module: torch.nn.Module, given: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
-            return out.masked_scatter(place[..., None], words.to(out)) if given[0] is tokens else out
+            return torch.where(place[..., None], words.to(out)[:, None], out) if given[0] is tokens else out
 
         hook = _embedding(self.model).register_forward_hook(replaced)
         try:

@@ -47,7 +47,5 @@ def chance_ap(relevant: int, images: int) -> float:
     """
     if relevant == 0:
         return 0.0
-    if images == 1:
-        return 1.0
-    slope = (relevant - 1) / (images - 1)
+    slope = (relevant - 1) / max(images - 1, 1)
     return slope + (1 - slope) * float((1 / np.arange(1, images + 1)).sum()) / images

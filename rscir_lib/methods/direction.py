@@ -20,12 +20,10 @@ class Direction:
     whose `step` is chosen; here it is 1, and `values` are ours (data/vocabulary).
     """
 
-    has_lambda = False
+    name, has_lambda = "direction", False
 
-    def __init__(
-        self, values: str | Path | Sequence[str] = "subjects", step: float = 1.0, name: str = "direction"
-    ) -> None:
-        self.values, self.step, self.name = values, step, name
+    def __init__(self, values: str | Path | Sequence[str] = "subjects", step: float = 1.0) -> None:
+        self.values, self.step = values, step
 
     def fit(self, features: Gallery, encode_texts: EncodeTexts) -> Scorer:
         values = np.asarray(encode_texts(list(read_vocabulary(self.values))), np.float64)

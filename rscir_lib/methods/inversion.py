@@ -14,7 +14,7 @@ SENTENCE = "an aerial image of *"
 AT_ONCE = 32  # sentences: with gradients, each takes 90 MB in the text tower of a ViT-L-14
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)
 class Inversion:
     """`enc("an aerial image of *, " + text) . x`, where `*` is a word that no vocabulary has: the token embedding for
     which `an aerial image of *` comes nearest to the query image, by `steps` of gradient descent (Adam) from zero.
@@ -31,13 +31,11 @@ class Inversion:
 
     def __post_init__(self) -> None:
         if not hasattr(self.encoder, "word_size"):
-            raise ValueError(f"inversion needs gradients through a text tower: {self.encoder.name!r} gives none")
+            raise ValueError(f"{self.name} needs gradients through a text tower: {self.encoder.name!r} gives none")
         try:
             self.encoder.encode_pseudo_words([SENTENCE], torch.zeros(1, self.encoder.word_size))
         except (ValueError, IndexError):
-            raise ValueError(
-                f"inversion needs a * for its word: the tokenizer of {self.encoder.name!r} has none"
-            ) from None
+            raise ValueError(f"{self.name} needs a *: the tokenizer of {self.encoder.name!r} has none") from None
 
     @torch.inference_mode(False)
     @torch.enable_grad()
@@ -57,7 +55,7 @@ class Inversion:
 
         def score(questions: Questions, lam: float) -> np.ndarray:
             if starred := [text for text in questions.words if "*" in text]:
-                raise ValueError(f"{starred[0]!r}: inversion keeps * for a word of its own; leave it out")
+                raise ValueError(f"{starred[0]!r}: {self.name} keeps * for a word of its own; leave it out")
             images, queries = [image.tobytes() for image in questions.images], []
             new = [row for row, image in enumerate(images) if image not in known]
             for rows in (new[start : start + AT_ONCE] for start in range(0, len(new), AT_ONCE)):

@@ -156,6 +156,7 @@ class NotebookConfig(RunConfig):
     LEFT_OUT: _several(_Method, '["sum"]') = ["sum"]
     EXPANDED: _several(_Method, '["linear", "weicom"]') = ["weicom"]
     INVERSION: _Truth = False
+    LINCIR: _File = ""
     AGAINST: _Method = "weicom"
     OTHERS: _choice("attribute", "group", "half", "") = ""
     SOLVED: _Share = 0.5

@@ -2,20 +2,21 @@
 
 import hashlib
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from demo_encoder import Cones, demo
 from filelock import FileLock
 from PIL import Image
 
 from rscir_lib.apps.commands import training
 from rscir_lib.apps.commands.training import (
-    Cones,
+    LinCIR,
     Recipe,
     adapt,
-    demo,
     read_captions,
     split,
     train,
@@ -46,7 +47,7 @@ def colours(tmp_path):
 
 @pytest.mark.slow
 def test_demo_recipe_leaves_an_encoder(tmp_path):
-    losses = demo(tmp_path / "out", 24, Recipe(3, cones=Cones(steps=2)))
+    losses = demo(tmp_path / "out", 24, Recipe(3, second=Cones(steps=2)))
     assert len(losses) == 5
     assert np.isfinite(losses).all()
     encoder = load_encoder(tmp_path / "out", device="cpu")
@@ -61,7 +62,7 @@ def test_demo_recipe_leaves_an_encoder(tmp_path):
 @pytest.mark.slow
 def test_same_seed_same_weights(tmp_path):
     for folder in ("a", "b"):
-        demo(tmp_path / folder, 8, Recipe(1, cones=Cones(steps=1)))
+        demo(tmp_path / folder, 8, Recipe(1, second=Cones(steps=1)))
     digests = {hashlib.sha256((tmp_path / folder / WEIGHTS).read_bytes()).digest() for folder in ("a", "b")}
     assert len(digests) == 1
 
@@ -111,7 +112,7 @@ def killed_at(step, monkeypatch, *arguments):
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_bits(pairs, tmp_path, monkeypatch):
-    recipe = Recipe(12, batch_size=8, cones=Cones(steps=6))
+    recipe = Recipe(12, batch_size=8, second=Cones(steps=6))
     whole = train(*pairs, tmp_path / "whole", recipe)
     for step in (1, 4, 5, 5):  # before the first checkpoint; then between some, the last in the second stage
         killed_at(step, monkeypatch, *pairs, tmp_path / "killed", recipe)
@@ -162,7 +163,7 @@ def gap_and_ratio(shapes):
 @pytest.mark.slow
 def test_second_stage_sets_the_modalities_apart(pairs, tmp_path):
     first = train(*pairs, tmp_path / "plain", Recipe(3))
-    losses = train(*pairs, tmp_path / "apart", Recipe(3, cones=Cones(steps=2)))
+    losses = train(*pairs, tmp_path / "apart", Recipe(3, second=Cones(steps=2)))
     assert len(losses) == 5
     np.testing.assert_array_equal(losses[:3], first)
 
@@ -211,9 +212,12 @@ def test_images_and_captions_must_pair_up(tmp_path):
 
 
 @pytest.mark.slow
-def test_adapt_learns_a_folder_of_images(colours, tmp_path):
+def test_adapt_learns_a_folder_of_images(colours, tmp_path, monkeypatch):
+    """And with --lincir a word for each image, from the captions of those that it trains on."""
     root, captions = colours
-    accuracy = adapt(str(root), str(captions), tmp_path / "run", epochs=40)
+    monkeypatch.setattr(training, "train_lincir", partial(training.train_lincir, steps=2))
+    accuracy = adapt(str(root), str(captions), tmp_path / "run", epochs=40, lincir=True)
+    assert LinCIR(load_encoder(tmp_path / "run", device="cpu"), tmp_path / "run" / training.LINCIR).name == "lincir"
     assert accuracy["class by its training captions"] == 1
     assert accuracy["chance"] == pytest.approx(1 / 3)
     archive = read_archive(root)

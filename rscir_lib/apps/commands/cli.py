@@ -279,31 +279,18 @@ def import_geoparquet(file: Path, store: Path, embedding: str, id: str, geometry
 
 
 @command(
-    "train demo",
-    argument("--out", type=path, default=DATA / "demo_encoder", help="folder; without it the bundled encoder's"),
-    argument("--scenes", type=int, default=16_000, help="synthetic scenes to train on"),
-    argument("--steps", type=int, default=1_200, help="of the first stage"),
-    argument("--cone-steps", type=int, default=300, help="of the second stage; 0 for none"),
-)
-def train_demo(out: Path, scenes: int, steps: int, cone_steps: int) -> None:
-    """Train the bundled encoder, on synthetic scenes."""
-    from rscir_lib.apps.commands.training import Cones, Recipe, demo
-
-    demo(out, scenes, Recipe(steps, cones=Cones(cone_steps) if cone_steps else None))
-
-
-@command(
     "train adapt",
     argument("root", type=path, help="dataset root with images/<class>/ or patternnet.csv"),
     argument("captions", type=path, help="JSON, image name -> list of captions"),
     argument("--out", type=path, required=True, help="folder of the encoder"),
     argument("--epochs", type=int, default=90),
+    argument("--lincir", action="store_true", help="and LinCIR's network (LINCIR in notebook 09)"),
 )
-def train_adapt(root: Path, captions: Path, out: Path, epochs: int) -> None:
+def train_adapt(root: Path, captions: Path, out: Path, epochs: int, lincir: bool) -> None:
     """Train an encoder on an archive with captions."""
     from rscir_lib.apps.commands.training import adapt
 
-    print(adapt(root, captions, out, epochs).round(3))
+    print(adapt(root, captions, out, epochs, lincir=lincir).round(3))
 
 
 @contextmanager

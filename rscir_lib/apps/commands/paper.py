@@ -15,13 +15,9 @@ from rscir_lib.storage.digests import sha256_of
 from rscir_lib.storage.project import DATA
 
 BIBLIOGRAPHY, TEMPLATE = (DATA / "published" / name for name in ("references.bib", "paper.tex"))
-CITED = {
-    "weicom": "psomas2024composed", "zscore": "psomas2024composed", "basic": "psomas2025instance",
-    "product-clamped": "psomas2025instance", "freedom": "efthymiadis2025composed", "cirevl": "karthik2024vision",
-    "direction": "couairon2022embedding", "slerp": "jang2024spherical", "rrf": "cormack2009reciprocal",
-    "minmax": "fox1994combination", "minimum": "fox1994combination", "inversion": "baldrati2023zero",
-    "clip": "radford2021learning", "remoteclip": "liu2024remoteclip",
-}  # fmt: skip
+# a method's or encoder's source: the entry of the bibliography that names it
+ENTRIES = re.findall(r"@\w+\{(\w+),[^@]*?keywords = \{(.*?)\}", BIBLIOGRAPHY.read_text(encoding="utf-8"))
+CITED = {name: key for key, names in ENTRIES for name in names.split(", ")}
 
 
 def write_paper(runs: Sequence[Path], out: Path) -> Path:
@@ -76,7 +72,6 @@ def methods_paragraph(facts: pd.Series, methods: Sequence[str]) -> str:
 
     words = {key: latex_words(value) for key, value in facts.items()}
     prompt = f", texts read in ``{words['template']}''" if words["template"] != r"\{\}" else ""
-    versions = ", ".join(f"{words[key]}" for key in facts.index if key.startswith("version"))
     return (
         f"We rank the {words['images']} images of {words['archive']} (digest {words['dataset']}) for each of "
         f"{words['queries']} composed queries ({words['protocol']}), with features of {cited(facts['encoder'])} "
@@ -87,5 +82,5 @@ def methods_paragraph(facts: pd.Series, methods: Sequence[str]) -> str:
         "stand 0.5, the weight read off the similarities without a label (auto), and the best on the same. "
         "Intervals are 95\\,\\% bootstrap intervals over images and texts~\\cite{owen2007pigeonhole}; differences "
         "are tested by a randomisation test~\\cite{smucker2007comparison}, corrected by Holm~\\cite{holm1979simple}."
-        f" Software: {versions}."
+        f" Software: {', '.join(words[key] for key in facts.index if key.startswith('version'))}."
     )

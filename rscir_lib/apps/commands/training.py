@@ -5,6 +5,7 @@ last checkpoint, to the same bits.
 """
 
 import io
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -22,23 +23,25 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save
 from tqdm.auto import tqdm, trange
 
 from rscir_lib.archive import Archive, read_archive, write_listing
 from rscir_lib.benchmarks.base import ValidationReport
 from rscir_lib.benchmarks.captions import read_captions
-from rscir_lib.benchmarks.synthcom import HELD_OUT, training_scene
 from rscir_lib.encoders import CONFIG, WEIGHTS, load_encoder
+from rscir_lib.encoders.checkpoints import read_tensors
 from rscir_lib.features import extract_features, read_features
+from rscir_lib.methods import Inversion
+from rscir_lib.methods.vocabulary import VOCABULARY, read_vocabulary
 from rscir_lib.storage.atomic import remove_unfinished, write_file, write_json, write_text
 from rscir_lib.storage.digests import sha256_of, sha256_of_file
 from rscir_lib.storage.folders import check_ours
 from rscir_lib.storage.locks import folder_lock
-from rscir_lib.storage.parallel import parallel_map
-from rscir_lib.storage.project import DATA
 
-DEMO_CARD = DATA / "published" / "demo_card.md"
+LINCIR = "lincir.safetensors"
+FUNCTION_WORDS = frozenset(read_vocabulary(VOCABULARY / "function_words.txt"))
 CHECKPOINT = "training.pt"  # stands in a folder whose training is unfinished
 SIZE = 64  # pixels the encoder sees
 POOL_SIZE = 80  # pixels kept per training image: room to zoom
@@ -52,37 +55,15 @@ PREPROCESS = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", 
 
 
 @dataclass(frozen=True)
-class Cones:
-    """A second stage of training, after which each modality fills a cone of its own, as CLIP's do (Liang et al. 2022).
-
-    A constant vector is added to the output of each tower, `image` and `text` times as long as its mean feature, by
-    biases that the model has. Both towers then learn on at one low, fixed temperature, which keeps the cones apart and
-    needs image-text similarities to spread little; how much image-image similarities spread follows from the cone.
-    """
-
-    steps: int = 300
-    learning_rate: float = 1e-3
-    image: float = 1.25
-    text: float = 3.0
-    temperature: float = 0.01
-
-
-@dataclass(frozen=True)
 class Recipe:
-    """A plain contrastive first stage, and a second one where there are `cones`.
-
-    Attributes:
-        steps, learning_rate: Of the first stage.
-        batch_size: Pairs a step.
-        seed: Of everything random.
-        cones: The second stage.
-    """
+    """A plain contrastive stage of `steps`, of `batch_size` pairs each, and where there is one a `second` stage: a
+    dataclass with `steps`, `learning_rate`, and `begin(model, images, tokens)`, which changes the model before it."""
 
     steps: int
     batch_size: int = 256
     learning_rate: float = 2e-3
     seed: int = 0
-    cones: Cones | None = None
+    second: Any = None
 
 
 def train(images: np.ndarray, captions: Sequence[list[str]], folder: Path, recipe: Recipe, card: str = "") -> pd.Series:
@@ -103,7 +84,6 @@ def train(images: np.ndarray, captions: Sequence[list[str]], folder: Path, recip
     """
     if not 0 < len(images) == len(captions) or not all(captions):
         raise ValueError(f"{len(images)} images for {len(captions)} caption lists; each image needs a caption")
-    second = asdict(recipe.cones) if recipe.cones else {}
     config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
     check_ours(folder, CONFIG)
     with folder_lock(folder, seconds=0):
@@ -115,9 +95,7 @@ def train(images: np.ndarray, captions: Sequence[list[str]], folder: Path, recip
         losses = _train(pairs, task, folder, recipe)
         facts = {
             "pairs": f"{len(images)} images, {len(pairs.rows)} captions ({len(pairs.tokens)} distinct)",
-            "steps": f"{recipe.steps}, learning rate {recipe.learning_rate}",
-            **({"second stage": ", ".join(f"{name} {value}" for name, value in second.items())} if second else {}),
-            "optimiser": f"AdamW, {recipe.batch_size} pairs a step, cosine, seed {recipe.seed}",
+            "training": f"{recipe}; AdamW, cosine",
             "device": f"{pairs.device}, {torch.get_num_threads()} threads",
             "versions": ", ".join(f"{package} {version(package)}" for package in ("torch", "open_clip_torch")),
             "sha256": sha256_of_file(folder / WEIGHTS),
@@ -147,18 +125,18 @@ class _Pairs:
 
 def _train(pairs: _Pairs, task: str, folder: Path, recipe: Recipe) -> pd.Series:
     """The loss of each step; the weights lie in the folder."""
-    steps, batch_size, cones = recipe.steps, recipe.batch_size, recipe.cones
+    steps, batch_size, second = recipe.steps, recipe.batch_size, recipe.second
     model = open_clip.CLIP(**MODEL).to(pairs.device, memory_format=torch.channels_last)
     parts = {"model": model, **_optimizer(model, steps, recipe.learning_rate)}
     order, losses = torch.empty(0, dtype=torch.long), []
     if past := _read_checkpoint(folder / CHECKPOINT, task, parts, pairs.device):
         order, losses = past["order"], past["losses"]
-    total = steps + (cones.steps if cones else 0)
+    total = steps + (second.steps if second else 0)
     progress = trange(len(losses), total, initial=len(losses), total=total, desc="training", unit="step")
     for step in progress:
         if step == steps:
-            _set_apart(model, *pairs.draw(torch.randperm(len(pairs.images))[:batch_size]), cones)
-            parts |= _optimizer(model, cones.steps, cones.learning_rate)
+            second.begin(model, *pairs.draw(torch.randperm(len(pairs.images))[:batch_size]))
+            parts |= _optimizer(model, second.steps, second.learning_rate)
             order = order[:0]
         model.logit_scale.requires_grad_(step < steps)
         while len(order) < min(batch_size, len(pairs.images)):
@@ -187,20 +165,6 @@ def _optimizer(model: torch.nn.Module, steps: int, learning_rate: float) -> dict
     cycle = {"pct_start": 0.051, "cycle_momentum": False}  # 0.05 of 20 steps would divide by zero
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, **cycle)
     return {"optimizer": optimizer, "schedule": schedule}
-
-
-@torch.no_grad()
-def _set_apart(model: torch.nn.Module, images: torch.Tensor, tokens: torch.Tensor, cones: Cones) -> None:
-    """Fix the temperature, and add to each tower a constant of random direction, its length measured on one batch."""
-    model.eval()
-    image = model.encode_image(images).norm(dim=1).mean()
-    text = model.encode_text(tokens).norm(dim=1).mean()
-    model.train()
-    bias = model.visual.attnpool.c_proj.bias
-    bias += cones.image * image * F.normalize(torch.randn_like(bias), dim=0)
-    direction = torch.randn_like(model.ln_final.bias)  # what the text tower adds goes through its projection
-    model.ln_final.bias += cones.text * text * direction / (direction @ model.text_projection).norm()
-    model.logit_scale.fill_(-math.log(cones.temperature))
 
 
 def _write_checkpoint(path: Path, task: str, parts: Mapping[str, Any], past: dict) -> None:
@@ -269,20 +233,6 @@ def thumbnail(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture.resize((POOL_SIZE, POOL_SIZE), Image.Resampling.BICUBIC))
 
 
-def demo(folder: Path, scenes: int, recipe: Recipe) -> pd.Series:
-    """Train the demo encoder on `scenes` synthetic scenes; returns the loss of each step."""
-
-    def draw(number: int) -> tuple[np.ndarray, list[str]]:
-        picture, texts = training_scene(0, number, 128)
-        return thumbnail(picture), texts
-
-    drawn = tqdm(parallel_map(draw, range(scenes)), "drawing", scenes, unit="scene")
-    pictures, captions = zip(*drawn, strict=True)
-    held_out = "\n".join(f"* {attribute}: {name}, {value}" for attribute, name, value in sorted(HELD_OUT))
-    card = DEMO_CARD.read_text(encoding="utf-8").format(held_out=held_out)
-    return train(np.stack(pictures), captions, folder, recipe, card)
-
-
 def split(archive: Archive, share: float = 0.8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Positions for training and held out, each sorted: `share` of every class trains."""
     rng, classes, chosen = np.random.default_rng(seed), np.array(archive.classes), []
@@ -302,36 +252,108 @@ def phrases(captions: list[str], rng: np.random.Generator, count: int = 5) -> li
     return pieces
 
 
-def adapt(root: str | Path, captions_file: str | Path, folder: Path, epochs: int = 90, seed: int = 0) -> pd.Series:
+class LinCIR(Inversion):
+    """As `inversion`, but the word is phi(image): a network that `train_lincir` has trained on captions alone, so that
+    a caption whose keywords are phi(enc(caption) + noise) is encoded as the caption is.
+
+    Gu et al., Language-only training of zero-shot composed image retrieval (LinCIR), CVPR 2024. Other than there:
+    keywords are all words but a list of function words (there, nouns and adjectives by a tagger); features have length
+    1, and the noise at most about that (there, neither); `an aerial image of *, text` (there, `a photo of $ that`);
+    no validation; fewer captions. ValueError for a file that doesn't belong to the encoder.
+    """
+
+    name = "lincir"
+
+    def __init__(self, encoder: Any, path: str | Path) -> None:
+        super().__init__(encoder)
+        self.network, tensors = phi(encoder.dim, encoder.word_size), read_tensors(Path(path))
+        with safe_open(path, "pt") as file:
+            made = json.loads((file.metadata() or {}).get("provenance", "{}"))
+        if (theirs := made.get("weights_sha256")) != (ours := encoder.provenance["weights_sha256"]):
+            raise ValueError(f"{path} was trained on an encoder of sha256 {theirs}, not {ours}: train it again")
+        self.network.load_state_dict(tensors)
+        self.network.to(encoder.device).eval()
+
+    @torch.inference_mode()
+    def invert(self, images: np.ndarray) -> torch.Tensor:
+        return self.network(torch.from_numpy(images).float().to(self.encoder.device))
+
+
+def phi(dim: int, word_size: int) -> torch.nn.Sequential:
+    """LinCIR's network, from features (n, dim) to words (n, word_size)."""
+    nn, wide = torch.nn, 4 * dim
+    first, second = ((nn.Linear(size, wide), nn.GELU(), nn.Dropout(0.5)) for size in (dim, wide))
+    return nn.Sequential(*first, *second, nn.Linear(wide, word_size))
+
+
+def starred(caption: str) -> str:
+    """A caption with a * for each run of words that aren't `FUNCTION_WORDS`: "a * of *"."""
+    words = (word if word.lower().strip(".,") in FUNCTION_WORDS else "*" for word in caption.split())
+    return " ".join(word for word, _ in itertools.groupby(words))
+
+
+def train_lincir(encoder: Any, captions: Sequence[str], path: Path, steps: int = 2000, seed: int = 0) -> pd.Series:
+    """Train the network of `LinCIR` on captions, write it with its provenance, return the loss of each step.
+
+    The loss is the squared distance of a caption's feature to that of the caption with its keywords replaced, mean over
+    128 captions. Captions without keywords, and those that hold a *, are left out; ValueError where none is left.
+    """
+    texts = [text for text in dict.fromkeys(captions) if "*" in starred(text) and "*" not in text]
+    if not texts:
+        raise ValueError(f"{len(captions)} captions, none with a keyword: nothing to train on")
+    torch.manual_seed(seed)
+    network = phi(encoder.dim, encoder.word_size).to(encoder.device)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.01)
+    features, losses = torch.from_numpy(encoder.encode_texts(texts)).to(encoder.device), []
+    for _ in trange(steps, desc="LinCIR", unit="step"):
+        batch = torch.randint(len(texts), (128,))
+        wanted = features[batch]
+        noise = torch.rand(len(batch), 1).to(wanted) * torch.randn_like(wanted) / math.sqrt(encoder.dim)
+        got = encoder.encode_pseudo_words([starred(texts[row]) for row in batch.tolist()], network(wanted + noise))
+        optimizer.zero_grad()
+        (loss := (got - wanted).square().sum(dim=1).mean()).backward()
+        optimizer.step()
+        losses.append(loss.item())
+    facts = {"recipe": "LinCIR", "captions": f"{len(texts)}, sha256 {sha256_of(json.dumps(texts))}"}
+    facts |= {"steps": f"{steps}, seed {seed}", **encoder.provenance}
+    content = save(network.cpu().state_dict(), {"provenance": json.dumps(facts)})  # several keys have no order
+    write_file(path, lambda file: file.write(content))
+    return pd.Series(losses, name="loss")
+
+
+def adapt(
+    root: str | Path, captions_file: str | Path, folder: Path, epochs: int = 90, lincir: bool = False
+) -> pd.Series:
     """Train on 80 % of every class of an archive; return the zero-shot class accuracy on the rest.
 
     No class is trained on. It is asked for by the captions of its training images, by its name where they have none;
     images without a class are left out of the accuracy. Interrupted, it goes on from the last checkpoint. Writes to
-    `folder` the encoder, and `train.csv` and `heldout.csv` in the format of patternnet.csv.
+    `folder` the encoder, `train.csv` and `heldout.csv` in the format of patternnet.csv, and with `lincir` the network
+    of `LinCIR`, trained on the same captions.
     """
-    archive, folder = read_archive(root), Path(folder)
-    report = ValidationReport()
+    archive, folder, report = read_archive(root), Path(folder), ValidationReport()
     captions = read_captions(captions_file, archive, report=report)
     for _, _, subject, problem in report.rows:
         tqdm.write(f"{captions_file}: {subject}: {problem}")
-    train_on, held_out = split(archive, seed=seed)
+    train_on, held_out = split(archive)
     used = [i for i in train_on if captions[i]]
     tqdm.write(f"training on {len(used)} images of {len(archive)}; {len(train_on) - len(used)} more have no caption")
     with folder_lock(folder, seconds=0):
         with ThreadPoolExecutor() as pool:
             images = pool.map(lambda position: thumbnail(archive.read(position)), used)
             pixels = np.stack(list(tqdm(images, "reading", len(used), unit="image")))
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         texts = [captions[i] + phrases(captions[i], rng) for i in used]
-        what = (
-            f"A small CLIP trained from scratch on {len(used)} images and their captions. It knows the words of these"
-        )
-        card = f"# Encoder adapted to {archive.name}\n\n{what} captions and nothing else."
-        train(pixels, texts, folder, Recipe(max(epochs, epochs * len(used) // 256), seed=seed), card)
+        what = f"A small CLIP trained from scratch on {len(used)} images and their captions. It knows the words of"
+        card = f"# Encoder adapted to {archive.name}\n\n{what} these captions and nothing else."
+        train(pixels, texts, folder, Recipe(max(epochs, epochs * len(used) // 256)), card)
         for file, part in (("train.csv", train_on), ("heldout.csv", held_out)):
             write_listing(archive.subset(part), folder / file)
 
-        encoder, rest = load_encoder(folder), archive.subset(i for i in held_out if archive.classes[i])
+        encoder = load_encoder(folder)
+        if lincir:
+            train_lincir(encoder, [caption for i in used for caption in captions[i]], folder / LINCIR)
+        rest = archive.subset(i for i in held_out if archive.classes[i])
         classes = sorted(set(archive.classes) - {""})
         if len(classes) < 2 or not len(rest):
             tqdm.write(f"{archive.name} has {len(classes)} classes, {len(rest)} held-out images of them: no accuracy")
