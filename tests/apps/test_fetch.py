@@ -46,9 +46,11 @@ def test_everything_is_fetched_once(world, tmp_path, monkeypatch, capsys):
 
 
 def test_only_the_named_steps(world, tmp_path, monkeypatch, capsys):
+    (tmp_path / "here" / "clip").mkdir(parents=True)  # of another kind, where the command is typed
+    monkeypatch.chdir(tmp_path / "here")
     run(tmp_path, "models")
     assert hub.published_as("clip").place.is_file()
-    assert not list(tmp_path.glob("[!.]*"))
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["here"]
     with pytest.raises(ValueError, match="nothing to fetch is called 'model'; there are images, patterncom, models"):
         run(tmp_path, "model")
 

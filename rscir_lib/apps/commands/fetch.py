@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from rscir_lib.archive import read_archive
 from rscir_lib.benchmarks.patterncom import ATTRIBUTES, CLASSES, read_patterncom
 from rscir_lib.benchmarks.ucmcom import read_ucmcom
-from rscir_lib.encoders import hub, provide
+from rscir_lib.encoders import hub
 from rscir_lib.encoders.hub import Published
 from rscir_lib.storage.atomic import remove_unfinished, write_file
 from rscir_lib.storage.downloads import NotFetched, download, text_of
@@ -76,8 +76,9 @@ def drive_folder(key: str) -> dict[str, str]:
 
 def fetch_models(root: Path) -> None:
     """The paper's two encoders to the home of the weights, unless an earlier version left them in `root/models`."""
-    for name in ("clip", "remoteclip"):
-        provide(name, models_root=root / "models")
+    for published in map(hub.published_as, ("clip", "remoteclip")):
+        if hub.find(published, root / "models") is None:
+            hub.fetch(published)
 
 
 def fetch_ucm(root: Path) -> None:
@@ -91,10 +92,9 @@ def fetch_ucm(root: Path) -> None:
     held = Counter(path.parent.name for path in root.glob("images/*/*.tif"))
     if len(held) != classes or set(held.values()) != {each}:
         raise ValueError(f"{root / 'images'} is not UC Merced, {classes} classes of {each} images; found {dict(held)}")
-    missing = [f"{file}: {content}" for file, content in UCM_LABELS.items() if not (root / file).exists()]
+    missing = "; ".join(f"{file}: {content}" for file, content in UCM_LABELS.items() if not (root / file).exists())
     if missing:
-        by_hand = "; ".join(missing)
-        raise FileNotFoundError(f"{root}: the images are there; put the labels beside them by hand: {by_hand}")
+        raise FileNotFoundError(f"{root}: the images are there; put the labels beside them by hand: {missing}")
     read_ucmcom(root)
 
 
