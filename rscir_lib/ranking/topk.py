@@ -106,11 +106,11 @@ class _Batch:
         self.numbers = np.arange(start, min(start + QUERIES, len(questions)))
         self.method, self.lam, self.k, self.scale = job.method, job.lam, k, job.method.scale_at(job.lam)
         self.excluded = [excluded[excluded.set_of[number]] for number in self.numbers]
-        asked, self.sides, self.moments = questions.take(self.numbers), [], []
-        for side, rows in ((asked.images, asked.image_of), (asked.texts, asked.text_of)):
-            mean, std = spreads(features, side, exactly=self.scale is not raw)
-            self.sides.append(side[rows])
-            self.moments.append((mean[rows], std[rows]))
+        asked = questions.take(self.numbers)
+        both = np.concatenate([asked.images, asked.texts])
+        mean, std = spreads(features, both, exactly=self.scale is not raw)
+        rows = asked.image_of, len(asked.images) + asked.text_of
+        self.sides, self.moments = [both[i] for i in rows], [(mean[i], std[i]) for i in rows]
 
     def score(self, image: np.ndarray, text: np.ndarray, queries: int | slice = slice(None)) -> np.ndarray:
         """Scores, in float64, from similarities to some queries' images and texts."""
@@ -199,7 +199,8 @@ def _scan(batch: _Batch, first: int, rows: torch.Tensor) -> _Best:
 def _rescore(batch: _Batch, best: _Best, query: int, first: int, rows: torch.Tensor, chosen: np.ndarray) -> None:
     """Add rows by their exact scores."""
     pair = np.stack([side[query] for side in batch.sides])
-    for part in np.split(chosen, range(PIECE["cpu"], len(chosen), PIECE["cpu"])):
+    for start in range(0, len(chosen), PIECE["cpu"]):
+        part = chosen[start : start + PIECE["cpu"]]
         feats = rows[torch.from_numpy(part).to(rows.device)].cpu().numpy()
         image, text = similarities(feats, pair)
         best.add(query, first + part, batch.score(image, text, query))
