@@ -173,6 +173,7 @@ def test_a_file_without_room_is_named(tmp_path, monkeypatch):
         read_image(tmp_path / "a.png")
 
 
+@pytest.mark.slow
 def test_packed_arrays(tmp_path):
     """A zip of zeros: 200 MB in 200 kB."""
     np.savez_compressed(tmp_path / "zeros.npz", feats=np.zeros((50_000, 1000), np.float32), files=[], classes=[])

@@ -70,6 +70,7 @@ def test_gallery_without_judgement_frames_nothing(read):
     assert not any(spine.get_visible() for ax in figure.axes for spine in ax.spines.values())
 
 
+@pytest.mark.slow
 def test_query_sheet_has_a_row_an_example(read):
     figure = plots.query_sheet(read, [(0, "+ two", [1, 2]), (3, "+ dense", [4])], [[1], [4]], "title")
     assert words(figure) == ["+ two", TICK, "+ dense", TICK]

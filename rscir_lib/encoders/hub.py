@@ -19,8 +19,7 @@ from urllib.parse import quote
 
 import platformdirs
 import requests
-from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+from huggingface_hub import constants, get_token, try_to_load_from_cache
 
 from rscir_lib.encoders.base import one_of
 from rscir_lib.storage.atomic import write_file, write_json
@@ -192,15 +191,14 @@ def fetch(published: Published, say: Callable[[str], object] = print, **options:
 
 def _fetch_file(one: Published, size: int | None, sha256: str | None, options: dict[str, Any]) -> None:
     """Fetch one file to its place; raises NotFetched where it differs from its first download."""
-    key = one.place.relative_to(home()).as_posix()
-    before = _digests().get(key)
+    before, key = recorded(one.place), one.place.relative_to(home()).as_posix()
 
     def compare(now: str) -> None:
         if before not in (None, now):
             one.place.unlink(missing_ok=True)
             raise NotFetched(
-                f"{one.source} now has another {one.file} (sha256 {now[:12]}) than at first ({before[:12]}). "
-                f"Where its authors say so, take {key} out of {home() / DIGESTS} and run this again"
+                f"{one.source} now has another {one.file} (sha256 {now[:12]}) than at first ({before[:12]}). Where its "
+                f"authors say so, take {key} out of {home() / DIGESTS} and run this again"
             )
 
     if sha256:
@@ -210,8 +208,8 @@ def _fetch_file(one: Published, size: int | None, sha256: str | None, options: d
         packed.is_file() or download(packed, one.addresses(), size, sha256, **options)
         compare(came := _unpack(packed, one.place))
     else:
-        signed = build_hf_headers() if "/" in one.repository else {}  # as the person who has logged in there
-        came = download(one.place, one.addresses(), size, sha256 or before, signed, **options)
+        headers = _signed() if "/" in one.repository else {}
+        came = download(one.place, one.addresses(), size, sha256 or before, headers, **options)
     _record(one.place, came)
 
 
@@ -227,11 +225,17 @@ def _unpack(packed: Path, target: Path) -> str:
     return sha256_of_file(target)
 
 
+def _signed() -> dict[str, str]:
+    """As the person who has logged in to the hub. Its own library's headers would ask it who calls, unasked."""
+    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
 def _listing(published: Published) -> tuple[dict[str, tuple[int | None, str | None]], str]:
     """path -> (bytes, sha256 where the hub knows it) of a repository's files, and its licence."""
     address = f"{constants.ENDPOINT}/api/models/{published.repository}/revision/{quote(published.revision, safe='')}"
     try:
-        headers = build_hf_headers() | {"Accept-Encoding": "identity"}
+        headers = _signed() | {"Accept-Encoding": "identity"}
         response = requests.get(address, {"blobs": "true"}, headers=headers, timeout=30, stream=True)
     except requests.RequestException as error:
         raise NotFetched(

@@ -199,8 +199,7 @@ def _scan(batch: _Batch, first: int, rows: torch.Tensor) -> _Best:
 def _rescore(batch: _Batch, best: _Best, query: int, first: int, rows: torch.Tensor, chosen: np.ndarray) -> None:
     """Add rows by their exact scores."""
     pair = np.stack([side[query] for side in batch.sides])
-    for start in range(0, len(chosen), PIECE["cpu"]):
-        part = chosen[start : start + PIECE["cpu"]]
+    for part in np.split(chosen, range(PIECE["cpu"], len(chosen), PIECE["cpu"])) if len(chosen) else ():
         feats = rows[torch.from_numpy(part).to(rows.device)].cpu().numpy()
         image, text = similarities(feats, pair)
         best.add(query, first + part, batch.score(image, text, query))

@@ -16,6 +16,7 @@ def read(case):
     return read_lambda(compose(benchmark, features, text_encoder(8), features), features)
 
 
+@pytest.mark.slow
 def test_evaluate_takes_the_lambda_that_is_read(case, read, capsys):
     benchmark, features = case
     auto = evaluate(benchmark, features, text_encoder(8), ["weicom", "image"], ["auto", 0.5], "cpu")

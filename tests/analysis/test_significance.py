@@ -115,6 +115,7 @@ def test_the_texts_of_an_image_are_swapped_together():
     assert randomisation_test(a, a.assign(AP=0.1)) == pytest.approx(0.5, abs=0.03)
 
 
+@pytest.mark.slow
 def test_alike_methods_give_any_p_value_equally_often():
     rng = np.random.default_rng(0)
     a = made_up([("x", f"i{i}", "t", 0.0) for i in range(40)])
@@ -143,6 +144,7 @@ def test_compare_methods(rows):
     assert (best["lambda"] == table["weicom"].idxmax()).all()
 
 
+@pytest.mark.slow
 def test_the_interval_of_every_cell(rows):
     """Avg's is that of `bootstrap_mean`; an attribute's that of its rows alone; a single image has none."""
     found, table = intervals(rows, samples=2000), summarize(rows)

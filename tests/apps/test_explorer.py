@@ -262,6 +262,7 @@ def test_an_upload_is_read_by_the_archives_rule(explorer, tmp_path):
     assert answer["error"].startswith("a.eps: not a readable image")
 
 
+@pytest.mark.slow
 def test_thumbnails_are_made_once_and_anew_for_a_replaced_image(tmp_path):
     archive = read_benchmark(draw_synthcom(tmp_path / "tiny", images_per_class=2, workers=1)).archive
     thumbnails = Thumbnails(archive, tmp_path / "thumbnails")
@@ -471,6 +472,7 @@ def test_a_page_that_was_left_open_over_a_restart_is_told_to_reload(explorer, be
         assert "error" not in again.answer(question | {"archive": page})
 
 
+@pytest.mark.slow
 def test_an_image_that_is_replaced_while_it_is_served(encoder, tmp_path):
     """Of the same size and time, too: its features are of the one before, so nobody is shown the new one as a hit."""
     archive = read_benchmark(draw_synthcom(tmp_path / "tiny", images_per_class=2, workers=1)).archive
@@ -528,6 +530,7 @@ def test_the_server_answers_its_addresses_and_no_other(explorer):
         assert json.loads(fetch(address + "ask", question)[1])["files"] == list(explorer.archive.files)
 
 
+@pytest.mark.slow
 def test_a_query_is_worked_out_once_until_its_picture_changes(encoder, tmp_path, monkeypatch):
     """Two hundred visitors ask the same: they get the same bytes, of which so many are kept."""
     archive = read_benchmark(draw_synthcom(tmp_path / "tiny", images_per_class=2, workers=1)).archive
@@ -630,6 +633,7 @@ def test_whose_question_it_is_is_looked_at_before_its_body_is_read(explorer):
         assert line.recv(100).startswith(b"HTTP/1.1 403")
 
 
+@pytest.mark.slow
 def test_without_file_handles_it_waits_and_says_nothing(explorer, caplog):
     resource = pytest.importorskip("resource", reason="limits are POSIX's")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -66,6 +66,7 @@ def python_scores(method, s, lam):
 
 
 @pytest.mark.parametrize("kind", ["random", "grid", "far", "flat"])
+@pytest.mark.slow
 def test_scores_orders_and_ranks_are_pythons(kind, tmp_path):
     s = similarities(kind, np.random.default_rng(0))
     rng, n = np.random.default_rng(1), s.shape[1]

@@ -56,6 +56,7 @@ def run(notebooks, kernel):
     return lambda *words: cli.main(["workbook", *words, *paths])
 
 
+@pytest.mark.slow
 def test_run_folders_differ_where_runs_differ(tmp_path):
     names = [
         runs.run_folder(str(tmp_path), *rest).name

@@ -399,6 +399,7 @@ def test_one_pixel_and_no_contrast_are_readable(mixed):
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.png"])
+@pytest.mark.slow
 def test_a_scene_beyond_pillows_own_bound_is_named_alike(tmp_path, name):
     Image.new("1", (18_000, 16_000)).save(tmp_path / name)
     with pytest.raises(ValueError, match=rf"{name}: a scene, too large for one feature .*make tiles"):
@@ -497,6 +498,7 @@ def test_without_rasterio_plain_images_are_read_and_others_say_what_is_needed(mi
         read_image(mixed.path(mixed.names.index("sixteen.tif")))
 
 
+@pytest.mark.slow
 def test_features_of_a_mixed_folder(mixed, tmp_path):
     with pytest.warns(UserWarning, match=r"8 of 35 images of mixed ü\d can't be read and are left out"):
         folder = extract_features(mixed, load_encoder("demo", device="cpu"), tmp_path / "store", workers=2)

@@ -139,6 +139,7 @@ def test_recall_at_one_and_fifty_without_the_query_itself(root, exclude_self):
     assert list(summarize(rows).columns) == ["Default", "Alt1", "Alt2", "Avg"]
 
 
+@pytest.mark.slow
 def test_twenty_thousand_texts_stay_compact(root):
     """Queries with the same answers share one array, whatever their texts."""
     rows = [f"flood_1_pre,text {i},flood_{1 + i % 2}_post\n" for i in range(20_000)]

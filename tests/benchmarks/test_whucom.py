@@ -47,6 +47,7 @@ def test_the_tables_are_made_from_the_published_features(whu_root, tmp_path):
         assert all(np.array_equal(made[name], bundled[name]) for name in made.files)
 
 
+@pytest.mark.slow
 def test_who_asks_is_ranked_nowhere_and_answers_nothing(task):
     benchmark, *_ = task
     assert len(benchmark.queries) == 19 * 18 * whucom.ASKED
@@ -75,6 +76,7 @@ def test_what_answers(task):
         assert len(answers) == (np.sum(classes == "footballfield") - whucom.ASKING) // 5
 
 
+@pytest.mark.slow
 def test_the_table_of_text_and_image(task):
     """By hand, query by query: similarities, z-scores, CDFs, and AP over what is ranked."""
     from scipy.stats import norm

@@ -135,6 +135,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_threads_get_the_features_of_their_own_texts(family, tmp_path):
     """Four ask at once, as the explorer's visitors do; a tokenizer that is shared may keep the padding of another."""
     made = FAMILIES[family](tmp_path / "mine")
@@ -155,6 +156,7 @@ def test_threads_get_the_features_of_their_own_texts(family, tmp_path):
         assert list(pool.map(ask, range(4))) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_every_family_is_asked_from_threads(tmp_path):
     kinds = set()
     for family, make in FAMILIES.items():
@@ -163,6 +165,7 @@ def test_every_family_is_asked_from_threads(tmp_path):
     assert kinds == set(TwoTowers.__subclasses__())
 
 
+@pytest.mark.slow
 def test_open_clips_own_configs_are_in_bounds(tmp_path):
     for name in open_clip.list_models():
         config = open_clip.get_model_config(name)
@@ -232,6 +235,7 @@ def test_hugging_faces_format(kind, tmp_path, no_network):
         (["x" * 10**6], r"texts\[0\] has 1000000 characters"),
     ],
 )
+@pytest.mark.slow
 def test_texts_that_no_tokenizer_can_read(make, texts, message, tmp_path):
     (hugging_face_folder if isinstance(make, str) else open_clip_folder)(tmp_path / "mine", make)
     with pytest.raises(ValueError, match=message):

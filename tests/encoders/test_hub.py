@@ -57,6 +57,7 @@ def publish(world, published):
 
 
 @pytest.mark.parametrize(("name", "architecture"), PLACES)
+@pytest.mark.slow
 def test_every_name_from_a_cold_start(world, name, architecture):
     published = published_as(name, architecture)
     expected = publish(world, published)
@@ -137,7 +138,7 @@ def test_a_repository_and_its_revision(world):
     assert {path.name for path in one.place.iterdir() if path.suffix != ".lock" and path.name[0] != "."} == {
         "open_clip_config.json", "open_clip_model.safetensors"
     }  # fmt: skip
-    assert all(COMMIT in address for address in world.addresses("huggingface.co/"))
+    assert [address for address in world.addresses("huggingface.co/") if COMMIT not in address] == []
 
 
 def test_trust_on_first_use(world):

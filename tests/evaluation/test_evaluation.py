@@ -135,6 +135,7 @@ def test_lambda_0_is_image_and_1_is_text(case):
         pd.testing.assert_frame_equal(by[method, 1.0], text)
 
 
+@pytest.mark.slow
 def test_chunks_and_feature_order_change_nothing(case, monkeypatch):
     benchmark, features = case
     rows = run(case, lambdas=[0.4])
@@ -486,6 +487,7 @@ def test_top_lists_are_the_head_of_the_ranking(seed, k, method):
         assert (found[len(ranked) :] == -1).all()
 
 
+@pytest.mark.slow
 def test_top_lists_are_those_of_weicom_unless_told(case):
     benchmark, features = case
     asked = benchmark, features, text_encoder(16)
@@ -529,6 +531,7 @@ def test_a_method_of_ones_own_works_everywhere(case):
         top_k(features.feats, features.feats[3], features.feats[3], 0.3, 10, Nearest())
 
 
+@pytest.mark.slow
 def test_further_methods_are_ranked_by_their_own_scores(case, monkeypatch):
     """In blocks, in several processes, and texts told apart by those who read them."""
     monkeypatch.setitem(ranking_module.SIMILARITIES, "cpu", 7 * 300)

@@ -96,6 +96,7 @@ def test_large_results_that_are_cut_short_are_not_waited_for(ending):
 
 
 @linux
+@pytest.mark.slow
 def test_one_that_ends_leaves_the_workers_of_another_alone():
     other = parallel_map(lambda item: time.sleep(0.05) or item, range(40), workers=2)
     found = [next(other)]
@@ -106,6 +107,7 @@ def test_one_that_ends_leaves_the_workers_of_another_alone():
 
 
 @linux
+@pytest.mark.slow
 def test_no_more_is_done_ahead_than_can_be_held():
     done = multiprocessing.get_context("fork").Value("i", 0)
 
@@ -238,6 +240,7 @@ def test_a_cluster_of_this_machine_is_closed_to_others():
                 distributed.Client(address, timeout=2)
 
 
+@pytest.mark.slow
 def test_without_certificates_it_says_so(monkeypatch):
     distributed = pytest.importorskip("distributed", reason="Dask isn't installed (extra scale)")
     monkeypatch.setitem(sys.modules, "cryptography", None)
