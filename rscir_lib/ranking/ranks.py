@@ -225,6 +225,19 @@ def _counted(
     return total
 
 
+def _exactly(
+    batch: _Batch, number: int, scale: Scale, pair: Sequence[np.ndarray] = (), query: int | slice = slice(None)
+) -> list[torch.Tensor]:
+    """Exact similarities to image and text on a scale, (..., n) and (n,): those of a group's relevant images, or a pair
+    that one of its queries has."""
+    asked, group = batch.questions, batch.groups[number]
+    whose = asked.image_of[group.rows][query], asked.text_of[group.rows[0]]
+    return [
+        scale(torch.from_numpy(s), (mean[i], std[i]))
+        for s, i, (mean, std) in zip(pair or batch.levels[number], whose, batch.moments, strict=True)
+    ]
+
+
 class _Block:
     """Rows (n, d) whose similarities to a batch's images and texts are at hand, once on each scale."""
 
@@ -239,22 +252,17 @@ class _Block:
             return [scale(s, m) for s, m in zip(similar, moments, strict=True)]
 
         self.scaled: Callable[[Scale], list[torch.Tensor]] = scaled
+        self.levels = cache(partial(_exactly, batch))
 
     def ahead(self, number: int, term: _Term, count: Count) -> np.ndarray:
         """(B, R) how many of the rows are ahead of each relevant image of a group, by ascending score of these."""
         asked, group = self.batch.questions, self.batch.groups[number]
         images, text = asked.image_of[group.rows], int(asked.text_of[group.rows[0]])
 
-        def exact(of_image: np.ndarray, of_text: np.ndarray, images: np.ndarray) -> np.ndarray:
-            """Scores by exact similarities, (..., n) to some images and (n,) to the text."""
-            (mean, std), (mean_text, std_text) = self.batch.moments
-            image = term.scale(torch.from_numpy(of_image), (mean[images], std[images]))
-            return term.score(image, term.scale(torch.from_numpy(of_text), (mean_text[text], std_text[text]))).numpy()
-
         def again(query: int, rows: np.ndarray) -> np.ndarray:
             feats = self.rows[torch.from_numpy(rows).to(self.rows.device)].cpu().numpy()
             of_image, of_text = similarities(feats, np.stack([asked.images[images[query]], asked.texts[text]]))
-            return exact(of_image, of_text, images[query])
+            return term.score(*_exactly(self.batch, number, term.scale, (of_image, of_text), query)).numpy()
 
         of_images, of_texts = self.scaled(term.scale)
         of_text, at = of_texts[text], torch.from_numpy(images).to(of_images.device)
@@ -262,7 +270,7 @@ class _Block:
             scores = Scores(of_images, at, of_text, *term.weights)
         else:
             scores = Scores.whole(term.score(of_images[at], of_text))
-        levels = exact(*self.batch.levels[number], images)
+        levels = term.score(*self.levels(number, term.scale)).numpy()
         return _ahead(scores, levels, self.batch.tolerance, self.first, group, again, count)
 
 

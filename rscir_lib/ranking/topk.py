@@ -126,14 +126,14 @@ class _Batch:
     def least(self, highest: list[np.ndarray], lowest: list[np.ndarray], floor: np.ndarray) -> list[np.ndarray]:
         """What similarities to image and text (Q,) must exceed, so that the score reaches a floor (Q,) even where the
         other is the highest of a block. No score falls where a similarity rises, so whoever doesn't is ruled out."""
-        needed = []
-        for side in (0, 1):
+        needed = [np.full(len(floor), -np.inf)] * 2
+        for side in (0, 1) if np.isfinite(floor).any() else ():
             grid = lowest[side][:, None] + (highest[side] - lowest[side])[:, None] * np.linspace(0, 1, STEPS)
             other = np.repeat(highest[1 - side][:, None], STEPS, axis=1)
             scores = self.score(grid, other) if side == 0 else self.score(other, grid)
             below = (scores < floor[:, None]).sum(axis=1)
             reached = np.take_along_axis(grid, np.maximum(below - 1, 0)[:, None], axis=1)[:, 0]
-            needed.append(np.where(below > 0, reached, -np.inf))
+            needed[side] = np.where(below > 0, reached, -np.inf)
         return needed
 
 
