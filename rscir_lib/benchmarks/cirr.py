@@ -32,14 +32,15 @@ def read_cirr(root: str | Path) -> Benchmark:
     places = {s: (folder / f"captions/cap.rc2.{s}.json", folder / f"image_splits/split.rc2.{s}.json") for s in SPLITS}
     there = {split: paths for split, paths in places.items() if all(path.is_file() for path in paths)}
     if not there:
-        raise FileNotFoundError(
-            f"{folder}: no {' with '.join(path.name for path in places['test1'])}, nor those of val"
-        )
-    split = next((split for split, (pairs, _) in there.items() if _answered(pairs)), None)
-    if split is None:
+        raise FileNotFoundError(f"{folder}: no {' with '.join(p.name for p in places['test1'])}, nor those of val")
+    for split in there:
+        captions, images = there[split]
+        entries = read_json(captions, list, "a list of pairs")
+        if entries and all(isinstance(entry, dict) and "target_hard" in entry for entry in entries):
+            break
+    else:
         asked = " and ".join(str(pairs) for pairs, _ in there.values())
         raise ValueError(f"{asked}: no pair has a target_hard: its answers aren't published")
-    captions, images = there[split]
     named = read_json(images, expected="names of images -> their paths below the root")
     if not named or not all(isinstance(file, str) for file in named.values()):
         raise ValueError(f"{images}: expected names of images -> their paths below {root}")
@@ -52,8 +53,3 @@ def read_cirr(root: str | Path) -> Benchmark:
     names = ImageNames(archive, suffixless=True)
     names.call(dict(zip(named, (archive.files[files.index(file)] for file in named.values()), strict=True)))
     return benchmark_of_triplets(names, f"cirr-{split}", captions)
-
-
-def _answered(captions: Path) -> bool:
-    entries = read_json(captions, list, "a list of pairs")
-    return bool(entries) and all(isinstance(entry, dict) and "target_hard" in entry for entry in entries)

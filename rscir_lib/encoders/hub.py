@@ -227,8 +227,8 @@ def _unpack(packed: Path, target: Path) -> str:
 
 def _signed() -> dict[str, str]:
     """As the person who has logged in to the hub. Its own library's headers would ask it who calls, unasked."""
-    token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
-    return {"Authorization": f"Bearer {token}"} if token else {}
+    wanted = not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN
+    return {"Authorization": f"Bearer {token}"} if wanted and (token := get_token()) else {}
 
 
 def _listing(published: Published) -> tuple[dict[str, tuple[int | None, str | None]], str]:

@@ -44,12 +44,8 @@ def spreads(features: Gallery, queries: np.ndarray, exactly: bool = True) -> Row
     from all similarities where rounding hides a std."""
     mean, std = features.moments.of_similarities(queries)
     for query in np.flatnonzero(std <= SPREAD) if exactly else ():
-        s = _all_similarities(features, queries[[query]])
+        blocks = (rows for part in parts_of(features) for rows in part.rows().split(EXACT_ROWS))
+        # in one array, so that its sum doesn't depend on the shards
+        s = np.concatenate([similarities(rows.cpu().numpy(), queries[[query]])[0] for rows in blocks])
         mean[query], std[query] = s.mean(), s.std(ddof=1 if len(s) > 1 else 0)
     return torch.from_numpy(mean)[:, None], torch.from_numpy(std)[:, None]
-
-
-def _all_similarities(features: Gallery, query: np.ndarray) -> np.ndarray:
-    """(N,) to one query (1, d), in one array, so that its sum doesn't depend on the shards."""
-    blocks = (rows for part in parts_of(features) for rows in part.rows().split(EXACT_ROWS))
-    return np.concatenate([similarities(rows.cpu().numpy(), query)[0] for rows in blocks])

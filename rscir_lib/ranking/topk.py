@@ -132,8 +132,7 @@ class _Batch:
             other = np.repeat(highest[1 - side][:, None], STEPS, axis=1)
             scores = self.score(grid, other) if side == 0 else self.score(other, grid)
             below = (scores < floor[:, None]).sum(axis=1)
-            reached = np.take_along_axis(grid, np.maximum(below - 1, 0)[:, None], axis=1)[:, 0]
-            needed[side] = np.where(below > 0, reached, -np.inf)
+            needed[side] = np.take_along_axis(np.insert(grid, 0, -np.inf, axis=1), below[:, None], axis=1)[:, 0]
         return needed
 
 
@@ -198,8 +197,7 @@ def _scan(batch: _Batch, first: int, rows: torch.Tensor) -> _Best:
 
 def _rescore(batch: _Batch, best: _Best, query: int, first: int, rows: torch.Tensor, chosen: np.ndarray) -> None:
     """Add rows by their exact scores."""
-    pair = np.stack([side[query] for side in batch.sides])
     for part in np.split(chosen, range(PIECE["cpu"], len(chosen), PIECE["cpu"])) if len(chosen) else ():
         feats = rows[torch.from_numpy(part).to(rows.device)].cpu().numpy()
-        image, text = similarities(feats, pair)
+        image, text = similarities(feats, np.stack([side[query] for side in batch.sides]))
         best.add(query, first + part, batch.score(image, text, query))

@@ -13,13 +13,11 @@ def best_first(scores: np.ndarray, top: int, without: int = -1) -> np.ndarray:
 
     without: a position that doesn't count, such as the query's own; -1 for none.
     """
-    candidates = np.arange(len(scores))
-    if 0 <= without < len(scores):
-        candidates = np.delete(candidates, without)
-        scores = np.where(np.arange(len(scores)) == without, -np.inf, scores)
+    candidates = np.delete(np.arange(len(scores)), [without] if 0 <= without < len(scores) else [])
     top = min(top, len(candidates))
     if 0 < top < len(candidates):
-        candidates = np.flatnonzero(scores >= np.partition(scores, -top)[-top])
+        least = np.partition(scores[candidates], -top)[-top]
+        candidates = candidates[scores[candidates] >= least]
     return candidates[ranking(scores[candidates], candidates)[:top]]
 
 
