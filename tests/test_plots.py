@@ -149,6 +149,7 @@ def test_no_figure_is_taller_than_a_screen(table):
         assert figure.get_figheight() <= 11
 
 
+@pytest.mark.slow
 def test_a_method_has_one_colour_in_every_figure(table):
     """Whatever else is in it, in whatever order; variants and lambdas are lighter; a star says what it means."""
     curves = plots.lambda_curves(table)
@@ -206,6 +207,7 @@ def made_font(path, letters):
     return str(path)
 
 
+@pytest.mark.slow
 def test_letters_that_the_usual_font_lacks(read, tmp_path, monkeypatch):
     """Drawn by a font that was installed after matplotlib made its list; without one it is said once."""
     letters = [letter for letter in dict.fromkeys(CJK) if not plots._family_with(letter)]

@@ -37,6 +37,7 @@ def test_shortcut_audit_by_hand():
     assert shares.loc["x", "gain"] == pytest.approx(58 - 44)
 
 
+@pytest.mark.slow
 def test_shares_sum_to_one(case, rows):
     shares, _ = shortcut_audit(rows_of(rows, "image"), rows_of(rows, "text"), rows_of(rows, "weicom", 0.4))
     assert shares.drop(columns="gain").sum(axis=1).to_numpy() == pytest.approx(1)

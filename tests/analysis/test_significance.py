@@ -130,6 +130,7 @@ def test_holm_by_hand():
     assert holm({"a": 0.7, "b": 0.8}).tolist() == [1, 1]
 
 
+@pytest.mark.slow
 def test_compare_methods(rows):
     chosen = {name: rows_of(rows, name) for name in ("image", "text", "average")}
     chosen["again"] = chosen["average"].assign(method="again")

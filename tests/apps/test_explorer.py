@@ -765,6 +765,7 @@ def test_servers_leave_one_core_between_them():
 
 @pytest.mark.filterwarnings("ignore:.*can't be read")
 @pytest.mark.parametrize("others", [0, 3], ids=["a scene alone", "among photographs"])
+@pytest.mark.slow
 def test_a_large_scene_names_make_tiles_and_the_command_works_as_it_stands(others, tmp_path, capsys):
     """In the terminal, in the explorer and in the notebooks' report; then with the listing that it writes."""
     root, runs = tmp_path / "my scenes ü", f"OUTPUT_ROOT={tmp_path / 'runs'}"

@@ -131,6 +131,7 @@ def test_percentiles_and_moments(tmp_path):
         ("- cars", ("", "cars")), ("snow-covered", ("snow-covered", "")), ("a - b - c", ("a", "b - c")), ("", ("", "")),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_words_behind_a_hyphen_are_left_out(text, parts, tmp_path):
     out = run_node("state.js", "console.log(JSON.stringify(parted(given)));", text, tmp_path)
     assert (out["words"], out["without"]) == parts

@@ -118,6 +118,7 @@ def test_select_by_beginning_in_order(notebooks):
 
 
 @pytest.mark.parametrize("path", workbook.select_notebooks([]), ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_a_notebook_by_itself_is_run_with_all_that_it_needs(path, tmp_path, monkeypatch, capsys):
     """Said at once; nothing is run twice, and nothing that stands or is given."""
     plans = []

@@ -470,6 +470,7 @@ def test_pixels_without_data_are_black_and_do_not_count(tmp_path, picture):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow tells of damaged tags
+@pytest.mark.slow
 def test_damaged_files_raise_nothing_else(mixed, tmp_path):
     rng, told = random.Random(0), []
     for name in ("good.jpg", "palette.png", "sixteen.tif", "twelve.jp2", "lossless.webp", "plain.bmp", "sixteen.png"):

@@ -77,6 +77,7 @@ def slow_macro_map(database, queries, features, method, lam):
 
 @examples(25)
 @given(case=lists(), lam=st.sampled_from([0, 0.4, 1]))
+@pytest.mark.slow
 def test_macro_map_is_that_of_every_instance_by_itself(tmp_path_factory, case, lam):
     database, queries, seed = case
     benchmark = read_benchmark(write_icir(tmp_path_factory.mktemp("icir"), database, queries, "annotations"))

@@ -58,6 +58,7 @@ def test_who_asks_is_ranked_nowhere_and_answers_nothing(task):
     assert not any(asking & set(target) for target in benchmark.targets)
 
 
+@pytest.mark.slow
 def test_what_answers(task):
     benchmark, features, _ = task
     names, classes = np.array(benchmark.archive.names), np.array(benchmark.archive.classes)
@@ -103,6 +104,7 @@ def test_the_table_of_text_and_image(task):
     assert weicom > 2 * average  # what the paper has a CDF for
 
 
+@pytest.mark.slow
 def test_hits_are_names(task):
     benchmark, *_ = task
     card = benchmark.archive.read(0)

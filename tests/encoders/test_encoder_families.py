@@ -175,6 +175,7 @@ def test_open_clips_own_configs_are_in_bounds(tmp_path):
 
 
 @pytest.mark.parametrize("config", [CLIP, COCA, SIGLIP], ids=["clip", "coca", "siglip"])
+@pytest.mark.slow
 def test_open_clips_families(config, tmp_path, no_network):
     model = open_clip_folder(tmp_path / "mine", config)
     encoder = load_encoder(tmp_path / "mine", device="cpu")
@@ -300,6 +301,7 @@ OPEN_CLIP_CONFIGS = [
 @pytest.mark.parametrize(
     ("changes", "message"), OPEN_CLIP_CONFIGS, ids=[message[:40] for _, message in OPEN_CLIP_CONFIGS]
 )
+@pytest.mark.slow
 def test_open_clip_configs_are_bounded(changes, message, tmp_path, no_network):
     open_clip_folder(tmp_path / "mine", CLIP)
     changed(tmp_path / "mine" / CONFIG, **changes)

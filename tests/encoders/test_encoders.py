@@ -122,6 +122,7 @@ def test_pickled_code_is_refused(tmp_path, monkeypatch, dump):
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.slow
 def test_few_bytes_do_not_fill_the_memory(tmp_path):
     with torch.device("meta"):
         shapes = open_clip.CLIP(**open_clip.get_model_config("RN50")).state_dict()
@@ -166,6 +167,7 @@ def test_float32_is_not_rounded_on_a_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.slow
 def test_low_precision_stays_close(demo, precision):
     low = load_encoder("demo", device="cpu", precision=precision)
     batch = pictures(demo)

@@ -70,6 +70,7 @@ def test_templates_without_a_place_for_the_words(bare, template, tmp_path):
         open_run(TEMPLATE=template, OUTPUT_ROOT=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_runs_of_another_template_have_their_own_results_and_one_store(tmp_path):
     given = {"OUTPUT_ROOT": str(tmp_path)}
     runs = [open_run(**given, TEMPLATE=template) for template in ("{}", ONE, TWO)]
@@ -94,6 +95,7 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
+@pytest.mark.slow
 def test_the_explorer_reads_words_in_the_sentence(pictures, tmp_path, bare):
     given = {"DATASET_ROOT": str(pictures), "OUTPUT_ROOT": str(tmp_path / "runs")}
     plain, other = open_explorer(given), open_explorer(given | {"TEMPLATE": TWO})

@@ -494,6 +494,7 @@ def test_top_lists_are_those_of_weicom_unless_told(case):
     assert np.array_equal(top_lists(*asked), top_lists(*asked, "weicom", 0.5, 100))
 
 
+@pytest.mark.slow
 def test_a_bar_shows_how_far_it_is_unless_told(case, capsys):
     benchmark, features = case
     asked = benchmark, features, text_encoder(16)

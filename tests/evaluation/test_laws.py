@@ -139,6 +139,7 @@ def test_block_sizes_change_no_metric(monkeypatch, seed, size, held, rows):
         pd.testing.assert_frame_equal(evaluate(benchmark, features, encode_texts, **options), whole, check_exact=True)
 
 
+@pytest.mark.slow
 def test_batch_and_worker_sizes_change_no_metric(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(24):

@@ -129,6 +129,7 @@ def test_complete_store_is_skipped_unless_overwritten(archive, tmp_path):
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (4, 2), (64, 1)])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.filterwarnings("ignore:.pin_memory")
+@pytest.mark.slow
 def test_unreadable_images_are_left_out_and_reported(
     archive, expected, tmp_path, monkeypatch, device, batch_size, workers
 ):
@@ -536,6 +537,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.filterwarnings("ignore:left out")
+@pytest.mark.slow
 def test_damage_is_noticed_named_and_mended(archive, expected, tmp_path, damage):
     store = extract_features(archive, FakeEncoder(), tmp_path / "store")
     DAMAGE[damage](store)

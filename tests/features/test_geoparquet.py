@@ -39,6 +39,7 @@ def tiles(tmp_path_factory):
     return archive, folder
 
 
+@pytest.mark.slow
 def test_out_and_in_again(tiles, tmp_path, monkeypatch):
     archive, folder = tiles
     features = read_features(folder, archive)

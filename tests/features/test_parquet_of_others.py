@@ -196,6 +196,7 @@ SHAPES = {
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32633", "EPSG:3857"])
 @pytest.mark.parametrize("encoding", ["geoarrow", "WKB"])
 @pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.slow
 def test_every_kind_of_geometry(tmp_path, kind, encoding, crs):
     frame = geopandas.GeoDataFrame({"id": IDS, "embedding": ROWS.tolist()}, geometry=list(SHAPES[kind]), crs=4326)
     frame.to_crs(crs).to_parquet(tmp_path / "a.parquet", geometry_encoding=encoding)

@@ -38,6 +38,7 @@ def feats():
 
 
 @pytest.mark.parametrize("name", ["authors", "freedom", "basic-released"])
+@pytest.mark.slow
 def test_scores_and_tables_agree_with_the_published_rules(feats, tmp_path, name):
     """On random features: every score to 1e-9, every cell of the table as the authors round it."""
     rng = np.random.default_rng(2)

@@ -30,6 +30,7 @@ def feats(encoder):
     return encoder.encode_images(torch.nn.functional.interpolate(pixels, size=64))
 
 
+@pytest.mark.slow
 def test_a_pseudo_word_stands_where_its_star_does(encoder):
     """With the embeddings of known words, a sentence is the same as with the words themselves."""
     tokens = [encoder.tokens("red")[0], encoder.tokens("airplane")[0]]
@@ -86,6 +87,7 @@ def test_captions_give_their_keywords_to_a_star():
     assert [starred(text) for text in CAPTIONS[:4]] == ["an * of a *", "* on *", "a *", "of the"]
 
 
+@pytest.mark.slow
 def test_lincir_learns_from_captions_alone_and_gives_the_same_again(encoder, trained, tmp_path):
     path, losses = trained
     assert losses[-5:].mean() < 0.7 * losses[:5].mean()
@@ -97,6 +99,7 @@ def test_lincir_learns_from_captions_alone_and_gives_the_same_again(encoder, tra
         train_lincir(encoder, ["of the", "a *"], tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_scores_of_lincir_are_those_of_its_network_step_by_step(encoder, feats, trained):
     path, _ = trained
     asked = Questions(feats[[1, 4]], encoder.encode_texts(["red", "two"]), ("red", "two"), np.array([1, 0, 1]),

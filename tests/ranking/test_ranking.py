@@ -159,6 +159,7 @@ def some_scores(rng, trial):
 
 
 @pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.slow
 def test_counts_are_the_plain_ones(backend):
     """Ties, what was taken out, levels at either end, all equal, none."""
     rng = np.random.default_rng(0)

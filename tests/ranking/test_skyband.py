@@ -94,6 +94,7 @@ def test_candidates_on_each_scale(scale, kind):
     assert kind == "opposed" or len(kept) < n / 3
 
 
+@pytest.mark.slow
 def test_there_are_few_candidates_at_any_size():
     """Independent sides, as of random features, and sides that agree or oppose, as of real ones."""
     for n in (30_400, 1_000_000):

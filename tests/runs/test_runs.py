@@ -266,6 +266,7 @@ def test_every_parameter_says_what_is_expected_of_it():
             check_parameters(**{name: [None]})
 
 
+@pytest.mark.slow
 def test_the_bundled_encoder_before_pictures_says_so(images, tmp_path, capsys):
     """Under either of its names; of drawn scenes, and by another encoder, nothing is said."""
     (tmp_path / "my drawings").mkdir()

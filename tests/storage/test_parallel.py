@@ -22,6 +22,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked
 
 @pytest.mark.parametrize("workers", [None, 0, 1, 2, 50])
 @pytest.mark.parametrize("items", [[], [3], list(range(20))])
+@pytest.mark.slow
 def test_results_come_in_order(items, workers):
     offset = 7  # a local name: nothing has to be pickled
     assert list(parallel_map(lambda item: item + offset, items, workers)) == [item + 7 for item in items]
