@@ -76,7 +76,7 @@ def kernel() -> None:
 
 @pytest.fixture(scope="session")
 def slow_to_make() -> None:
-    """Asked for by a fixture that takes more than two seconds of a processor: its tests are slow."""
+    """Asked for by a fixture that takes half a second of a processor or more: its tests are slow."""
 
 
 @pytest.fixture(scope="session")
