@@ -169,7 +169,7 @@ def _scan(batch: _Batch, first: int, rows: torch.Tensor) -> _Best:
     queries = torch.from_numpy(np.concatenate(batch.sides).astype(np.float32)).to(on)
     start, size = 0, 2 * PIECE["cpu"]
     while start < len(rows):  # the first looks come early: the more is known, the more is ruled out
-        pieces = rows[start : start + size].split(PIECE[on.type])
+        pieces = rows[start : start + size].split(size if rows.dtype == torch.float32 else PIECE[on.type])
         # this way round three times as fast for few queries
         sides = torch.cat([queries @ piece.float().T for piece in pieces], dim=1).split(len(best.scores))
         if not all(side.sum().isfinite() for side in sides):
