@@ -242,7 +242,7 @@ def rgb_of(image: Image.Image) -> Image.Image:
 
 
 def _too_large(path: Path, size: str, rule: Reading) -> _Refused:
-    advice = f"cut it into windows by make tiles DATASET_ROOT=..., or raise most_pixels, of Reading or in {RULE}"
+    advice = f"cut it into windows by make tiles DATASET_ROOT=... ARGS=--scenes, or raise most_pixels in {RULE}"
     return _Refused(f"{path}: a scene, too large for one feature ({size}, the limit is {rule.most_pixels:,}); {advice}")
 
 

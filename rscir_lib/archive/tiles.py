@@ -20,14 +20,15 @@ def read_scenes(
     max_nodata: float = 0.5,
     rule: Reading | None = None,
     listing: str | Path | None = None,
+    too_large_only: bool = False,
 ) -> Archive:
     """The archive of the windows of scenes, `tile` x `tile` pixels, row by row; `archive.note` says what was left out.
 
     scenes: a folder, as `read_archive` takes it (with its `listing`), or one file or several below one folder. overlap:
     pixels that neighbours share, at least; the last window of a row or column moves back to end at the scene's edge.
-    A file no larger than a tile, or that rasterio can't open, stays whole. max_nodata: windows with a larger share of
-    pixels without data are left out; `archive.nodata` has the shares. Only scenes that declare such pixels, or hold
-    fractions, are looked through for them, a row of windows at a time, so that memory doesn't grow with the scene.
+    max_nodata: windows with a larger share of pixels without data are left out; `archive.nodata` has the shares. Only
+    scenes that declare such pixels, or hold fractions, are looked through for them, row by row of windows. A file that
+    is no larger than a tile, or that rasterio can't open, stays whole; with `too_large_only` all that the rule reads.
 
     Raises ValueError for a tile, overlap or share that makes no sense, and without rasterio; else as `read_archive`.
     """
@@ -39,7 +40,7 @@ def read_scenes(
     for i, file in enumerate(tqdm(whole.files, f"tiles of {whole.name}", unit="scene")):
         try:
             listed = split_window(file)[1]  # a listing may name windows: they stay
-            windows = [(None, 0.0)] if listed else list(_windows(whole.path(i), tile, overlap, whole.rule))
+            windows = [(None, 0.0)] if listed else list(_windows(whole, i, tile, overlap, too_large_only))
         except OSError:  # no format of GDAL's, or absent: reading it will say so
             windows, unopened = [(None, 0.0)], unopened + 1
         for window, share in windows:
@@ -70,10 +71,10 @@ def _scenes(scenes: str | Path | Iterable[str | Path], listing: str | Path | Non
     return Archive(root, files, ("",) * len(files), rule or read_rule(root), f"{len(files)} scenes")
 
 
-def _windows(path: Path, tile: int, overlap: int, rule: Reading) -> Iterator[tuple[Window | None, float]]:
-    """The windows of a scene with their shares of pixels without data; None for a scene no larger than a tile."""
-    scene = open_raster(path)
-    if max(scene.shape) <= tile:
+def _windows(whole: Archive, i: int, tile: int, overlap: int, large: bool) -> Iterator[tuple[Window | None, float]]:
+    """Windows of a scene with their shares of pixels without data; None for one that stays whole."""
+    scene, rule = open_raster(whole.path(i)), whole.rule
+    if max(scene.shape) <= tile or (large and scene.width * scene.height <= rule.most_pixels):
         yield None, 0.0
         return
     ends = [max(0, length - tile) for length in scene.shape]  # where the last window of a column and of a row begins
@@ -82,7 +83,7 @@ def _windows(path: Path, tile: int, overlap: int, rule: Reading) -> Iterator[tup
     band = colour_bands(scene, rule)[0]
     gaps = rule.nodata is not None or "float" in scene.dtypes[band - 1]
     gaps = gaps or any(flag.name != "all_valid" for flag in scene.mask_flag_enums[band - 1])
-    for row in tqdm(rows, f"pixels without data in {path.name}", unit="row", leave=False) if gaps else rows:
+    for row in tqdm(rows, f"pixels without data in {whole.names[i]}", unit="row", leave=False) if gaps else rows:
         valid = band_values(scene, band, ((row, row + height), (0, scene.width)), rule)[1] if gaps else None
         for column in columns:
             share = 0.0 if valid is None else 1 - valid[:, column : column + width].mean()

@@ -774,8 +774,8 @@ def test_a_large_scene_names_make_tiles_and_the_command_works_as_it_stands(other
     Image.fromarray(pixels).save(root / "scene.tif")
     (root / "reading.json").write_text('{"most_pixels": 70000}')  # 256 x 256 and a few more
     for number in range(others):
-        Image.fromarray(pixels[number : number + 40, :50]).save(root / f"{number}.jpg")
-    command = f"make tiles DATASET_ROOT='{root}'"
+        Image.fromarray(pixels[:, number : number + 260]).save(root / f"{number}.jpg")  # larger than a window
+    command = f"make tiles DATASET_ROOT='{root}' ARGS=--scenes"
     if others:
         for _ in range(2):  # when its features are made, and when they stand
             explorer = open_explorer({"DATASET_ROOT": str(root), "OUTPUT_ROOT": str(tmp_path / "runs")})
@@ -785,7 +785,7 @@ def test_a_large_scene_names_make_tiles_and_the_command_works_as_it_stands(other
     else:
         assert main(["explore", f"DATASET_ROOT={root}", runs]) == 1
         assert capsys.readouterr().err.count(command) == 1
-    assert main(["tiles", *shlex.split(command)[2].partition("=")[2:]]) == 0
+    assert main(["tiles", *(word.partition("=")[2] for word in shlex.split(command)[2:])]) == 0
     _, name, *given = shlex.split(re.search(r"next: (make explore .*?),", capsys.readouterr().out)[1])
     assert name == "explore"
     explorer = open_explorer(parameters([*given, runs]))

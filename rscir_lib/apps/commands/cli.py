@@ -215,15 +215,15 @@ def unpack(folder: Path) -> None:
     argument("--overlap", type=int, default=0, help="pixels that neighbours share"),
     argument("--max-nodata", type=float, default=0.5, help="share of pixels without data a window may have"),
     argument("--listing", type=path, help="where to write it; FOLDER/tiles<TILE>.csv without it"),
+    argument("--scenes", action="store_true", help="only images that are too large to be read whole; others stay"),
 )
-def list_tiles(folder: Path, tile: int, overlap: int, max_nodata: float, listing: Path | None) -> None:
+def list_tiles(folder: Path, tile: int, overlap: int, max_nodata: float, listing: Path | None, scenes: bool) -> None:
     """List the windows of large scenes, for every notebook's LISTING."""
     from rscir_lib.archive import write_listing
     from rscir_lib.archive.tiles import read_scenes
 
-    archive = read_scenes(folder, tile, overlap, max_nodata)
-    listing = listing or archive.root / f"tiles{tile}.csv"
-    write_listing(archive, listing)
+    archive = read_scenes(folder, tile, overlap, max_nodata, too_large_only=scenes)
+    write_listing(archive, listing := listing or archive.root / f"tiles{tile}.csv")
     print(f"{archive.note}\nwritten: {listing}")
     given = f"DATASET_ROOT={quote(str(archive.root))} LISTING={quote(str(listing.resolve()))}"
     print(f"next: make explore {given}, and ENCODER= as you have it; or make workbook with the same")
