@@ -158,6 +158,19 @@ def _digests() -> dict[str, str]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def _record_standing(published: Published) -> None:
+    """Record the digests of files in the home that have none: a kill came in between, or a person put them there."""
+    for path in [published.place] if published.file else published.place.glob("[!.]*.*"):
+        if path.is_file() and path.suffix not in (".lock", ".part") and recorded(path) is None:
+            _record(path, sha256_of_file(path))
+
+
+def find_or_fetch(published: Published, models_root: Path | None = None) -> Path:
+    """Where `find` finds it on this machine, or `fetch` brings it."""
+    _record_standing(published)
+    return find(published, models_root) or fetch(published)
+
+
 def fetch(published: Published, say: Callable[[str], object] = print, **options: Any) -> Path:
     """Bring weights to the home, and `say` before what, how much, from where, under which licence.
 
@@ -173,11 +186,8 @@ def fetch(published: Published, say: Callable[[str], object] = print, **options:
         if not wanted or not listed.keys() >= set(wanted):
             raise NotFetched(f"{published.source} has no {published.file or 'weights in a form that can be read'}")
         files = {file: listed[file] for file in wanted}
-    every = [replace(published, file=file) for file in files]
-    missing = [one for one in every if not one.place.is_file()]
-    for one in every:
-        if one.place.is_file() and recorded(one.place) is None:  # a kill came in between, or a person put it there
-            _record(one.place, sha256_of_file(one.place))
+    missing = [one for file in files if not (one := replace(published, file=file)).place.is_file()]
+    _record_standing(published)
     if missing:
         sizes = [files[one.file][0] or 0 for one in missing]
         much = f"{sum(sizes) / 1e6:,.0f} MB" if all(sizes) else "a file of unknown size"

@@ -116,5 +116,5 @@ def provide(name: str, architecture: str = "", models_root: Path | None = None) 
     Commands call it for what a person named; loading makes no request. Folders, files and the demo need nothing.
     """
     published = None if Path(name).expanduser().exists() else hub.published_as(name, architecture or None)
-    if published and hub.find(published, models_root) is None:
-        hub.fetch(published)
+    if published:
+        hub.find_or_fetch(published, models_root)

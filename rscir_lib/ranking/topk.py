@@ -136,13 +136,6 @@ class _Batch:
         return needed
 
 
-def _best_of_part(batches: list[_Batch], parts: list[Part], item: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and scores (Q, k) of a batch's best among the rows of a part."""
-    part, batch = parts[item[0]], batches[item[1]]
-    best = _scan(batch, part.first, part.rows())
-    return best.positions, best.scores
-
-
 @contextmanager
 def float32_products() -> Iterator[None]:
     """Meanwhile products of float32 are what they say. TF32 or bfloat16, which a session may allow for its speed, would
@@ -160,8 +153,10 @@ def float32_products() -> Iterator[None]:
 
 
 @float32_products()
-def _scan(batch: _Batch, first: int, rows: torch.Tensor) -> _Best:
-    """The best of rows (n, d) whose first has the position `first`, on the device where they lie."""
+def _best_of_part(batches: list[_Batch], parts: list[Part], item: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and scores (Q, k) of a batch's best among the rows of a part, found on the device where they lie."""
+    part, batch = parts[item[0]], batches[item[1]]
+    first, rows = part.first, part.rows()
     best, on = _Best(len(batch.numbers), batch.k), rows.device
     # no float32 sum of d products strays further from the true one, whatever its order (Higham, Accuracy and Stability
     # of Numerical Algorithms, 3.1); a query may be rounded to float32 before, and rows are of unit length to 1e-3
@@ -192,7 +187,7 @@ def _scan(batch: _Batch, first: int, rows: torch.Tensor) -> _Best:
             upper[likely] = -np.inf
             _rescore(batch, best, q, first, rows, start + row[mine[upper >= max(best.floor[q], np.finfo(float).min)]])
         start, size = start + size, min(8 * size, max(PIECE["cpu"], SIMILARITIES[on.type] // len(queries)))
-    return best
+    return best.positions, best.scores
 
 
 def _rescore(batch: _Batch, best: _Best, query: int, first: int, rows: torch.Tensor, chosen: np.ndarray) -> None:

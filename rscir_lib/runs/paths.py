@@ -95,7 +95,9 @@ def run_folder(
         parts.append("-".join(re.findall(r"\w+", TEMPLATE))[:32] + "-" + sha256_of(TEMPLATE)[:6])
     paths = {"dataset": dataset, "encoder": encoder, "listing": listing}
     own: dict[str, Any] = {"architecture": ARCHITECTURE, "protocol": PROTOCOL, "precision": PRECISION, "template": TEMPLATE}
-    own |= {key: {"place": _place(path)} if isinstance(path, Path) else path for key, path in paths.items()}
+    for key, path in paths.items():  # a place outside the project is a digest, so that no file tells of a machine
+        inside = isinstance(path, Path) and path.is_relative_to(ROOT) and path.relative_to(ROOT).as_posix()
+        own[key] = {"place": inside or sha256_of(str(path))[:DIGITS]} if isinstance(path, Path) else path
     first = (ROOT / Path(OUTPUT_ROOT or "runs").expanduser()).resolve() / "_".join(part for part in parts if part)
     run, _ = _noted(first, own)
     if run is None:
@@ -154,11 +156,6 @@ def read_note(note: Path) -> dict[str, Any] | None:
     except ValueError as error:
         print(f"{error}; it is written afresh", file=sys.stderr)
         return None
-
-
-def _place(path: Path) -> str:
-    """A path relative to the project; for one outside a digest, so that no file tells where things lie on a machine."""
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else sha256_of(str(path))[:DIGITS]
 
 
 def _content(path: Path) -> str:

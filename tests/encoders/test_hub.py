@@ -13,7 +13,17 @@ import pytest
 from loopback.world import COMMIT, digest
 from rscir_lib.apps.commands import cli
 from rscir_lib.encoders import hub
-from rscir_lib.encoders.hub import PUBLISHED, Published, fetch, files_of_a_model, find, home, published_as, recorded
+from rscir_lib.encoders.hub import (
+    PUBLISHED,
+    Published,
+    fetch,
+    files_of_a_model,
+    find,
+    find_or_fetch,
+    home,
+    published_as,
+    recorded,
+)
 from rscir_lib.storage.downloads import NotFetched
 
 FAST = {"timeout": 2, "pause": 0.001}
@@ -165,14 +175,23 @@ def test_trust_on_first_use(world):
     assert not sky.place.exists()
 
 
-def test_a_kill_before_the_digest_is_recorded_loses_no_record(world):
-    one = Published("owner/name", "weights.pt")
+@pytest.mark.parametrize(
+    "one", [Published("owner/name", "weights.pt"), Published("owner/name")], ids=["file", "folder"]
+)
+def test_a_kill_before_the_digest_is_recorded_loses_no_record(world, one):
+    """Fetched again, or found by a command that fetches only what isn't there, which then asks nobody."""
     publish(world, one)
     fetch(one, print, **FAST)
-    before = (home() / hub.DIGESTS).read_text()
+    before = json.loads((home() / hub.DIGESTS).read_text())
+    assert before
     (home() / hub.DIGESTS).unlink()
     fetch(one, print, **FAST)
-    assert (home() / hub.DIGESTS).read_text() == before
+    assert json.loads((home() / hub.DIGESTS).read_text()) == before
+    (home() / hub.DIGESTS).unlink()
+    world.asked.clear()
+    assert find_or_fetch(one) == one.place
+    assert json.loads((home() / hub.DIGESTS).read_text()) == before
+    assert not world.asked
 
 
 def test_found_in_the_cache_of_the_hubs_client(world, tmp_path):

@@ -224,9 +224,9 @@ def list_tiles(folder: Path, tile: int, overlap: int, max_nodata: float, listing
 
     archive = read_scenes(folder, tile, overlap, max_nodata, too_large_only=scenes)
     write_listing(archive, listing := listing or archive.root / f"tiles{tile}.csv")
-    print(f"{archive.note}\nwritten: {listing}")
     given = f"DATASET_ROOT={quote(str(archive.root))} LISTING={quote(str(listing.resolve()))}"
-    print(f"next: make explore {given}, and ENCODER= as you have it; or make workbook with the same")
+    then = f"make explore {given}, and ENCODER= as you have it; or make workbook with the same"
+    print(f"{archive.note}\nwritten: {listing}\nnext: {then}")
 
 
 @command(

@@ -68,8 +68,7 @@ def fetch_patterncom(root: Path) -> None:
 def drive_folder(key: str) -> dict[str, str]:
     """name -> id of the files in a folder of Google Drive that everybody may see."""
     address = "https://drive.google.com/embeddedfolderview"
-    plain = {"Accept-Encoding": "identity"}
-    page = text_of(requests.get(address, {"id": key}, headers=plain, timeout=30, stream=True))
+    page = text_of(requests.get(address, {"id": key}, headers={"Accept-Encoding": "identity"}, timeout=30, stream=True))
     entry = r'href="https://drive\.google\.com/file/d/([\w-]+)/.*?class="flip-entry-title">([^<]*)<'
     return {html.unescape(name).strip(): file for file, name in re.findall(entry, page, re.DOTALL)}
 
@@ -77,8 +76,7 @@ def drive_folder(key: str) -> dict[str, str]:
 def fetch_models(root: Path) -> None:
     """The paper's two encoders to the home of the weights, unless an earlier version left them in `root/models`."""
     for published in map(hub.published_as, ("clip", "remoteclip")):
-        if hub.find(published, root / "models") is None:
-            hub.fetch(published)
+        hub.find_or_fetch(published, root / "models")
 
 
 def fetch_ucm(root: Path) -> None:
