@@ -35,8 +35,7 @@ def read_cirr(root: str | Path) -> Benchmark:
         raise FileNotFoundError(f"{folder}: no {' with '.join(p.name for p in places['test1'])}, nor those of val")
     for split in there:
         captions, images = there[split]
-        entries = read_json(captions, list, "a list of pairs")
-        if entries and all(isinstance(entry, dict) and "target_hard" in entry for entry in entries):
+        if any(isinstance(one, dict) and "target_hard" in one for one in read_json(captions, list, "a list of pairs")):
             break
     else:
         asked = " and ".join(str(pairs) for pairs, _ in there.values())

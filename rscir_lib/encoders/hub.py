@@ -67,8 +67,7 @@ class Published:
     @property
     def source(self) -> str:
         """Where to look at it with a browser."""
-        on_hub = "/" in self.repository
-        return f"{constants.ENDPOINT}/{self.repository}" if on_hub else "".join(self.addresses()[:1])
+        return f"{constants.ENDPOINT}/{self.repository}" if "/" in self.repository else "".join(self.addresses()[:1])
 
     @property
     def activation(self) -> str:
@@ -255,9 +254,12 @@ def _listing(published: Published) -> tuple[dict[str, tuple[int | None, str | No
     if not response.ok:
         why = "there is none of this name, or it is private: `hf auth login`" if response.status_code == 401 else ""
         raise NotFetched(f"{published.source} answered {response.status_code} {why or response.reason}")
-    facts = json.loads(text_of(response))
-    files = {file["rfilename"]: (file.get("size"), file.get("lfs", {}).get("sha256")) for file in facts["siblings"]}
-    card = facts.get("cardData") or {}
+    try:
+        facts = json.loads(text_of(response))
+        listed = [(file["rfilename"], file.get("size"), file.get("lfs") or {}) for file in facts["siblings"]]
+        files, card = {name: (size, lfs.get("sha256")) for name, size, lfs in listed}, facts.get("cardData") or {}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NotFetched(f"{published.source} answered with something else than a list of its files") from error
     return files, card.get("license_name") or card.get("license") or published.licence
 
 
@@ -268,4 +270,5 @@ def files_of_a_model(listed: Collection[str]) -> list[str]:
     if weights is None or not (own or "config.json" in listed):
         return []
     parts = weights.replace(".safetensors.index.json", "-*.safetensors")
-    return [name for name in listed if name in BESIDE or (name != weights and fnmatch(name, parts))] + [weights]
+    flat = [name for name in listed if not {"/", "\\"} & {*name}]  # no name leads out of the folder
+    return [name for name in flat if name in BESIDE or (name != weights and fnmatch(name, parts))] + [weights]

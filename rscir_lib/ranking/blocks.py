@@ -41,11 +41,10 @@ def device_of(features: Gallery) -> str:
 
 def spreads(features: Gallery, queries: np.ndarray, exactly: bool = True) -> RowMoments:
     """Mean and std, (B, 1) each, of the similarities of the whole archive to queries (B, d). `exactly`: computed again
-    from all similarities where rounding hides a std."""
+    from all similarities, in one array whatever the shards, where rounding hides a std."""
     mean, std = features.moments.of_similarities(queries)
     for query in np.flatnonzero(std <= SPREAD) if exactly else ():
         blocks = (rows for part in parts_of(features) for rows in part.rows().split(EXACT_ROWS))
-        # in one array, so that its sum doesn't depend on the shards
         s = np.concatenate([similarities(rows.cpu().numpy(), queries[[query]])[0] for rows in blocks])
         mean[query], std[query] = s.mean(), s.std(ddof=1 if len(s) > 1 else 0)
     return torch.from_numpy(mean)[:, None], torch.from_numpy(std)[:, None]

@@ -68,7 +68,8 @@ def top_k(
             for i, number in enumerate(batches[batch].numbers):
                 best.add(number, positions[i], scores[i])
         return best.positions, best.scores
-    for numbers in np.array_split(np.arange(len(questions)), -(-len(questions) * len(features) // SCORES)):
+    size = max(1, SCORES // len(features))
+    for numbers in (np.arange(len(questions))[start : start + size] for start in range(0, len(questions), size)):
         for number, scores in zip(numbers, job.scores(questions.take(numbers), len(features)), strict=True):
             ranked = np.setdiff1d(np.arange(len(features)), excluded[excluded.set_of[number]], assume_unique=True)
             positions = ranked[best_first(scores[ranked], best.k)]

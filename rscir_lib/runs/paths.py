@@ -19,7 +19,8 @@ from rscir_lib.storage.project import ROOT
 # the parameters that a run folder is named by; runs that differ in one of them never share a folder
 IDENTITY = ("OUTPUT_ROOT", "DATASET_ROOT", "ENCODER", "ARCHITECTURE", "LISTING", "PROTOCOL", "PRECISION", "TEMPLATE")
 # parameters that are paths, where "" leaves one out; ENCODER is one where it names a folder
-PATHS = ("DATASET_ROOT", "OUTPUT_ROOT", "MODELS_ROOT", "LISTING", "FEATURES", "QUERY_IMAGE", "RUNS_FOLDER", "PLUGINS")
+FURTHER_INPUTS = ("MODELS_ROOT", "LISTING", "QUERY_IMAGE", "PLUGINS", "LINCIR")
+PATHS = ("DATASET_ROOT", "OUTPUT_ROOT", "FEATURES", "RUNS_FOLDER", *FURTHER_INPUTS)
 DIGITS = 16  # of a sha256 that tells places and contents apart: 64 bits, so that no two of a person's runs collide
 
 

@@ -111,11 +111,9 @@ class Searcher:
 
     def _scorer(self, method: Method) -> Scorer:
         """The method fitted to the archive, when it is first asked for."""
-        for known, scorer in self._fitted:
-            if known is method:
-                return scorer
-        self._fitted.append((method, method.fit(self.gallery, self.encode_texts)))
-        return self._fitted[-1][1]
+        if not any(known is method for known, _ in self._fitted):
+            self._fitted.append((method, method.fit(self.gallery, self.encode_texts)))
+        return next(scorer for known, scorer in self._fitted if known is method)
 
     def auto_lambda(self, text: str | None) -> AutoLambda:
         """The lambda of a text beside images of the archive, read off their similarities (`ranking.read_lambda`)."""

@@ -124,11 +124,12 @@ class _Part:
             raise _Again(f"sent {self.size} of {whole} bytes")
 
     def answer(self) -> requests.Response:
-        """The response to a request for the missing bytes; pages that Google Drive shows first are followed."""
-        headers = {**self.headers, "Range": f"bytes={self.size}-"} if self.size else self.headers
-        response = self.session.get(self.address, headers=headers, stream=True, timeout=self.timeout)
+        """The response to a request for the missing bytes; pages that Google Drive shows first are followed, without
+        what only the first host may know."""
+        rest = {"Range": f"bytes={self.size}-"} if self.size else {}
+        response = self.session.get(self.address, headers={**self.headers, **rest}, stream=True, timeout=self.timeout)
         if response.ok and response.headers.get("Content-Type", "").startswith("text/html"):
-            response = self.session.get(_file_behind(response), headers=headers, stream=True, timeout=self.timeout)
+            response = self.session.get(_file_behind(response), headers=rest, stream=True, timeout=self.timeout)
         return response
 
 

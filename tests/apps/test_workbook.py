@@ -134,6 +134,10 @@ def test_a_notebook_by_itself_is_run_with_all_that_it_needs(path, tmp_path, monk
     monkeypatch.setattr(workbook.runs, "dataset_root", lambda root="": Path(root or tmp_path / "nowhere"))
     assert cli.main(["workbook", number, out]) == 0
     assert plans.pop() == sorted({"01", *needed, number})
+    monkeypatch.setattr(workbook.runs, "dataset_root", lambda root="": Path(root or tmp_path / "pictures"))
+    assert cli.main(["workbook", number, out]) == 0  # images without the list that is drawn last
+    assert "01" in plans.pop()
+    monkeypatch.setattr(workbook.runs, "dataset_root", lambda root="": Path(root or tmp_path / "nowhere"))
     if number == "11":
         (tmp_path / "runs" / "synthcom_demo" / "tables" / "04_rows.csv").touch()
         assert cli.main(["workbook", number, out]) == 0
@@ -260,9 +264,10 @@ def test_results_stand_only_where_they_are_and_follow_from_what_is_there(run, no
     assert outcome() == "stands"
 
 
-def test_a_changed_listing_makes_results_fall(notebooks, tmp_path):
+@pytest.mark.parametrize("name", ["LISTING", "LINCIR", "PLUGINS"])
+def test_a_changed_file_makes_results_fall(notebooks, tmp_path, name):
     (notebooks / "part.csv").write_text("images/a.jpg 0 a\n")
-    parameters = {"LISTING": str(notebooks / "part.csv"), "DATASET_ROOT": str(notebooks / "data")}
+    parameters = {name: str(notebooks / "part.csv"), "DATASET_ROOT": str(notebooks / "data")}
     notebook = notebooks / "01_write.ipynb"
     before = workbook.fingerprint(notebook, parameters, tmp_path / "runs" / "r")
     assert workbook.fingerprint(notebook, parameters, tmp_path / "runs" / "r") == before

@@ -182,6 +182,11 @@ def test_cirr_keeps_the_answers_of_its_test(tmp_path):
             "entry 1: text is ' '",
         ),
         ("captions/cap", [{"reference": "pattern-1", "target_hard": "pattern-1", "caption": "a"}], "is its own target"),
+        (
+            "captions/cap",  # one without its answer says nothing of the others
+            [{"reference": "pattern-1", "target_hard": "pattern-2", "caption": "a"}, {"reference": "pattern-2"}],
+            "entry 2",
+        ),
         ("captions/cap", {"a": 1}, "is damaged|a list of pairs"),
         ("image_splits/split", {"pattern-0": 3}, "names of images -> their paths"),
         ("image_splits/split", {"pattern-0": "../../etc/passwd"}, "is not a path inside the archive"),

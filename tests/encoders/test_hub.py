@@ -151,6 +151,20 @@ def test_a_repository_and_its_revision(world):
     assert [address for address in world.addresses("huggingface.co/") if COMMIT not in address] == []
 
 
+@pytest.mark.parametrize("answer", ["[]", "{}", '{"siblings": null}', "<html>", '{"siblings": [{"size": 1}]}', "[1"])
+def test_an_answer_that_lists_no_files(world, monkeypatch, answer):
+    one = Published("owner/name")
+    publish(world, one)
+    monkeypatch.setattr(hub, "text_of", lambda response: answer)
+    with pytest.raises(NotFetched, match=r"owner/name answered with something else than a list of its files"):
+        fetch(one, print, **FAST)
+
+
+def test_no_name_of_a_listing_leads_out_of_the_folder():
+    listed = ["config.json", "model.safetensors.index.json", "model-1.safetensors", "model-/../../x.safetensors"]
+    assert files_of_a_model(listed) == ["config.json", "model-1.safetensors", "model.safetensors.index.json"]
+
+
 def test_trust_on_first_use(world):
     one = Published("owner/name", "weights.pt")
     publish(world, one)

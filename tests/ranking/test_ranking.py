@@ -262,6 +262,18 @@ def test_a_weighting_of_ones_own_is_ranked_as_it_combines():
     assert ranks.ranks[0, 0].tolist() == (np.flatnonzero(np.isin(positions[0], [3, 7, 20])) + 1).tolist()
 
 
+@pytest.mark.parametrize("scores", [1, 30, 1000])
+def test_few_scores_are_held_of_a_method_that_sees_the_archive(monkeypatch, scores):
+    rng = np.random.default_rng(0)
+    gallery, sides = InMemory(unit(rng.standard_normal((20, 5)))), unit(rng.standard_normal((6, 5)))
+    asked = Questions(sides[:3], sides[3:], ("a", "b", "c"), np.arange(3), np.arange(3), np.full(3, -1))
+    job = Job(METHODS["minmax"], 0.4, METHODS["minmax"].fit(gallery))
+    expected = top_k(asked, 4, gallery, job)
+    monkeypatch.setattr(topk, "SCORES", scores)  # also fewer than the archive has images
+    for one, other in zip(top_k(asked, 4, gallery, job), expected, strict=True):
+        assert np.array_equal(one, other)
+
+
 def test_an_archive_with_equal_images_only():
     """No spread, so that every image is near to every other: they rank by position."""
     features = InMemory(np.tile(unit(np.ones((1, 8))), (50, 1)))

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import requests
 
 from loopback.world import QUOTA, Fault, World, digest
 from rscir_lib.storage import downloads
@@ -90,6 +92,24 @@ def test_asks_for_what_is_missing_only(world, tmp_path):
     assert world.sent == SIZE
     ranges = [headers.get("Range") for method, address, headers in world.asked if "cdn-lfs" in address]
     assert ranges == [None, *(f"bytes={start}-" for start in range(2**17, SIZE, 2**17))]
+
+
+def test_a_page_that_is_followed_gets_no_authorization(world, tmp_path, monkeypatch):
+    asked = []
+
+    def get(self, address, headers=None, **_):
+        asked.append((address, dict(headers or {})))
+        response = requests.Response()
+        response.status_code, response.raw = 200, io.BytesIO(b'<form id="download-form" action="https://x.org/get">')
+        response.headers["Content-Type"] = "text/html"
+        return response
+
+    monkeypatch.setattr(requests.Session, "get", get)
+    with pytest.raises(NotFetched):
+        fetched(tmp_path, HUB, headers={"Authorization": "Bearer hf_x"})
+    assert len(asked) > 1
+    assert asked[0][1] == {"Authorization": "Bearer hf_x"}
+    assert not any("Authorization" in headers for address, headers in asked if "x.org" in address)
 
 
 def test_authorization_stays_with_the_hub(world, tmp_path):

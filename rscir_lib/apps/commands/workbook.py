@@ -91,8 +91,8 @@ def needed_first(plan: Mapping[Path, dict[str, object]]) -> list[str]:
     asked, features = {path.stem[:2] for path in plan}, runs.features_of(own)
     rows = own.get("RUNS_FOLDER") != "" or asked & {"04", "09"} or len(runs.finished_runs(runs.run_of(own).parent))
     stored = ("FEATURES" not in own and rows) or features.is_file() or (features / "manifest.json").is_file()
-    drawn = own.get("DATASET_ROOT") or runs.dataset_root().exists() or ("DATASET_ROOT" not in own and stored)
-    there = {"01": drawn, "02": stored, "09": rows}
+    whole = (runs.dataset_root() / "patternnet.csv").exists()  # which is written last
+    there = {"01": own.get("DATASET_ROOT") or whole or ("DATASET_ROOT" not in own and stored), "02": stored, "09": rows}
     return [number for number, stands in there.items() if not stands and number not in asked]
 
 
@@ -122,9 +122,7 @@ def _inputs(parameters: dict[str, object], run: Path) -> Iterator[tuple[str, Pat
     encoder = parameters.get("ENCODER")
     if encoder:
         places["ENCODER"] = ROOT / "data" / "demo_encoder" if encoder == "demo" else runs.encoder_folder(encoder)
-    places |= {
-        name: runs.from_root(parameters.get(name, "")) for name in ("MODELS_ROOT", "LISTING", "QUERY_IMAGE", "PLUGINS")
-    }
+    places |= {name: runs.from_root(parameters.get(name, "")) for name in runs.paths.FURTHER_INPUTS}
     if "RUNS_FOLDER" in parameters:  # what it compares
         folder = runs.from_root(parameters["RUNS_FOLDER"]) or run.parent
         yield from ((f"RUNS_FOLDER/{name}", path) for name, path in runs.finished_runs(folder)["rows"].items())
