@@ -112,3 +112,26 @@ def test_a_paper_takes_what_runs_have(tmp_path):
     (run / "tables" / "09_facts.csv").write_text(",value\narchive,x\n")
     with pytest.raises(ValueError, match=r"09_facts.csv has no '.*run notebook 09 again"):
         write_paper([run], tmp_path / "other")
+
+
+def test_a_run_that_lacks_what_a_paper_shows_is_named(tmp_path):
+    run = tmp_path / "one_run"
+    write_run(run)
+    (run / "tables" / "09_map.csv").write_text("name,Avg\nweicom,50\n")
+    with pytest.raises(ValueError, match=r"09_map.csv has no 'method'.*run notebook 09 again"):
+        write_paper([run], tmp_path / "paper")
+    for file in (*run.glob("tables/*.tex"), *run.glob("figures/*.pdf")):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"one_run lacks .*tables and figures: run notebook 09 there"):
+        write_paper([run], tmp_path / "paper")
+
+
+def test_the_folder_of_another_run_stays_and_is_said(tmp_path, capsys):
+    for name in ("old", "new"):
+        write_run(tmp_path / name)
+        write_paper([tmp_path / name], tmp_path / "paper")
+    assert (tmp_path / "paper" / "old" / "09_map.tex").is_file()
+    assert (
+        capsys.readouterr().out
+        == f"{tmp_path / 'paper'} also holds old, no part of this paper: delete what you don't need\n"
+    )

@@ -227,6 +227,29 @@ def test_adapt_learns_a_folder_of_images(colours, tmp_path, monkeypatch):
     assert load_encoder(tmp_path / "run", device="cpu").encode_texts(["red roof"]).shape == (1, 128)
 
 
+def test_captions_are_fit_for_lincir_before_anything_is_trained(colours, tmp_path, monkeypatch, capsys):
+    """One longer than the encoder reads is left out, with a count; where none is left, nothing is trained."""
+    root, captions = colours
+    learned = []
+
+    def stop(encoder, texts, path):
+        learned.extend(texts)
+        raise Killed
+
+    monkeypatch.setattr(training, "train", lambda *arguments: None)
+    monkeypatch.setattr(training, "load_encoder", lambda folder: None)
+    monkeypatch.setattr(training, "train_lincir", stop)
+    names = json.loads(captions.read_text())
+    captions.write_text(json.dumps({name: ["a roof", "long " * 50] for name in names}))
+    with pytest.raises(Killed):
+        adapt(root, captions, tmp_path / "run", lincir=True)
+    assert set(learned) == {"a roof"}
+    assert f"LinCIR learns from {len(learned)} captions of {2 * len(learned)}" in capsys.readouterr().out
+    captions.write_text(json.dumps({name: ["of the", "long " * 50, "a *"] for name in names}))
+    with pytest.raises(ValueError, match=r"captions.json: add a caption with a keyword, no \*, at most 30 tokens"):
+        adapt(root, captions, tmp_path / "other", lincir=True)
+
+
 def test_split_is_by_class_and_by_seed(colours):
     archive = read_archive(colours[0])
     first, rest = split(archive)
@@ -246,6 +269,7 @@ def test_captions_are_checked(colours, tmp_path):
         ("{}", "names no image"),
         (json.dumps({image: ["sea", " "]}), f"{image} needs a list of captions"),
         (json.dumps({image: "sea"}), "found 'sea'"),
+        (json.dumps({image: [None]}), rf"bad.json: {image} needs a list of captions, .* found \[None\]"),
     ):
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(ValueError, match=message):

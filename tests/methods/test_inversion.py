@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from rscir_lib.apps.commands.training import LinCIR, starred, train_lincir
+from rscir_lib.apps.commands.training import LinCIR, phi, starred, train_lincir
 from rscir_lib.benchmarks import whucom
 from rscir_lib.encoders import load_encoder, prompted
 from rscir_lib.methods import Inversion
@@ -129,8 +129,31 @@ def test_a_network_says_what_it_comes_from_and_refuses_another_encoder(encoder, 
     with pytest.raises(ValueError, match=r"was trained on an encoder of sha256 .*, not 0: train it again"):
         LinCIR(other, path)
     save_file({"a": torch.zeros(1)}, tmp_path / "strange.safetensors")
-    with pytest.raises(ValueError, match=r"strange.safetensors was trained on an encoder of sha256 None"):
+    with pytest.raises(ValueError, match=r"strange.safetensors .* was trained on an encoder of sha256 unknown"):
         LinCIR(encoder, tmp_path / "strange.safetensors")
+
+
+def test_a_file_that_is_no_network_is_refused_in_one_sentence(encoder, tmp_path):
+    path, ours = tmp_path / "bad.safetensors", encoder.provenance["weights_sha256"]
+    good = phi(encoder.dim, encoder.word_size).state_dict()
+    made = json.dumps({"weights_sha256": ours})
+    for tensors, provenance, problem in (
+        ({key: good[key] for key in good if key != "0.bias"}, made, "0.bias is missing from the file"),
+        (good | {"more": torch.zeros(1)}, made, "more is not part of the model"),
+        (good | {"0.bias": torch.zeros(3)}, made, r"0.bias has shape \(3,\)"),
+        (good | {"0.bias": good["0.bias"].int()}, made, "0.bias holds whole numbers"),
+        (good | {"0.bias": good["0.bias"] * torch.nan}, made, "NaN or infinity"),
+        (good, "[]", "sha256 unknown"),
+        (good, "{", "sha256 unknown"),
+    ):
+        save_file(tensors, path, {"provenance": provenance})
+        with pytest.raises(ValueError, match=rf"bad.safetensors is of no use: .*{problem}.*: train it again"):
+            LinCIR(encoder, path)
+    torch.save(good, tmp_path / "bad.pt")
+    with pytest.raises(ValueError, match=r"bad.pt is of no use: .*sha256 unknown.*: train it again"):
+        LinCIR(encoder, tmp_path / "bad.pt")
+    save_file(good, path, {"provenance": made})
+    assert LinCIR(encoder, path).name == "lincir"
 
 
 def test_an_encoder_without_gradients_is_refused_in_a_sentence(encoder):

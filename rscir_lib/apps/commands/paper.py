@@ -33,17 +33,18 @@ def write_paper(runs: Sequence[Path], out: Path) -> Path:
         raise ValueError(f"{', '.join(map(str, runs))}: two runs of one name would share a folder")
     paragraphs, shown = [], []
     for run, name in zip(runs, names, strict=True):
-        facts = run / "tables" / "09_facts.csv"
-        if not facts.is_file():
-            raise FileNotFoundError(f"{facts} is missing: run notebook 09 there")
         words = {"dtype": str, "keep_default_na": False}  # an archive named NA is one
-        methods = pd.read_csv(run / "tables" / "09_map.csv", **words)["method"]
+        files = sorted([*run.glob("tables/*.tex"), *run.glob("figures/*.pdf")])
+        if not files or not (run / "tables" / "09_facts.csv").is_file():
+            raise FileNotFoundError(f"{run} lacks tables/09_facts.csv, or tables and figures: run notebook 09 there")
         try:
-            paragraphs.append(methods_paragraph(pd.read_csv(facts, index_col=0, **words)["value"], methods))
+            methods = pd.read_csv(file := run / "tables" / "09_map.csv", **words)["method"]
+            facts = pd.read_csv(file := run / "tables" / "09_facts.csv", index_col=0, **words)["value"]
+            paragraphs.append(methods_paragraph(facts, methods))
         except KeyError as error:
-            raise ValueError(f"{facts} has no {error}, as those of an older version: run notebook 09 again") from None
+            raise ValueError(f"{file} has no {error}, as those of an older version: run notebook 09 again") from None
         shown.append(f"\\section*{{{latex_words(name)}}}")
-        for file in sorted([*run.glob("tables/*.tex"), *run.glob("figures/*.pdf")]):
+        for file in files:
             place = Path(_plain(name)) / (_plain(file.stem) + file.suffix)
             (out / place.parent).mkdir(parents=True, exist_ok=True)
             copy_file(file, out / place)
@@ -52,9 +53,9 @@ def write_paper(runs: Sequence[Path], out: Path) -> Path:
             shown.append(f"\\begin{{figure}}[p]\\fit{{{show}}}\\caption{{{caption}}}\\end{{figure}}\\clearpage")
     copy_file(BIBLIOGRAPHY, out / "references.bib")
     write_text(out / "methods.tex", "\n\n".join(paragraphs) + "\n")
-    template = TEMPLATE.read_text(encoding="utf-8")
-    write_text(out / "paper.tex", template.replace("% tables and figures", "\n".join(shown)))
-    return out / "paper.tex"
+    if others := {file.parent.name for file in out.glob("[!.]*/*.*")} - set(map(_plain, names)):
+        print(f"{out} also holds {', '.join(sorted(others))}, no part of this paper: delete what you don't need")
+    return write_text(out / "paper.tex", TEMPLATE.read_text("utf-8").replace("% tables and figures", "\n".join(shown)))
 
 
 def _plain(name: str) -> str:

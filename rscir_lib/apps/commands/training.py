@@ -1,15 +1,14 @@
 """The recipe: a small CLIP trained from any (image, captions) pairs, with open_clip's own pieces (`rscir train`).
 
-The folder it writes loads by path wherever an encoder name is taken. Interrupted, the same command goes on from the
-last checkpoint, to the same bits.
+The folder it writes loads by path wherever an encoder name is taken. Interrupted, it goes on, to the same bits.
 """
 
 import io
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -26,12 +25,13 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save
 from tqdm.auto import tqdm, trange
+from tqdm.contrib.concurrent import thread_map
 
 from rscir_lib.archive import Archive, read_archive, write_listing
 from rscir_lib.benchmarks.base import ValidationReport
 from rscir_lib.benchmarks.captions import read_captions
 from rscir_lib.encoders import CONFIG, WEIGHTS, load_encoder
-from rscir_lib.encoders.checkpoints import read_tensors
+from rscir_lib.encoders.checkpoints import misfit, read_tensors
 from rscir_lib.features import extract_features, read_features
 from rscir_lib.methods import Inversion
 from rscir_lib.methods.vocabulary import VOCABULARY, read_vocabulary
@@ -72,14 +72,12 @@ def train(images: np.ndarray, captions: Sequence[list[str]], folder: Path, recip
     Args:
         images: (N, S, S, 3) uint8.
         captions: N lists of texts; a step draws one for each image.
-        folder: Where the encoder goes. It is rewritten ten times on the way: an interrupted run leaves a usable one,
-            and the next call with the same arguments goes on from there.
+        folder: Where the encoder goes, written ten times on the way; the next call with the same arguments goes on.
         recipe: The stages of training.
         card: What the data are and what the encoder can't do, for the model card.
 
     Raises:
-        ValueError: Where images and captions don't pair up, the loss diverges, or the folder holds other things, or an
-            unfinished training of something else.
+        ValueError: Where images and captions don't pair up, the loss diverges, or the folder holds something else.
         BlockingIOError: While another process trains there.
     """
     if not 0 < len(images) == len(captions) or not all(captions):
@@ -162,9 +160,8 @@ def _train(pairs: _Pairs, task: str, folder: Path, recipe: Recipe) -> pd.Series:
 def _optimizer(model: torch.nn.Module, steps: int, learning_rate: float) -> dict[str, Any]:
     matrices, vectors = ([p for p in model.parameters() if (p.ndim >= 2) == wanted] for wanted in (True, False))
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}])
-    cycle = {"pct_start": 0.051, "cycle_momentum": False}  # 0.05 of 20 steps would divide by zero
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, **cycle)
-    return {"optimizer": optimizer, "schedule": schedule}
+    cycle = {"total_steps": steps, "pct_start": 0.051, "cycle_momentum": False}  # 0.05 of 20 would divide by zero
+    return {"optimizer": optimizer, "schedule": torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, **cycle)}
 
 
 def _write_checkpoint(path: Path, task: str, parts: Mapping[str, Any], past: dict) -> None:
@@ -242,14 +239,12 @@ def split(archive: Archive, share: float = 0.8, seed: int = 0) -> tuple[np.ndarr
     return np.sort(chosen), np.setdiff1d(np.arange(len(archive)), chosen)
 
 
-def phrases(captions: list[str], rng: np.random.Generator, count: int = 5) -> list[str]:
+def phrases(captions: list[str], rng: np.random.Generator, count: int = 5) -> Iterator[str]:
     """`count` pieces of one to four words from an image's captions: queries are bare words, not sentences."""
-    pieces = []
     for caption in rng.choice(captions, count):
         words = caption.split()
         start = rng.integers(len(words))
-        pieces.append(" ".join(words[start : start + rng.integers(1, 5)]))
-    return pieces
+        yield " ".join(words[start : start + rng.integers(1, 5)])
 
 
 class LinCIR(Inversion):
@@ -266,11 +261,14 @@ class LinCIR(Inversion):
 
     def __init__(self, encoder: Any, path: str | Path) -> None:
         super().__init__(encoder)
-        self.network, tensors = phi(encoder.dim, encoder.word_size), read_tensors(Path(path))
-        with safe_open(path, "pt") as file:
-            made = json.loads((file.metadata() or {}).get("provenance", "{}"))
-        if (theirs := made.get("weights_sha256")) != (ours := encoder.provenance["weights_sha256"]):
-            raise ValueError(f"{path} was trained on an encoder of sha256 {theirs}, not {ours}: train it again")
+        self.network, tensors = phi(encoder.dim, encoder.word_size), read_tensors(path := Path(path))
+        ours, theirs = encoder.provenance["weights_sha256"], "unknown"
+        with suppress(Exception), safe_open(path, "pt") as file:  # whatever a file of something else makes it raise
+            theirs = json.loads(file.metadata()["provenance"])["weights_sha256"]
+        misfits = misfit(path, tensors, self.network.state_dict())
+        problem = misfits if theirs == ours else f"it was trained on an encoder of sha256 {theirs}, not {ours}"
+        if problem or not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise ValueError(f"{path} is of no use: {problem or 'it holds NaN or infinity'}: train it again")
         self.network.load_state_dict(tensors)
         self.network.to(encoder.device).eval()
 
@@ -315,9 +313,8 @@ def train_lincir(encoder: Any, captions: Sequence[str], path: Path, steps: int =
         optimizer.step()
         losses.append(loss.item())
     facts = {"recipe": "LinCIR", "captions": f"{len(texts)}, sha256 {sha256_of(json.dumps(texts))}"}
-    facts |= {"steps": f"{steps}, seed {seed}", **encoder.provenance}
-    content = save(network.cpu().state_dict(), {"provenance": json.dumps(facts)})  # several keys have no order
-    write_file(path, lambda file: file.write(content))
+    facts |= {"steps": f"{steps}, seed {seed}", **encoder.provenance}  # one text: several have no order
+    write_file(path, lambda file: file.write(save(network.cpu().state_dict(), {"provenance": json.dumps(facts)})))
     return pd.Series(losses, name="loss")
 
 
@@ -329,7 +326,7 @@ def adapt(
     No class is trained on. It is asked for by the captions of its training images, by its name where they have none;
     images without a class are left out of the accuracy. Interrupted, it goes on from the last checkpoint. Writes to
     `folder` the encoder, `train.csv` and `heldout.csv` in the format of patternnet.csv, and with `lincir` the network
-    of `LinCIR`, trained on the same captions.
+    of `LinCIR`, trained on those of the same captions that have a keyword and are no longer than it reads.
     """
     archive, folder, report = read_archive(root), Path(folder), ValidationReport()
     captions = read_captions(captions_file, archive, report=report)
@@ -337,32 +334,34 @@ def adapt(
         tqdm.write(f"{captions_file}: {subject}: {problem}")
     train_on, held_out = split(archive)
     used = [i for i in train_on if captions[i]]
+    if lincir:  # checked before the encoder's training, which takes long
+        tokens, most = open_clip.SimpleTokenizer().encode, MODEL["text_cfg"]["context_length"] - 2  # but start and end
+        said = [caption for i in used for caption in captions[i]]
+        short = [text for text in said if "*" in starred(text) and "*" not in text and 0 < len(tokens(text)) <= most]
+        if not short:
+            raise ValueError(f"{captions_file}: add a caption with a keyword, no *, at most {most} tokens for LinCIR")
+        tqdm.write(f"LinCIR learns from {len(short)} captions of {len(said)}: with a keyword, at most {most} tokens")
     tqdm.write(f"training on {len(used)} images of {len(archive)}; {len(train_on) - len(used)} more have no caption")
     with folder_lock(folder, seconds=0):
-        with ThreadPoolExecutor() as pool:
-            images = pool.map(lambda position: thumbnail(archive.read(position)), used)
-            pixels = np.stack(list(tqdm(images, "reading", len(used), unit="image")))
+        images = thread_map(lambda position: thumbnail(archive.read(position)), used, desc="reading", unit="image")
         rng = np.random.default_rng(0)
-        texts = [captions[i] + phrases(captions[i], rng) for i in used]
+        texts = [[*captions[i], *phrases(captions[i], rng)] for i in used]
         what = f"A small CLIP trained from scratch on {len(used)} images and their captions. It knows the words of"
         card = f"# Encoder adapted to {archive.name}\n\n{what} these captions and nothing else."
-        train(pixels, texts, folder, Recipe(max(epochs, epochs * len(used) // 256)), card)
+        train(np.stack(images), texts, folder, Recipe(max(epochs, epochs * len(used) // 256)), card)
         for file, part in (("train.csv", train_on), ("heldout.csv", held_out)):
             write_listing(archive.subset(part), folder / file)
-
         encoder = load_encoder(folder)
         if lincir:
-            train_lincir(encoder, [caption for i in used for caption in captions[i]], folder / LINCIR)
+            train_lincir(encoder, short, folder / LINCIR)
         rest = archive.subset(i for i in held_out if archive.classes[i])
         classes = sorted(set(archive.classes) - {""})
         if len(classes) < 2 or not len(rest):
             tqdm.write(f"{archive.name} has {len(classes)} classes, {len(rest)} held-out images of them: no accuracy")
             return pd.Series(dtype=float, name="held-out accuracy")
         features = read_features(extract_features(rest, encoder, folder / "features", overwrite=True)).feats
-    described = (sorted({c for i in used if archive.classes[i] == name for c in captions[i]}) for name in classes)
-    prompts = [texts or [name] for name, texts in zip(classes, described, strict=True)]
+    prompts = (sorted({c for i in used if archive.classes[i] == k for c in captions[i]}) or [k] for k in classes)
     means = np.stack([encoder.encode_texts(prompt).mean(axis=0) for prompt in prompts])  # each stands for its class
     nearest = (features @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(axis=1)
     accuracy = np.mean(np.array(classes)[nearest] == np.array(rest.classes))
-    accuracies = {"class by its training captions": accuracy, "chance": 1 / len(classes)}
-    return pd.Series(accuracies, name="held-out accuracy")
+    return pd.Series({"class by its training captions": accuracy, "chance": 1 / len(classes)}, name="held-out accuracy")
