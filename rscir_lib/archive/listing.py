@@ -15,6 +15,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".j
 TO_JPEG = "convert them to JPEG, as ImageMagick does: find ROOT -iname '*{}' -exec magick mogrify -format jpg {{}} +"
 REMEDIES = {f"{s} files": TO_JPEG.format(s) for s in ".heic .heif .avif .gif .jxl .dng .cr2 .cr3 .nef .arw".split()}
 REMEDIES[NO_PERMISSION] = "chmod -R u+rX ROOT gives it"
+TABLES = {".csv", ".tsv", ".json", ".npz"}  # what the workbook reads and writes beside the images is no lost picture
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
 LONGEST_LINE = 2**16  # characters: a longer line is no row of a table but another kind of file
 
@@ -105,8 +106,7 @@ def _search(root: Path) -> tuple[list[str], list[str], str, list[LeftOut]]:
 
 
 def _images(folder: Path, root: Path) -> tuple[list[Path], Counter[str], list[Path]]:
-    """The images in a folder and below it, sorted; how many of what else lies there; those that lie outside the root,
-    through links."""
+    """The images in a folder and below it, sorted; how many of what else lies there; which lie outside, by links."""
     images: list[Path] = []
     outside: list[Path] = []
     left: Counter[str] = Counter()
@@ -117,8 +117,8 @@ def _images(folder: Path, root: Path) -> tuple[list[Path], Counter[str], list[Pa
                 left["hidden files"] += 1
             elif path.name.lower() in SYSTEM_FILES:
                 left["system files"] += 1
-            elif path.suffix.lower() not in IMAGE_SUFFIXES:
-                left[f"{path.suffix.lower()} files" if path.suffix else "files without suffix"] += 1
+            elif (suffix := path.suffix.lower()) not in IMAGE_SUFFIXES:
+                left[f"{suffix} files" if suffix else "files without suffix"] += suffix not in TABLES
             elif not path.is_file():
                 left["pipes, devices or broken links"] += 1
             elif not nameable(str(path)):

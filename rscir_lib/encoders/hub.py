@@ -247,10 +247,10 @@ def _listing(published: Published) -> tuple[dict[str, tuple[int | None, str | No
         headers = _signed() | {"Accept-Encoding": "identity"}
         response = requests.get(address, {"blobs": "true"}, headers=headers, timeout=30, stream=True)
     except requests.RequestException as error:
-        raise NotFetched(
-            f"{published.source} can't be reached ({type(error).__name__}). On a machine without network: fetch it on "
-            f"another, and put {'it at' if published.file else 'the files of its page into'} {published.place}"
-        ) from error
+        named = "open_clip_config.json and open_clip_model.safetensors, or config.json and model.safetensors, and where"
+        put = "it at" if published.file else f"{named} its page has them tokenizer files, into"
+        why = f"{published.source} can't be reached ({type(error).__name__}). On a machine without network: fetch it on"
+        raise NotFetched(f"{why} another, and put {put} {published.place}") from error
     if not response.ok:
         why = "there is none of this name, or it is private: `hf auth login`" if response.status_code == 401 else ""
         raise NotFetched(f"{published.source} answered {response.status_code} {why or response.reason}")

@@ -57,6 +57,11 @@ def absolute(name: str, value: Any) -> Any:
     return value
 
 
+def models_of(MODELS_ROOT: str = "", DATASET_ROOT: str = "", **_others: object) -> Path:
+    """Where weights are looked for before the person's home of them."""
+    return from_root(MODELS_ROOT) or dataset_root(DATASET_ROOT) / "models"
+
+
 def notice_of(ENCODER: str = "demo", DATASET_ROOT: str = "", LISTING: str = "", **_others: object) -> str:
     """What nobody may miss before believing an answer: the bundled encoder before pictures that aren't drawn; else "".
 

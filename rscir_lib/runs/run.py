@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rscir_lib.archive import Archive, read_archive
 from rscir_lib.runs.parameters import RunConfig, check_parameters, checked
 from rscir_lib.runs.paths import (
-    DIGITS, dataset_root, encoder_folder, features_of, from_root, notice_of, read_note, run_of,
+    DIGITS, dataset_root, encoder_folder, features_of, from_root, models_of, notice_of, read_note, run_of,
 )  # fmt: skip
 from rscir_lib.storage.atomic import write_file, write_text
 from rscir_lib.storage.bounds import of_file
@@ -84,11 +84,6 @@ class Run:
         return unreadable_in_words(self.features.unreadable, self.whole_archive)
 
     @property
-    def models(self) -> Path:
-        """Where weights are looked for before the person's home of them."""
-        return from_root(self.config.MODELS_ROOT) or self.root / "models"
-
-    @property
     def notice(self) -> str:
         """See `notice_of`."""
         return notice_of(**self.config.model_dump())
@@ -100,10 +95,9 @@ class Run:
 
         if self.notice:
             print(self.notice, flush=True)
-        name, architecture = self.config.ENCODER, self.config.ARCHITECTURE
-        device, precision = self.config.DEVICE, self.config.PRECISION
-        encoder = load_encoder(encoder_folder(name) or name, architecture, device, precision, self.models)
-        return prompted(encoder, self.config.TEMPLATE)
+        config, models = self.config, models_of(**self.config.model_dump())
+        given = config.ARCHITECTURE, config.DEVICE, config.PRECISION, models
+        return prompted(load_encoder(encoder_folder(config.ENCODER) or config.ENCODER, *given), config.TEMPLATE)
 
     @cached_property
     def store(self) -> Path:

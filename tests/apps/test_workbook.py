@@ -16,9 +16,13 @@ import pandas as pd
 import psutil
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from rscir_lib.analysis import bootstrap_mean
 from rscir_lib.apps.commands import cli, workbook
+from rscir_lib.archive import read_archive
+from rscir_lib.encoders import load_encoder
+from rscir_lib.features import extract_features
 from rscir_lib.runs import paths as runs
 
 PARAMETERS = """\
@@ -434,6 +438,8 @@ def test_a_run_has_a_page_of_its_results(tmp_path):
     rows["lambda"], rows["AP"] = [np.nan] * 3 + [0.3] * 3, [0.1, 0.2, 0.9, 0.3, 0.4, 0.5]
     rows.to_csv(run / "tables" / "04_rows.csv")
     (run / "figures" / "06_best.png").touch()
+    for name in ("left_out", "left over"):
+        (run / "tables" / f"{name}.csv").touch()
     page = workbook.write_index(run).read_text()
     reached = (
         "Half of 3 queries reach an average precision (AP) of 40.0 % or more by &lt;own&gt;, lambda 0.3, the best here"
@@ -442,8 +448,31 @@ def test_a_run_has_a_page_of_its_results(tmp_path):
     assert reached in first
     assert pd.read_html(io.StringIO(first))[0]["median AP"].tolist() == [20, 40]
     assert '<a href="figures/06_best.png">the best queries</a>' in first
+    assert '<a href="tables/left_out.csv">what was left out' in first
+    assert re.findall("<summary><h2>(left.*?)</h2>, (.*?)</summary>", page) == [
+        ("left over", "1 file"),
+        ("left_out", "1 file"),
+    ]
     assert "<img" not in first
     assert str(tmp_path) not in page
+
+
+def test_what_the_archive_leaves_out_is_said_once_a_run_with_what_helps(run, notebooks, capsys):
+    """Also where results stand: what the folder holds beside its pictures, and a scene that is too large for one."""
+    data = notebooks / "data"
+    for name, size in {"a.png": (9, 9), "scene.png": (99, 99)}.items():
+        Image.new("RGB", size).save(data / name)
+    (data / "reading.json").write_text('{"most_pixels": 100}')
+    (data / "phone.HEIC").touch()
+    store = runs.features_of({"DATASET_ROOT": str(data), "OUTPUT_ROOT": str(notebooks / "runs")})
+    with pytest.warns(UserWarning, match="can't be read"):
+        extract_features(read_archive(data), load_encoder("demo", device="cpu"), store)
+    for _ in range(2):
+        capsys.readouterr()
+        assert run("01", "02") == 0
+        said = capsys.readouterr().out
+        assert said.count("1 .heic files (convert them to JPEG") == 1
+        assert said.count(f"make tiles DATASET_ROOT={data} ARGS=--scenes") == 1
 
 
 def test_ending_early_is_no_failure(run, notebooks, capsys):

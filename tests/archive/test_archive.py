@@ -93,6 +93,14 @@ def test_what_is_left_out_is_counted(tmp_path):
         read_archive(root)
 
 
+def test_what_the_workbook_reads_and_writes_beside_the_images_is_no_lost_picture(tmp_path):
+    root = fill(tmp_path / "mine", "a.jpg")
+    for name in ("tiles256.csv", "captions.json", "multilabels.tsv", "clip.NPZ", "notes.txt"):
+        (root / name).write_text("no image")
+    (root / "reading.json").write_text("{}")
+    assert read_archive(root).left_out == ((".txt files", 1, ""),)
+
+
 PHONE = {"a.jpg": 6, "b.HEIC": 5, "c.heif": 1, "d.gif": 1, "e.dng": 2, "f.mov": 1, "g.AVIF": 1, "h.webp": 1, "i.nef": 1}
 FOLDERS = [
     ".Trash", ".Trash-1000", ".thumbnails", "@eaDir", "#recycle", "@Recycle", "@tmp", "#snapshot", "$RECYCLE.BIN",

@@ -185,6 +185,17 @@ def test_the_command_writes_a_listing_that_is_the_archive(tmp_path, capsys):
     assert read_scenes(tmp_path, 100, listing=listing).files == archive.files
 
 
+def test_the_command_says_what_the_folder_holds_beside_its_scenes(tmp_path, capsys):
+    """With what helps: whoever searches the listing hears no more of it. What was written before isn't counted."""
+    write_scene(tmp_path / "scene.tif", **UTM)
+    (tmp_path / "phone.HEIC").touch()
+    for _ in range(2):
+        assert cli.main(["tiles", str(tmp_path)]) == 0
+        said = capsys.readouterr().out
+        assert f"left out: 1 .heic files (convert them to JPEG, as ImageMagick does: find {tmp_path}" in said
+        assert ".csv files" not in said
+
+
 def test_windows_are_extracted_like_files(tmp_path):
     write_scene(tmp_path / "scene.tif", 600, 500, **UTM)
     archive = read_scenes(tmp_path, tile=200)

@@ -98,8 +98,18 @@ def test_without_network_one_sentence_says_what_to_put_where(started, place):
     where = place / "home" / "models" / REPOSITORY.replace("/", "--")
     assert f"https://huggingface.co/{REPOSITORY} can't be reached" in line
     assert line.endswith(
-        f"On a machine without network: fetch it on another, and put the files of its page into {where}"
+        "On a machine without network: fetch it on another, and put open_clip_config.json and "
+        f"{FILE}, or config.json and model.safetensors, and where its page has them tokenizer files, into {where}"
     )
+    assert not (place / "runs").exists()
+    given = [f"DATASET_ROOT={place / 'my pictures'}", "ENCODER=clip-openai", f"OUTPUT_ROOT={place / 'runs'}"]
+    workbook = [sys.executable, "-m", "rscir_lib", "workbook", "06", *given]
+    environment = (
+        os.environ | started.environment | NOWHERE | {"RSCIR_HOME": str(place / "home"), "PYTHONPATH": str(ROOT)}
+    )
+    done = subprocess.run(workbook, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "open_clip_config.json and open_clip_model.safetensors" in done.stderr
+    assert not (place / "runs").exists()
     assert "Traceback" not in command.said
 
 

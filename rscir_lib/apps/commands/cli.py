@@ -68,9 +68,7 @@ PARAMETERS = argument("words", nargs="*", metavar="KEY=value", help="the run's p
     argument("--beside", action="store_true", help="one table of all the runs, with intervals; needs notebook 04"),
     argument("--refresh", action="store_true", help="rewrite the committed result tables of the notebooks"),
 )
-def run_workbook(
-    words: list[str], refresh: bool, params: Path | None, show: str | None, **options: object
-) -> int | None:
+def run_workbook(words: list[str], refresh: bool, params: Path | None, show: str | None, **options: Any) -> int | None:
     """Run the notebooks, without those whose results are there and up to date."""
     from rscir_lib.apps.commands import workbook
 

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,9 @@ from rscir_lib import runs
 from rscir_lib.analysis import bootstrap_mean
 from rscir_lib.apps.commands import FAILURES
 from rscir_lib.benchmarks.whucom import BUNDLES, draw_bundled
+from rscir_lib.encoders import provide
+from rscir_lib.features.extraction import unreadable_in_words
+from rscir_lib.features.features import open_store
 from rscir_lib.storage.atomic import read_json, remove_unfinished, write_json, write_text
 from rscir_lib.storage.digests import sha256_of, sha256_of_file, sha256_of_sample
 from rscir_lib.storage.folders import files_below
@@ -87,7 +91,7 @@ def resolve_parameters(notebooks: list[Path], given: dict[str, object]) -> dict[
 
 def needed_first(plan: Mapping[Path, dict[str, object]]) -> list[str]:
     """The notebooks that make what a plan needs and isn't there: 01 draws SynthCom, 02 extracts, 09 ranks for 11."""
-    own = {name: value for parameters in plan.values() for name, value in parameters.items()}
+    own = ChainMap[str, Any](*plan.values())
     asked, features = {path.stem[:2] for path in plan}, runs.features_of(own)
     rows = own.get("RUNS_FOLDER") != "" or asked & {"04", "09"} or len(runs.finished_runs(runs.run_of(own).parent))
     stored = ("FEATURES" not in own and rows) or features.is_file() or (features / "manifest.json").is_file()
@@ -166,19 +170,14 @@ def _stands(stamp: Path, notebook: Path, parameters: dict[str, object], run: Pat
         print(f"      {error}; {notebook.stem} runs again", file=sys.stderr)
         return False
     paths = _paths(run, parameters)
-    there = {file: paths[file] for file in old["results"] if file in paths}
-    if not there or _digests(there) != old["results"]:
+    there = {file: sha256_of_sample(paths[file], 2**20) for file in old["results"] if file in paths}
+    if not there or there != old["results"]:
         return False
     now = fingerprint(notebook, parameters, run)
     moved = now["made_of"] == old.get("made_of") and now["places"] != old.get("places")
     if moved:
         write_json(stamp, old | now)
     return moved or all(old.get(key) == value for key, value in now.items())
-
-
-def _digests(results: Mapping[str, Path]) -> dict[str, str]:
-    """What each result holds, by a digest; of larger ones, which are shards of features, of 64 MiB."""
-    return {file: sha256_of_sample(path, 2**20) for file, path in results.items()}
 
 
 def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, force: bool = False) -> str:
@@ -201,8 +200,9 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
         # a store that stood already is the result of the notebook that makes it, too
         kept = "features/" if "OVERWRITE" in parameters else ()
         paths = _paths(run, parameters)
-        made = {file: paths[file] for file in after if after[file] != before.get(file) or file.startswith(kept)}
-        write_json(stamp, fingerprint(notebook, parameters, run) | {"results": _digests(made)})
+        made = [file for file in after if after[file] != before.get(file) or file.startswith(kept)]
+        results = {file: sha256_of_sample(paths[file], 2**20) for file in made}  # of shards of features, 64 MiB
+        write_json(stamp, fingerprint(notebook, parameters, run) | {"results": results})
     ended = any(out.get("ename") == "SystemExit" for cell in done.cells for out in cell.get("outputs", []))
     return "ran as far as it goes without labels" if ended else "ran"
 
@@ -274,13 +274,8 @@ def run_plan(
 
     Stops at the first failure, which it raises. Returns the run's folder.
     """
-    given = next(iter(plan.values()))
-    place = runs.from_root(given.get("MODELS_ROOT", "")) or runs.dataset_root(given.get("DATASET_ROOT", "")) / "models"
-    if given.get("ENCODER", "demo") != "demo":
-        from rscir_lib.encoders import provide
-
-        provide(given["ENCODER"], given.get("ARCHITECTURE", ""), place)
-    if "ENCODER" in given and (notice := runs.notice_of(**given)):  # the notebooks' copies say it too
+    own = ChainMap[str, Any](*plan.values())
+    if "ENCODER" in own and (notice := runs.notice_of(**own)):  # the notebooks' copies say it too
         print(notice, flush=True)
     for number, (notebook, parameters) in enumerate(plan.items(), 1):
         print(f"[{number}/{len(plan)}] {notebook.stem} ...", flush=True)
@@ -288,6 +283,11 @@ def run_plan(
         memory = f", {mib:,.0f} MiB" if outcome != "stands" else ""
         print(f"      {outcome}, {seconds:.1f} s{memory}", flush=True)
     run = runs.run_of(parameters)
+    with suppress(OSError):  # nothing is drawn, or no features are stored
+        opened = runs.open_run(**{name: own[name] for name in (*runs.IDENTITY, "FEATURES") if name in own})
+        archive = opened.whole_archive  # which prints what is left out of the folder
+        if said := unreadable_in_words(open_store(opened.store).unreadable, archive):
+            print(said)
     print(f"results: {write_index(run)}")
     for table in filter(None, show):
         print(f"\n{table}.csv\n{pd.read_csv(run / 'tables' / f'{table}.csv').round(2).to_string(index=False)}")
@@ -339,19 +339,20 @@ def _head(title: str) -> list[str]:
 
 
 def write_index(run: Path) -> Path:
-    """Writes a page of a run, with relative links, and returns its path: what the queries reach, where to go on, and
-    folded up, a notebook each, figures, pages of hits and tables."""
+    """Writes a page of a run, with relative links, and returns its path: what queries reach; folded up, its files."""
     kinds = "figures/*.png", "figures/*.html", "tables/*.csv", "notebooks/*.ipynb"
     files = [path for kind in kinds for path in sorted(run.glob(kind))]
     seen = {"05_lambda_curves": "what lambda does", "06_best": "the best queries", "06_worst": "the worst queries"}
-    links = [f'<a href="figures/{path.name}">{seen[path.stem]}</a>' for path in files if path.stem in seen]
+    seen |= {"left_out": "what was left out of the folder of images, and what helps"}
+    links = [f'<a href="{path.parent.name}/{path.name}">{seen[path.stem]}</a>' for path in files if path.stem in seen]
     links += ["<code>make explore</code> with the same DATASET_ROOT and ENCODER", "<code>make book</code>, a web site"]
     parts = [*_head(run.name), _reached(run), f"<nav><p>Where to go on: {', '.join(links)}.</p></nav>"]
     titles = {path.stem[:2]: path.stem.replace("_", " ") for path in select_notebooks([])}
-    for number, group in itertools.groupby(sorted(files, key=lambda path: path.name[:2]), lambda path: path.name[:2]):
-        title, items = html.escape(titles.get(number, f"{number}...")), [*map(_item, group)]
+    title_of = {path: titles.get(path.name[:2], path.stem) for path in files}
+    for title, group in itertools.groupby(sorted(files, key=title_of.__getitem__), title_of.__getitem__):
+        items = [*map(_item, group)]
         count = f"{len(items)} file{'s' * (len(items) > 1)}"
-        parts += [f"<details><summary><h2>{title}</h2>, {count}</summary><ul>", *items, "</ul></details>"]
+        parts += [f"<details><summary><h2>{html.escape(title)}</h2>, {count}</summary><ul>", *items, "</ul></details>"]
     return write_text(run / "index.html", "\n".join([*parts, "</main></html>\n"]))
 
 
@@ -391,6 +392,8 @@ def run_combinations(notebooks: list[Path], given: dict[str, object], beside: bo
         print(f"\n({number}/{len(combinations)}) {label}\n" * several, end="", flush=True)
         try:
             plan = resolve_parameters(notebooks, parameters)
+            own = ChainMap[str, Any](*plan.values())
+            provide(own.get("ENCODER", "demo"), own.get("ARCHITECTURE", ""), runs.models_of(**own))  # before any folder
             if before := needed_first(plan):
                 print(f"first {' and '.join(before)}, which make what is needed and not there yet", flush=True)
                 names = [*before, *(path.stem for path in notebooks)]

@@ -111,9 +111,9 @@ class Explorer:
         """The explorer of a run (`open_run`): its archive, features and encoder, its benchmark where it has labels."""
         benchmark = run.benchmark if run.has_benchmark else None
         explorer = cls(run.archive_with_features, run.features, run.encoder, run.folder, benchmark)
-        helped = left_out_in_words(left for left in run.whole_archive.left_out if left[2])
-        explorer.title = run.title
-        explorer.notice = " ".join(filter(None, [run.notice, run.unread, f"Left out: {helped}." if helped else ""]))
+        left = left_out_in_words(kind for kind in run.whole_archive.left_out if kind[2])
+        explorer.title, unread = run.title, run.unread
+        explorer.notice = " ".join(filter(None, [run.notice, unread and f"{unread}.", left and f"Left out: {left}."]))
         return explorer
 
     def answer(self, question: Mapping[str, Any]) -> Answer:
