@@ -61,7 +61,7 @@ def demo(folder: Path, scenes: int, recipe: Recipe) -> pd.Series:
     drawn = tqdm(parallel_map(draw, range(scenes)), "drawing", scenes, unit="scene")
     pictures, captions = zip(*drawn, strict=True)
     held_out = "\n".join(f"* {attribute}: {name}, {value}" for attribute, name, value in sorted(HELD_OUT))
-    card = (DATA / "published" / "demo_card.md").read_text(encoding="utf-8").format(held_out=held_out)
+    card = (DATA / "published" / "demo_card.txt").read_text(encoding="utf-8").format(held_out=held_out)
     return train(np.stack(pictures), captions, folder, recipe, card)
 
 

@@ -285,7 +285,7 @@ def phi(dim: int, word_size: int) -> torch.nn.Sequential:
 
 
 def starred(caption: str) -> str:
-    """A caption with a * for each run of words that aren't `FUNCTION_WORDS`: "a * of *"."""
+    """A caption with a star for each run of words that aren't `FUNCTION_WORDS`: `a * of *`."""
     words = (word if word.lower().strip(".,") in FUNCTION_WORDS else "*" for word in caption.split())
     return " ".join(word for word, _ in itertools.groupby(words))
 
@@ -294,7 +294,7 @@ def train_lincir(encoder: Any, captions: Sequence[str], path: Path, steps: int =
     """Train the network of `LinCIR` on captions, write it with its provenance, return the loss of each step.
 
     The loss is the squared distance of a caption's feature to that of the caption with its keywords replaced, mean over
-    128 captions. Captions without keywords, and those that hold a *, are left out; ValueError where none is left.
+    128 captions. Captions without keywords, and those that hold a star, are left out; ValueError where none is left.
     """
     texts = [text for text in dict.fromkeys(captions) if "*" in starred(text) and "*" not in text]
     if not texts:
