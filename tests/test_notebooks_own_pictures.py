@@ -75,7 +75,7 @@ def test_a_template_is_read_by_the_notebooks_and_shares_the_features(unlabelled,
     given = [*(f"{name}={value}" for name, value in unlabelled.items()), "TEMPLATE=many, {}|two {}", "DEVICE=cpu"]
     given += ["TOP=3", "FREE_TEXTS=['large']", "LAMBDAS=[0.5]", "QUERY_TEXT=red"]
     words = ["workbook", "02", "06", *given]
-    assert cli.main(["workbook", "06", *given]) == 0  # 02 by itself
+    assert cli.main(words) == 0
     runs = Path(unlabelled["OUTPUT_ROOT"])
     (folder,) = runs.glob("archive_demo_many-two-*")
     assert not list((folder / "features").iterdir())
