@@ -193,7 +193,8 @@ def _best_of_part(batches: list[_Batch], parts: list[Part], item: tuple[int, int
 
 def _rescore(batch: _Batch, best: _Best, query: int, first: int, rows: torch.Tensor, chosen: np.ndarray) -> None:
     """Add rows by their exact scores."""
+    pair = np.stack([side[query] for side in batch.sides])
     for part in np.split(chosen, range(PIECE["cpu"], len(chosen), PIECE["cpu"])) if len(chosen) else ():
         feats = rows[torch.from_numpy(part).to(rows.device)].cpu().numpy()
-        image, text = similarities(feats, np.stack([side[query] for side in batch.sides]))
+        image, text = similarities(feats, pair)
         best.add(query, first + part, batch.score(image, text, query))

@@ -13,11 +13,10 @@ def best_first(scores: np.ndarray, top: int, without: int = -1) -> np.ndarray:
 
     without: a position that doesn't count, such as the query's own; -1 for none.
     """
-    candidates = np.delete(np.arange(len(scores)), [without] if 0 <= without < len(scores) else [])
-    top = min(top, len(candidates))
-    if 0 < top < len(candidates):
-        least = np.partition(scores[candidates], -top)[-top]
-        candidates = candidates[scores[candidates] >= least]
+    candidates, wanted = np.arange(len(scores)), top + (without >= 0)  # one more, which may be the one left out
+    if 0 < wanted < len(scores):
+        candidates = np.flatnonzero(scores >= np.partition(scores, -wanted)[-wanted])
+    candidates = candidates[candidates != without]
     return candidates[ranking(scores[candidates], candidates)[:top]]
 
 
