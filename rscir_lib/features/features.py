@@ -6,7 +6,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from rscir_lib.archive import Archive
 from rscir_lib.features import store
 from rscir_lib.features.pickles import read_pickle
 from rscir_lib.features.store import GeoJson, Shard
+from rscir_lib.similarity.gallery import MemoryShard
 from rscir_lib.similarity.moments import Moments
 from rscir_lib.storage.atomic import write_json
 from rscir_lib.storage.bounds import read_arrays
@@ -32,22 +33,6 @@ HELD_BYTES = 2**32
 # All rows of a store agree in these, but a reader need not: texts of any precision are compared with them
 ROWS_ONLY = frozenset({"precision", "dtype", "template"})
 NOTHING: Mapping[str, str] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class MemoryShard:
-    """Rows in memory, with what a shard of a store has."""
-
-    feats: np.ndarray
-    ids: store.Ids
-
-    @property
-    def rows(self) -> int:
-        return len(self.feats)
-
-    @cached_property
-    def moments(self) -> Moments:
-        return Moments.of(self.feats)
 
 
 class Features:

@@ -1,13 +1,9 @@
-"""Features as GeoParquet, as embeddings of tiles are shipped: written from a store, read into one.
-
-    rscir geoparquet export STORE FILE.parquet [--archive ROOT] [--listing CSV]
-    rscir geoparquet import FILE.parquet STORE [--embedding COLUMN] [--id COLUMN] [--geometry COLUMN]
+"""Features as GeoParquet, as embeddings of tiles are shipped: written from a store, read into one (`rscir geoparquet`).
 
 Columns `id` (the file, with its window), `class`, `datetime` (as the file tells it), `source` (the encoder), `geometry`
 (the footprint in longitude and latitude, WKB; null where a tile has no place), `embedding` (a list of d numbers), and
 what the image file was (`sizes`, `mtimes_ns`, `contents`, its sha256); d and the numbers' type in the fields of STAC's
-embedding extension, `emb:dimensions` and `emb:quantization`. GeoPandas, DuckDB and QGIS read it. Wants the extra
-`scenes`.
+embedding extension, `emb:dimensions` and `emb:quantization`. Wants the extra `scenes`.
 """
 
 import json
@@ -22,9 +18,9 @@ from rscir_lib.archive import Archive
 from rscir_lib.archive.archive import nameable, normal_path
 from rscir_lib.archive.reading import open_raster
 from rscir_lib.features import Features, store
-from rscir_lib.features.features import MemoryShard
 from rscir_lib.features.places import NONE, find_places
 from rscir_lib.features.store import STAMPS, Shard
+from rscir_lib.similarity.gallery import MemoryShard
 from rscir_lib.storage.atomic import UNFINISHED, write_file
 from rscir_lib.storage.bounds import check_growth, of_file
 

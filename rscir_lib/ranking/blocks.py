@@ -1,6 +1,6 @@
 """An archive in parts: where its rows lie, and what all of them together say about a query."""
 
-from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -13,25 +13,13 @@ SPREAD = 1e-6  # a std below it is lost in the rounding of the moments, and take
 EXACT_ROWS = 2**13  # of the archive that are read together for that
 
 
-@dataclass(frozen=True)
-class Part:
-    """A shard and the position of its first row. It opens where it is used, and so can be sent to other processes."""
-
-    first: int
-    shard: Shard
-
-    def rows(self) -> torch.Tensor:
-        """(n, d), on the device where they lie; those of a stored shard are mapped from its file."""
-        return torch.as_tensor(self.shard.feats)
+Part = tuple[int, Shard]  # the position of the first row, and the rows, unopened: so it can be sent to other processes
 
 
 def parts_of(features: Gallery) -> list[Part]:
-    """The shards of an archive, unopened."""
-    parts, first = [], 0
-    for shard in features.shards():
-        parts.append(Part(first, shard))
-        first += shard.rows
-    return parts
+    """The shards of an archive, in order."""
+    shards = list(features.shards())
+    return list(zip(accumulate((shard.rows for shard in shards), initial=0), shards, strict=False))
 
 
 def device_of(features: Gallery) -> str:
@@ -44,7 +32,7 @@ def spreads(features: Gallery, queries: np.ndarray, exactly: bool = True) -> Row
     from all similarities, in one array whatever the shards, where rounding hides a std."""
     mean, std = features.moments.of_similarities(queries)
     for query in np.flatnonzero(std <= SPREAD) if exactly else ():
-        blocks = (rows for part in parts_of(features) for rows in part.rows().split(EXACT_ROWS))
+        blocks = (rows for shard in features.shards() for rows in torch.as_tensor(shard.feats).split(EXACT_ROWS))
         s = np.concatenate([similarities(rows.cpu().numpy(), queries[[query]])[0] for rows in blocks])
         mean[query], std[query] = s.mean(), s.std(ddof=1 if len(s) > 1 else 0)
     return torch.from_numpy(mean)[:, None], torch.from_numpy(std)[:, None]

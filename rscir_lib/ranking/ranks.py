@@ -216,10 +216,10 @@ def _counted(
     batches: list[_Batch], parts: list[Part], terms: list[_Term], count: Count, item: tuple[int, int]
 ) -> list[np.ndarray]:
     """For each group of a batch how many images of a part are ahead of its relevant ones, (J, B, R) by all terms."""
-    batch, part = batches[item[0]], parts[item[1]]
-    rows, total = part.rows(), [np.zeros(1, np.int32)] * len(batch.groups)
+    batch, (first, shard) = batches[item[0]], parts[item[1]]
+    rows, total = torch.as_tensor(shard.feats), [np.zeros(1, np.int32)] * len(batch.groups)
     for start in range(0, len(rows), ROWS[rows.device.type]):
-        block = _Block(batch, part.first + start, rows[start : start + ROWS[rows.device.type]])
+        block = _Block(batch, first + start, rows[start : start + ROWS[rows.device.type]])
         of_block = [np.stack([block.ahead(i, term, count) for term in terms]) for i in range(len(total))]
         total = [a + b for a, b in zip(total, of_block, strict=True)]
     return total

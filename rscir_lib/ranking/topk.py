@@ -156,8 +156,8 @@ def float32_products() -> Iterator[None]:
 @float32_products()
 def _best_of_part(batches: list[_Batch], parts: list[Part], item: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Positions and scores (Q, k) of a batch's best among the rows of a part, found on the device where they lie."""
-    part, batch = parts[item[0]], batches[item[1]]
-    first, rows = part.first, part.rows()
+    (first, shard), batch = parts[item[0]], batches[item[1]]
+    rows = torch.as_tensor(shard.feats)  # on the device where they lie, or mapped from their file
     best, on = _Best(len(batch.numbers), batch.k), rows.device
     # no float32 sum of d products strays further from the true one, whatever its order (Higham, Accuracy and Stability
     # of Numerical Algorithms, 3.1); a query may be rounded to float32 before, and rows are of unit length to 1e-3

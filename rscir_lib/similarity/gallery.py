@@ -1,9 +1,9 @@
 """The features that are searched, as methods and rankings see them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -38,14 +38,19 @@ class Gallery(Protocol):
 
 
 @dataclass(frozen=True)
-class HeldShard:
-    """A shard that is in memory already."""
+class MemoryShard:
+    """Rows in memory, an array or a tensor, with what a shard of a store has where they come from one."""
 
-    feats: np.ndarray | torch.Tensor
+    feats: Any
+    ids: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
         return len(self.feats)
+
+    @cached_property
+    def moments(self) -> Moments:
+        return Moments.of(self.feats)
 
 
 class InMemory:
@@ -103,5 +108,5 @@ class InMemory:
     def rows(self, positions: Sequence[int] | np.ndarray | slice) -> np.ndarray:
         return self.tensor[positions].float().cpu().numpy()
 
-    def shards(self) -> Iterator[HeldShard]:
-        yield HeldShard(self.tensor)
+    def shards(self) -> Iterator[MemoryShard]:
+        yield MemoryShard(self.tensor)
