@@ -40,9 +40,8 @@ class Basic:
         mean: a .npy file of a mean image (d,), instead of the archive's.
 
     Psomas et al., Instance-level composed image retrieval, NeurIPS 2025, and its released code. Simplified either way:
-    words are ours (data/vocabulary) unless `subjects` and `styles` name the authors' files; the mean image is the
-    archive's, not that of a million web images, unless `mean` names a .npy file of one (d,); the least similarities
-    are the archive's, not those of generated images.
+    unless they are given, words are ours and the mean image is the archive's, not that of a million web images; the
+    least similarities are the archive's, not those of generated images.
     """
 
     has_lambda = False

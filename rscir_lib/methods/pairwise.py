@@ -40,10 +40,6 @@ def minimum(image: torch.Tensor, text: torch.Tensor, lam: float = float("nan")) 
     return torch.minimum(image, text)
 
 
-def lowest_maximum(image: torch.Tensor, text: torch.Tensor, lam: float = float("nan")) -> torch.Tensor:
-    return -torch.maximum(image, text)
-
-
 @dataclass(frozen=True)
 class TwoSimilarities:
     """score = combine(scale(image), scale(text), lambda) of similarities (..., N) to the image and to the text.

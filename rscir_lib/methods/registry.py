@@ -1,17 +1,13 @@
-"""The methods: a query image and a query text in, one score per archive image out.
+"""The methods by name. One of the kind `TwoSimilarities` is an entry here, any other a class with `name`, `has_lambda`
+and `fit`; one that is not registered is given to `evaluate` and `search` as an object."""
 
-A method is fitted once to an archive and then scores queries. The simplest kind, `TwoSimilarities`, sees nothing but
-the similarities of the archive to the image and to the text; adding one is one entry of `METHODS`. Any other kind is a
-class with `name`, `has_lambda` and `fit`; those of ours lie in `rscir_lib.methods`. A method need not be registered:
-`evaluate` and `search` take the object as well as a name.
-"""
+import torch
 
 from rscir_lib.methods.base import Method
 from rscir_lib.methods.basic import Basic
-from rscir_lib.methods.direction import Direction
 from rscir_lib.methods.freedom import FreeDom
-from rscir_lib.methods.pairwise import TwoSimilarities, Weighted, add, halfway, lowest_maximum, minimum, mix, multiply
-from rscir_lib.methods.slerp import Slerp
+from rscir_lib.methods.pairwise import TwoSimilarities, Weighted, add, halfway, minimum, mix, multiply
+from rscir_lib.methods.vectors import Direction, Slerp
 from rscir_lib.similarity.scales import clamped, minmax, normal_cdf, reciprocal_rank, upper_tail, zscore
 
 _METHODS: list[Method] = [
@@ -62,7 +58,7 @@ _METHODS: list[Method] = [
         "minimum", minimum, scope="row", formula="min(s_v, s_t). Fox and Shaw, TREC-2, 1994 (CombMIN)."
     ),
     TwoSimilarities(
-        "minimum-authors", lowest_maximum,
+        "minimum-authors", lambda image, text, lam: -torch.maximum(image, text),
         formula="-max(s_v, s_t): 'minimum' in the authors' code, unpublished. The image whose greater similarity "
         "is least comes first.",
     ),

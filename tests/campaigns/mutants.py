@@ -292,7 +292,7 @@ def known_equivalent() -> dict[tuple[str, str, str], str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("files", nargs="*", default=ROOMS, help="in rscir_lib, such as ranking or methods/slerp.py")
+    parser.add_argument("files", nargs="*", default=ROOMS, help="in rscir_lib, such as ranking or methods/basic.py")
     parser.add_argument("--sample", type=int, help="so many of the changes, at random")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
