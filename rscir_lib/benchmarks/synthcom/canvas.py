@@ -15,7 +15,6 @@ COLORS = {
     "white": (224, 224, 219), "grey": (134, 137, 140), "red": (150, 66, 52),
     "blue": (58, 92, 150), "green": (62, 112, 80), "brown": (112, 84, 62),
 }  # fmt: skip
-ROOFS = [COLORS[name] for name in ("red", "grey", "white", "brown")] + [(128, 112, 98), (92, 92, 96)]
 ASPHALT, PAVED, LINE, FOLIAGE = (98, 98, 99), (164, 161, 154), (222, 220, 208), (62, 80, 46)
 MATERIALS = {  # the two tones of a surface, and the tile that mixes them
     "grass": ((94, 112, 68), (140, 142, 98), "soft"),

@@ -10,10 +10,9 @@ from rscir_lib.benchmarks.synthcom.things import Scenery, Values, path, scene
 
 @scene(
     "airplane", "concrete grass sand",
-    color="white blue red", context="concrete grass sand", quantity="one two three many",
+    color="white blue red", context="concrete grass sand", quantity="one two three many", rim=(3, 130),
 )  # fmt: skip
 def airplane(c: Scenery, v: Values) -> None:
-    c.clutter(3, 130)
     if v["context"] == "concrete":
         for x in (-90, 0, 90):
             c.line([(x, -200), (x, 200)], 1.2, (196, 176, 90))
@@ -26,9 +25,8 @@ def airplane(c: Scenery, v: Values) -> None:
         c.plane(x, y, room, heading + c.rng.normal(0, 0.12), COLORS[v["color"]])
 
 
-@scene("storage tank", "grass soil concrete sand", color="white grey red", quantity="one two three many")
+@scene("storage tank", "grass soil concrete sand", color="white grey red", quantity="one two three many", rim=(3, 130))
 def storagetank(c: Scenery, v: Values) -> None:
-    c.clutter(3, 130)
     for offset in c.rng.uniform(-140, 140, 2):
         c.strip(offset, 9, c.tone(PAVED))
     points, room = c.spots(v["quantity"])
@@ -45,10 +43,9 @@ def storagetank(c: Scenery, v: Values) -> None:
 
 @scene(
     "tennis court", "grass concrete trees",
-    color="blue green red", context="grass concrete trees", quantity="one two three",
+    color="blue green red", context="grass concrete trees", quantity="one two three", rim=(4, 130), trees=(6, 95),
 )  # fmt: skip
 def tenniscourt(c: Scenery, v: Values) -> None:
-    c.clutter(4, 130)
     points, _ = c.spots(v["quantity"])
     long, wide = (116, 62) if v["quantity"] == "one" else (92, 50)
     if v["quantity"] == "three":
@@ -69,12 +66,11 @@ def tenniscourt(c: Scenery, v: Values) -> None:
             c.line([(x + dx * w, y - 0.38 * h), (x + dx * w, y + 0.38 * h)], 1.4, LINE)
         c.line([(x - w * 0.26, y), (x + w * 0.26, y)], 1.4, LINE)
         c.line([(x, y - h * 0.6), (x, y + h * 0.6)], 2, (52, 54, 56))
-    c.trees(6, 95)
 
 
 @scene(
     "swimming pool", "grass concrete sand trees",
-    context="grass concrete sand trees", quantity="one two", shape="oval rectangular kidney round",
+    context="grass concrete sand trees", quantity="one two", shape="oval rectangular kidney round", trees=(7, 88),
 )  # fmt: skip
 def swimmingpool(c: Scenery, v: Values) -> None:
     c.house(*c.rng.uniform(-20, 20, 1), 118, 120, 56)
@@ -97,10 +93,9 @@ def swimmingpool(c: Scenery, v: Values) -> None:
         for _ in range(3):
             reach = np.array([0, r * c.rng.uniform(0.95, 1.15)])
             c.rect(*(reach @ turned(angle + c.rng.normal(0, 0.4)) + (x, y)), 7, 3, LINE, angle)
-    c.trees(7, 88)
 
 
-@scene("nursing home", "grass meadow", color="red grey white brown")
+@scene("nursing home", "grass meadow", color="red grey white brown", trees=(10, 85))
 def nursinghome(c: Scenery, v: Values) -> None:
     c.road(path(6, y=100), 18)
     c.rect(-10, 66, 120, 26, c.tone(ASPHALT))
@@ -112,13 +107,12 @@ def nursinghome(c: Scenery, v: Values) -> None:
     for x in {"H": (-62, 62), "U": (-62, 62), "E": (-62, 0, 62)}[plan]:
         c.house(x, {"H": -18, "U": -14, "E": -14}[plan], wing, 28, np.pi / 2, color, 12)
     c.clutter(3, 130)
-    c.trees(10, 85)
 
 
 SPACING = {"dense": 1.0, "moderate": 1.6, "sparse": 2.7}
 
 
-@scene("dense residential area", "grass meadow", density="dense moderate")
+@scene("dense residential area", "grass meadow", density="dense moderate", trees=(14, 20))
 def denseresidential(c: Scenery, v: Values) -> None:
     gap = 28 * SPACING[v["density"]]
     for y in np.arange(-180, 181, 2 * gap + 20):
@@ -130,7 +124,6 @@ def denseresidential(c: Scenery, v: Values) -> None:
                     c.house(px, py, *c.rng.uniform(19, 25, 2), c.pick([0, np.pi / 2]))
                 if c.rng.random() < 0.25:
                     c.car(x, y + side * 3, 0, 0.6)
-    c.trees(14, 20)
 
 
 @scene("sparse residential area", "grass meadow", density="moderate sparse")
@@ -158,7 +151,7 @@ def christmastreefarm(c: Scenery, v: Values) -> None:
     c.clutter(1, 100)
 
 
-@scene("mobile home park", "grass meadow soil", density="dense moderate sparse")
+@scene("mobile home park", "grass meadow soil", density="dense moderate sparse", trees=(10, 10))
 def mobilehomepark(c: Scenery, v: Values) -> None:
     gap = 19 * SPACING[v["density"]]
     slant = c.rng.uniform(0.2, 0.6)
@@ -170,7 +163,6 @@ def mobilehomepark(c: Scenery, v: Values) -> None:
                 c.house(x, y + 31, 36, 11, np.pi / 2 - slant, color, 5)
             if c.rng.random() < 0.35:
                 c.car(x + gap / 2, y + 10, slant, 0.7)
-    c.trees(10, 10)
 
 
 @scene("shipping yard", "concrete asphalt", density="dense moderate sparse")

@@ -8,7 +8,7 @@ from rscir_lib.benchmarks.synthcom.canvas import ASPHALT, COLORS, LINE, PAVED, t
 from rscir_lib.benchmarks.synthcom.things import Scenery, Values, path, scene
 
 
-@scene("closed road", shape="straight curved round")
+@scene("closed road", shape="straight curved round", trees=(6, 80))
 def closedroad(c: Scenery, v: Values) -> None:
     for x, y in c.rng.uniform((-150, 66), (150, 140), (6, 2)):
         c.house(x, y * c.pick([-1, 1]), *c.rng.uniform(20, 34, 2), c.rng.normal(0, 0.2))
@@ -26,7 +26,6 @@ def closedroad(c: Scenery, v: Values) -> None:
         c.car(*points[k] + (0, 5), 0)
     for x, y in c.rng.uniform((end + 45, -70), (150, 70), (5, 2)):
         c.tree(x, y, c.rng.uniform(7, 12))
-    c.trees(6, 80)
 
 
 @scene("intersection", shape="cross round")
@@ -85,25 +84,21 @@ def span(c: Scenery, v: Values, width: float, lanes: int) -> None:
         c.rect(x, 0, 4, width + 12, c.tone((150, 146, 138)))
 
 
-@scene("bridge", "meadow soil grass", context="water sand grass")
+@scene("bridge", "meadow soil grass", context="water sand grass", trees=(8, 120))
 def bridge(c: Scenery, v: Values) -> None:
     span(c, v, 26, 2)
     for y, x in product((-26, 26), (-60, 0, 60)):
         c.rect(x, y * 0.72, 8, 8, c.tone((172, 168, 160)), 0, 6)
-    c.trees(8, 120)
 
 
-@scene("overpass", context="road railway grass")
+@scene("overpass", context="road railway grass", rim=(3, 120), trees=(4, 120))
 def overpass(c: Scenery, v: Values) -> None:
-    c.clutter(3, 120)
     span(c, v, 46, 4)
     c.line([(-200, -90), (-60, -60), (-36, -23)], 12, c.tone((118, 117, 116)))
-    c.trees(4, 120)
 
 
-@scene("freeway", existence="cars empty trucks")
+@scene("freeway", existence="cars empty trucks", rim=(4, 120), trees=(8, 105))
 def freeway(c: Scenery, v: Values) -> None:
-    c.clutter(4, 120)
     for y in (-38, 38):
         c.strip(y, 62, c.tone((150, 148, 142), 5))
         c.strip(y, 54, c.tone((116, 115, 114), 6))
@@ -114,7 +109,6 @@ def freeway(c: Scenery, v: Values) -> None:
             if c.rng.random() < 0.75:
                 px, py = x + c.rng.uniform(-12, 12), y + c.pick([-18, 0, 18])
                 vehicle(px, py, 0 if y < 0 else np.pi, 1.4)
-    c.trees(8, 105)
 
 
 @scene("runway", "grass meadow soil", existence="airplane empty")
@@ -195,26 +189,23 @@ def stalls(c: Scenery, existence: str, rows: tuple[int, ...], pitch: float, size
                 vehicle(x, y + c.rng.normal(0, 1), c.pick([1, -1]) * np.pi / 2, size)
 
 
-@scene("parking space", existence="cars empty trucks")
+@scene("parking space", existence="cars empty trucks", trees=(8, 100))
 def parkingspace(c: Scenery, v: Values) -> None:
     c.rect(0, 0, 300, 170, c.tone(ASPHALT))
     stalls(c, v["existence"], (-58, 0, 58), 19, 1.5, 140)
-    c.trees(8, 100)
 
 
-@scene("parking lot", existence="cars empty trucks")
+@scene("parking lot", existence="cars empty trucks", trees=(6, 120))
 def parkinglot(c: Scenery, v: Values) -> None:
     c.rect(0, -10, 230, 190, c.tone(ASPHALT))
     stalls(c, v["existence"], (-88, -58, -28, 2, 32, 62), 13, 0.95, 102)
     c.house(0, 118, 150, 44, 0)
     for x in (-60, 60):
         c.tree(x, -13, 7)
-    c.trees(6, 120)
 
 
-@scene("wastewater treatment plant", "grass meadow concrete", shape="round rectangular")
+@scene("wastewater treatment plant", "grass meadow concrete", shape="round rectangular", rim=(3, 128), trees=(5, 110))
 def wastewatertreatmentplant(c: Scenery, v: Values) -> None:
-    c.clutter(3, 128)
     water = c.tone(c.pick([(58, 72, 62), (74, 84, 78), (84, 78, 60)]))
     for x in (-56, 56):
         c.line([(x, -200), (x, 200)], 8, c.tone(PAVED))
@@ -229,7 +220,6 @@ def wastewatertreatmentplant(c: Scenery, v: Values) -> None:
                 c.rect(x, y, 2 * r, 1.7 * r, c.tone((186, 182, 174)), 0, 3)
                 for k in (-1, 0, 1):
                     c.rect(x, y + k * r * 0.52, 1.84 * r, r * 0.42, water)
-    c.trees(5, 110)
 
 
 @scene("river", "grass meadow trees", shape="straight curved")
@@ -244,11 +234,10 @@ def river(c: Scenery, v: Values) -> None:
     c.clutter(3, 115)
 
 
-@scene("forest", "trees")
+@scene("forest", "trees", trees=(12, 0))
 def forest(c: Scenery, v: Values) -> None:
     if c.rng.random() < 0.4:
         c.line(path(30, c.rng.uniform(0, 6)), c.rng.uniform(5, 10), c.tone((150, 134, 104)))
-    c.trees(12, 0)
 
 
 @scene("beach", "sand")
@@ -270,7 +259,7 @@ def chaparral(c: Scenery, v: Values) -> None:
     c.shrubs(c.rng.uniform(-160, 160, (240, 2)), c.rng.uniform(2, 6, 240), (80, 88, 56), 10)
 
 
-@scene("golf course", "grass")
+@scene("golf course", "grass", trees=(24, 40))
 def golfcourse(c: Scenery, v: Values) -> None:
     for x, y, rx, ry, angle in c.rng.uniform((-70, -90, 60, 22, -0.5), (70, 90, 110, 36, 0.5), (3, 5)):
         c.oval(x, y, rx, ry, c.tone((122, 142, 84)), angle)
@@ -279,10 +268,9 @@ def golfcourse(c: Scenery, v: Values) -> None:
     c.oval(*c.rng.uniform(-50, 50, 2), 20, 15, c.tone((134, 166, 98)))
     if c.rng.random() < 0.5:
         c.oval(*c.rng.uniform(-80, 80, 2), 34, 20, None, c.rng.uniform(0, 3), material="water")
-    c.trees(24, 40)
 
 
-@scene("baseball field", "grass meadow")
+@scene("baseball field", "grass meadow", trees=(5, 125))
 def baseballfield(c: Scenery, v: Values) -> None:
     t = np.linspace(0, np.pi / 2, 16)
     for r, color in ((170, (164, 134, 100)), (160, (112, 132, 80)), (88, (170, 136, 100))):
@@ -293,4 +281,3 @@ def baseballfield(c: Scenery, v: Values) -> None:
     for end in ((110, -62), (-62, 110)):
         c.line([(-62, -62), end], 1.6, LINE)
     c.clutter(3, 130)
-    c.trees(5, 125)

@@ -58,7 +58,9 @@ def paint(scene: Scene, size: int = SIZE) -> Image.Image:
     if ground not in kind.grounds:
         ground = kind.grounds[scene.rng.integers(len(kind.grounds))]
     canvas = Scenery(scene.rng, size, ground)
+    canvas.clutter(*kind.rim)
     kind.paint(canvas, scene.values)
+    canvas.trees(*kind.trees)
     return canvas.finish()
 
 

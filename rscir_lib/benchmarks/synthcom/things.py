@@ -6,19 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rscir_lib.benchmarks.synthcom.canvas import (
-    ASPHALT,
-    COLORS,
-    FOLIAGE,
-    LINE,
-    NATURAL,
-    PAVED,
-    ROOFS,
-    Canvas,
-    Color,
-    turned,
-)
+from rscir_lib.benchmarks.synthcom.canvas import ASPHALT, COLORS, FOLIAGE, LINE, NATURAL, PAVED, Canvas, Color, turned
 
+ROOFS = [COLORS[name] for name in ("red", "grey", "white", "brown")] + [(128, 112, 98), (92, 92, 96)]
 _ROOF = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-0.8, 0], [0.8, 0]]) / 2  # four corners and the ridge
 
 
@@ -156,23 +146,29 @@ Painter = Callable[[Scenery, Values], None]
 
 
 class SceneClass(NamedTuple):
-    """A painter, the class in words, the grounds it can stand on, and the values that each attribute varies in."""
+    """A painter, the class in words, the grounds it can stand on, the values that each attribute varies in; clutter at
+    the rim, painted first, and trees, painted last: how many, and how far from the middle."""
 
     paint: Painter
     words: str
     grounds: tuple[str, ...]
     attributes: dict[str, tuple[str, ...]]
+    rim: tuple[int, ...]
+    trees: tuple[int, ...]
 
 
 CLASSES: dict[str, SceneClass] = {}
 
 
-def scene(words: str, grounds: str = " ".join(NATURAL), **attributes: str) -> Callable[[Painter], Painter]:
+def scene(
+    words: str, grounds: str = " ".join(NATURAL), rim: tuple[int, ...] = (0,), trees: tuple[int, ...] = (0,),
+    **attributes: str,
+) -> Callable[[Painter], Painter]:  # fmt: skip
     """Registers a painter in `CLASSES` under its own name. Grounds and values are separated by blanks."""
 
     def register(paint: Painter) -> Painter:
         options = {attribute: tuple(values.split()) for attribute, values in attributes.items()}
-        CLASSES[paint.__name__] = SceneClass(paint, words, tuple(grounds.split()), options)
+        CLASSES[paint.__name__] = SceneClass(paint, words, tuple(grounds.split()), options, rim, trees)
         return paint
 
     return register
