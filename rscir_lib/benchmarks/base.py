@@ -225,15 +225,13 @@ class Benchmark:
         keys = list(by)
         frame = self.queries[keys].assign(positives=self.n_relevant, unknown=self.n_unknown)
         queries, labels = frame.groupby(keys, sort=False), self.labels.groupby(keys, sort=False)
-        positives = queries["positives"]
-        columns = {"queries": queries.size(), "positives min": positives.min(), "median": positives.median()}
-        columns["max"] = positives.max()
+        counts = queries["positives"].agg(["size", "min", "median", "max"])
+        counts.columns = ["queries", "positives min", "median", "max"]
         if self.unknowns:
-            columns["unknown median"] = queries["unknown"].median()
+            counts["unknown median"] = queries["unknown"].median()
         if self.labels.empty:  # queries that came without labels
-            return pd.DataFrame({"labelled": 0, "values": ""} | columns).reindex(queries.size().index)
-        labelled = {"labelled": labels.size(), "values": labels["value"].unique().map(", ".join)}
-        return pd.DataFrame(labelled | columns).reindex(labels.size().index)
+            return pd.DataFrame({"labelled": 0, "values": ""}, counts.index).join(counts)
+        return pd.DataFrame({"labelled": labels.size(), "values": labels["value"].unique().map(", ".join)}).join(counts)
 
 
 def check_positions(name: str, positions: np.ndarray, size: int) -> None:
@@ -321,11 +319,10 @@ def benchmark_of_labels(
     queries = queries[queries["value"] != queries["text"]].reset_index(drop=True)  # in the order of the rows
     last = rows.drop_duplicates(["attribute", "group", "image"], keep="last")
     relevant = dict(list(last.groupby(["attribute", "shared", "value"])["position"]))
-    keys = list(zip(queries["attribute"], queries["shared"], queries["text"], strict=True))
-    index = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    queries["target"] = np.array([index[key] for key in keys], np.int64)
+    asked_for = queries.groupby(["attribute", "shared", "text"], sort=False)
+    queries["target"] = asked_for.ngroup()
     # nothing is relevant where all who had the value are listed again with another
-    targets = tuple(np.sort(relevant.get(key, pd.Series(dtype=np.int64)).to_numpy()) for key in index)
+    targets = tuple(np.sort(relevant.get(key, pd.Series(dtype=np.int64)).to_numpy()) for key in asked_for.size().index)
     queries = queries[[*QUERY_COLUMNS, "unknown"] if unknowns else QUERY_COLUMNS]
     return Benchmark(archive, protocol, queries, targets, rows[LABEL_COLUMNS], report.table(), tuple(unknowns))
 

@@ -16,9 +16,8 @@ SPLITS = ("test1", "val")  # the first whose answers are there: CIRR keeps those
 def read_cirr(root: str | Path) -> Benchmark:
     """PatternCIR (Liang et al., IJCAI 2025, whose method is TisCIR), and CIRR (Liu et al., ICCV 2021).
 
-    `cirr/captions/cap.rc2.<split>.json` has the queries (reference, caption, target_hard), and
-    `cirr/image_splits/split.rc2.<split>.json` says where under the root each image of the split lies. These are ranked,
-    without the query's own; the split is the first of `SPLITS` with targets.
+    `cirr/captions/cap.rc2.<split>.json` has the queries, `cirr/image_splits/split.rc2.<split>.json` says where under
+    the root each image of the split lies (protocol, Triplets); the split is the first of `SPLITS` with targets.
 
     Args:
         root: The folder with `cirr` and the images, or one with `captions`, `image_splits` and the images.

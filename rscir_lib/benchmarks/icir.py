@@ -28,9 +28,7 @@ def read_icir(root: str | Path) -> Benchmark:
     """i-CIR (Psomas et al., NeurIPS 2025; i-CIR v1.0.0) as it is downloaded.
 
     `query_files.csv` and `database_files.csv`, in the root or in `annotations`, hold lines of image path, text,
-    instance. A query is asked of the images that the database lists for its instance: relevant are those with its
-    text, all others are hard negatives. `summarize(rows, per=benchmark.queries["group"])` gives the macro mAP, the
-    mean over instances of their mean AP.
+    instance (protocol, i-CIR).
 
     Args:
         root: The folder with `database` and `query`.

@@ -22,8 +22,7 @@ def read_multilabels(root: str | Path, listing: str | Path | None = None) -> Ben
 
     Where a label of the first of `FILES` (see `read_table`) is present and absent at least `MIN_LABELLED` times in a
     class, each image of the class without it is paired with the label's name as text. Relevant are the images of the
-    class that have it, negative are all others. PatternCom's existence labels differ: they name one value per image,
-    while these say of every label whether it is there.
+    class that have it, negative are all others.
 
     Raises:
         ValueError: As `read_table`; or no label varies within a class.

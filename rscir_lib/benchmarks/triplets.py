@@ -35,14 +35,10 @@ class Triplet:
 def read_triplets(root: str | Path, listing: str | Path | None = None, exclude_self: bool = True) -> Benchmark:
     """Composed queries as a file lists them (protocol, Triplets).
 
-    A CSV has a header and one row per query, JSON a list of objects. Their fields are `IMAGE`, `TARGET` and `TEXT`, as
-    in xView2-CIR (billpsomas/rscir, xview2_cir.csv), CIRR and Fashion-IQ. Each wording is a query of its own, and an
-    attribute in the tables ("default", "alt1", ...), so that the spread over wordings is seen.
-
+    A CSV has a header and one row per query, JSON a list of objects. Their fields are `IMAGE`, `TARGET` and `TEXT`.
     Images are named by the end of their path, with or without suffix, or with another where one file alone fits, which
-    is reported. A query image outside `listing` asks from outside the archive (`query_archive`): an image before an
-    event, say, over an archive of those after it. A target outside the listing is left out; a query without any target
-    left is reported and left out.
+    is reported. A query image outside `listing` asks from outside the archive (`query_archive`). A target outside the
+    listing is left out; a query without any target left is reported and left out.
 
     Args:
         root, listing: As those of `read_benchmark`; the queries are in the first of `FILES` under the root.

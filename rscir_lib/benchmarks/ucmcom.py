@@ -1,9 +1,4 @@
-"""UCMCom: composed queries from the public labels of UC Merced (its multi-labels, captions and class names).
-
-The labels differ in kind. Multi-labels and classes are complete: they say of every image what is there and what is not.
-Captions are positive only: one without a number says nothing about the number. So a query has three sets of images:
-relevant, negative, and unknown, which is taken out of its ranking (see `Benchmark.unknowns`).
-"""
+"""UCMCom: composed queries from the multi-labels, captions and class names of UC Merced (protocol, UCMCom)."""
 
 import re
 from collections.abc import Sequence
@@ -31,17 +26,10 @@ DENSITY = {"denseresidential": "dense", "mediumresidential": "medium", "sparsere
 
 
 def read_ucmcom(root: str | Path, listing: str | Path | None = None) -> Benchmark:
-    """Composed queries over an archive with `multilabels.tsv` and `captions.json`, as UC Merced has them.
+    """Existence, quantity and density queries of `multilabels.tsv` and `captions.json`, as UC Merced has them.
 
-    There are three attributes. In each, as in PatternCom, a labelled image is paired with every other value of its
-    group; the text is that bare value, and relevant are the images of the group that have it.
-
-    * existence: "cars" or "no cars", for each class and multi-label that at least `MIN_LABELLED` images of the class
-      have, and as many lack. No image is unknown.
-    * quantity: "one", "two" ... for the classes in `COUNTED`, where at least `AGREE` captions of an image give a number
-      (see `number_of`) and all of them the same. A number is asked for where `MIN_LABELLED` images have it. Images of
-      the class without an agreed number are unknown.
-    * density: "dense", "medium", "sparse", over the three residential classes as one group. No image is unknown.
+    Args:
+        root, listing: As those of `read_benchmark`.
 
     Raises:
         ValueError: As `read_table` and `read_captions`; or nothing can be asked.
