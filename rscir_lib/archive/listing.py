@@ -5,15 +5,24 @@ from collections import Counter
 from pathlib import Path
 from shlex import quote
 
-from rscir_lib.archive.archive import Archive, LeftOut, class_name, class_of, left_out_in_words, nameable, normal_path
+from rscir_lib.archive.archive import (
+    Archive,
+    LeftOut,
+    class_name,
+    class_of,
+    left_out_in_words,
+    nameable,
+    normal_path,
+    split_window,
+)
 from rscir_lib.archive.reading import Reading, read_rule
 from rscir_lib.storage.atomic import write_text
 from rscir_lib.storage.folders import NO_PERMISSION, walk
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".j2k"}
+IMAGE_SUFFIXES = {*".jpg .jpeg .png .tif .tiff .webp .bmp .gif .jp2 .j2k .heic .heif .avif".split()}
 # What helps against what is left out: pictures that phones and cameras write, and that aren't read
-TO_JPEG = "convert them to JPEG, as ImageMagick does: find ROOT -iname '*{}' -exec magick mogrify -format jpg {{}} +"
-REMEDIES = {f"{s} files": TO_JPEG.format(s) for s in ".heic .heif .avif .gif .jxl .dng .cr2 .cr3 .nef .arw".split()}
+TO_JPEG = "save them as JPEG, as ImageMagick 7 does: find ROOT -iname '*{}' -exec magick mogrify -format jpg {{}} +"
+REMEDIES = {f"{s} files": TO_JPEG.format(s) for s in ".jxl .dng .cr2 .cr3 .nef .arw .orf .rw2".split()}
 REMEDIES[NO_PERMISSION] = "chmod -R u+rX ROOT gives it"
 TABLES = {".csv", ".tsv", ".json", ".npz"}  # what the workbook reads and writes beside the images is no lost picture
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
@@ -41,12 +50,13 @@ def read_archive(root: str | Path, listing: str | Path | None = None, rule: Read
     root = Path(root).expanduser().resolve()
     if listing is None and (root / "patternnet.csv").exists():
         listing = root / "patternnet.csv"
-    files, classes, note, left = _read_listing(Path(listing).expanduser()) if listing else _search(root)
+    files, classes, note, left = _read_listing(root, Path(listing).expanduser()) if listing else _search(root)
+    note += f"; left out: {left_out_in_words(left)}" if left else ""
     return Archive(root, tuple(files), tuple(classes), rule or read_rule(root), note, left_out=tuple(left))
 
 
-def _read_listing(listing: Path) -> tuple[list[str], list[str], str, list[LeftOut]]:
-    """Files, classes and a note of what a listing holds."""
+def _read_listing(root: Path, listing: Path) -> tuple[list[str], list[str], str, list[LeftOut]]:
+    """Files, classes and a note of what a listing holds, and what of the images in the folder it doesn't."""
     if not listing.is_file():
         raise FileNotFoundError(f"{listing}: no such listing; `make fetch` gets PatternNet's")
     files: dict[str, str] = {}
@@ -63,7 +73,12 @@ def _read_listing(listing: Path) -> tuple[list[str], list[str], str, list[LeftOu
         if file in files:
             raise ValueError(f"{where}: {file!r} is listed twice; remove one line")
         files[file] = "" if fields[2] == "-" else class_name(fields[2])
-    return list(files), list(files.values()), f"{len(files)} images and their classes as listed in {listing.name}", []
+    _, paths, _, left = _images_below(root)
+    listed = {split_window(file)[0] for file in files}
+    if unlisted := sum(normal_path(path.relative_to(root).as_posix()) not in listed for path in paths):
+        again = "write the listing again where they are to be searched too"
+        left.append((f"images that {listing.name} doesn't list", unlisted, again))
+    return list(files), list(files.values()), f"{len(files)} images and their classes as listed in {listing.name}", left
 
 
 def write_listing(archive: Archive, path: str | Path) -> None:
@@ -79,14 +94,9 @@ def _search(root: Path) -> tuple[list[str], list[str], str, list[LeftOut]]:
     """Files, classes, a note of what lies in a folder, and what is left out of it."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no archive here, there is no such folder; an archive is a folder of images")
-    base = root / "images"
-    paths, left, outside = _images(base, root)
+    base, paths, outside, left = _images_below(root)
     if not paths:
-        base = root
-        paths, left, outside = _images(root, root)
-    less = [(kind, n, REMEDIES.get(kind, "").replace("ROOT", quote(str(root)))) for kind, n in sorted(left.items())]
-    without = f"; left out: {left_out_in_words(less)}" if less else ""
-    if not paths:
+        without = f"; left out: {left_out_in_words(left)}" if left else ""
         wanted = f"a folder with images ({' '.join(sorted(IMAGE_SUFFIXES))}), in any folders, or with patternnet.csv"
         none = f"no archive here, for it holds no image{without}. An archive is {wanted}"
         raise FileNotFoundError(f"{root}: {none}; `make fetch DATASET_ROOT=...` gets PatternNet")
@@ -102,7 +112,18 @@ def _search(root: Path) -> tuple[list[str], list[str], str, list[LeftOut]]:
     unnamed = f", {classes.count('')} images without" if known and "" in classes else ""
     links = f"; {len(outside)} lie outside the folder, through links (first {outside[0]})" if outside else ""
     files = [path.relative_to(root).as_posix() for path in paths]
-    return files, classes, f"{len(paths)} images, {named_by}{unnamed}{links}{without}", less
+    return files, classes, f"{len(paths)} images, {named_by}{unnamed}{links}", left
+
+
+def _images_below(root: Path) -> tuple[Path, list[Path], list[Path], list[LeftOut]]:
+    """Where the images of a dataset lie, in `images/` or in its folder; they; those outside; what is left out."""
+    base = root / "images"
+    paths, left, outside = _images(base, root)
+    if not paths:
+        base = root
+        paths, left, outside = _images(root, root)
+    remedies = {kind: REMEDIES.get(kind, "").replace("ROOT", quote(str(root))) for kind in left}
+    return base, paths, outside, [(kind, number, remedies[kind]) for kind, number in sorted(left.items())]
 
 
 def _images(folder: Path, root: Path) -> tuple[list[Path], Counter[str], list[Path]]:

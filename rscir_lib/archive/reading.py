@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (the plugins register themselves)
+from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from pillow_heif import register_heif_opener
 
 from rscir_lib.storage.atomic import read_json
 
@@ -21,10 +22,13 @@ if TYPE_CHECKING:  # an optional package: it reads what isn't 8-bit RGB
     from rasterio.io import DatasetReader
 
 # No other decoder ever sees a file: some of them run programs (EPS) or fetch what a file names (VRT)
-_PILLOW = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
+Image.init()  # registers the plugins of Pillow's own
+register_heif_opener()
+_PILLOW = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "HEIF")
 _GDAL = {  # by their first bytes
     b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff", b"\x89PNG": "PNG", b"BM": "BMP",
     b"\xff\xd8\xff": "JPEG", b"\0\0\0\x0cjP": "JP2OpenJPEG", b"\xff\x4f\xff\x51": "JP2OpenJPEG", b"RIFF": "WEBP",
+    b"GIF8": "GIF",
 }  # fmt: skip
 CACHE = "128"  # MB of decoded blocks that GDAL keeps in a process; its own default is a share of the memory
 # numbers of TIFF's tags
@@ -54,12 +58,13 @@ Part = tuple[tuple[int, int], tuple[int, int]]  # first and last row, first and 
 class Reading:
     """The rule by which a file becomes 8-bit RGB; part of the features' provenance.
 
-    8-bit images (grey, palette, alpha, CMYK too) are converted by Pillow and turned as their EXIF says; no value of
-    the rule touches them unless `bands` or `limits` are given. All else is read by rasterio, and what isn't 8-bit is
-    stretched to 0 and 255, over the file, a window over its whole scene: an image's features depend on its own file.
-    Each band is stretched from its `percentiles`. Where these span a quarter of the bits in use (0 to 2^k - 1, the
-    least that holds every value; fractions: 0 to 2^k), the file is a picture already, and all bands are scaled by
-    those bits: to stretch a band alone changes colours. Pixels without data are black.
+    8-bit images (grey, palette, alpha, CMYK too; HEIC and AVIF of any depth; the first picture of a GIF) are converted
+    by Pillow and turned as their EXIF says; no value of the rule touches them unless `bands` or `limits` are given.
+    All else is read by rasterio, and what isn't 8-bit is stretched to 0 and 255, over the file, a window over its whole
+    scene: an image's features depend on its own file. Each band is stretched from its `percentiles`. Where these span a
+    quarter of the bits in use (0 to 2^k - 1, the least that holds every value; fractions: 0 to 2^k), the file is a
+    picture already, and all bands are scaled by those bits: to stretch a band alone changes colours. Pixels without
+    data are black.
     """
 
     bands: tuple[int, ...] = ()  # one or three, from 1; (): those named red, green, blue, else the first three or one
@@ -189,7 +194,7 @@ def _read_plain(path: Path, rule: Reading, windowed: bool = False) -> Image.Imag
         raise ValueError(f"a damaged {driver} header") from error
     with image:
         if image.width * image.height > rule.most_pixels:
-            if windowed:
+            if windowed and driver != "HEIF":
                 return None
             raise _too_large(path, f"{image.width} x {image.height} pixels", rule)
         if image.info.get("progressive") and (scans := _scans(path.read_bytes())) > MOST_SCANS:
@@ -242,7 +247,8 @@ def rgb_of(image: Image.Image) -> Image.Image:
 
 
 def _too_large(path: Path, size: str, rule: Reading) -> _Refused:
-    advice = f"cut it into windows by make tiles DATASET_ROOT=... ARGS=--scenes, or raise most_pixels in {RULE}"
+    first = "save it as JPEG, then " if _driver(path) == "HEIF" else ""
+    advice = f"{first}cut it into windows by make tiles DATASET_ROOT=... ARGS=--scenes, or raise most_pixels in {RULE}"
     return _Refused(f"{path}: a scene, too large for one feature ({size}, the limit is {rule.most_pixels:,}); {advice}")
 
 
@@ -279,6 +285,7 @@ def _driver(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(8)
     driver = next((driver for magic, driver in _GDAL.items() if start.startswith(magic)), None)
+    driver = "HEIF" if start[4:] == b"ftyp" else driver  # AVIF too; GDAL may lack it, and says so by an OSError
     if driver is None:
         raise OSError("its content is not of an image format that is read here" if start else "the file is empty")
     return driver

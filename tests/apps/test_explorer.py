@@ -775,14 +775,14 @@ def test_a_large_scene_names_make_tiles_and_the_command_works_as_it_stands(other
     (root / "reading.json").write_text('{"most_pixels": 70000}')  # 256 x 256 and a few more
     for number in range(others):
         Image.fromarray(pixels[:, number : number + 260]).save(root / f"{number}.jpg")  # larger than a window
-    (root / "phone.HEIC").touch()
+    (root / "phone.DNG").touch()
     command = f"make tiles DATASET_ROOT='{root}' ARGS=--scenes"
     if others:
         for _ in range(2):  # when its features are made, and when they stand
             explorer = open_explorer({"DATASET_ROOT": str(root), "OUTPUT_ROOT": str(tmp_path / "runs")})
             assert capsys.readouterr().out.count(command) == 1
             assert explorer.notice.count(command) == explorer.hello()["notice"].count(command) == 1
-            assert ". Left out: 1 .heic files (" in explorer.notice
+            assert ". Left out: 1 .dng files (" in explorer.notice
         assert command in explorer.features.unreadable["scene.tif"]  # notebook 02's table
     else:
         assert main(["explore", f"DATASET_ROOT={root}", runs]) == 1

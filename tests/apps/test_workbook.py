@@ -463,7 +463,7 @@ def test_what_the_archive_leaves_out_is_said_once_a_run_with_what_helps(run, not
     for name, size in {"a.png": (9, 9), "scene.png": (99, 99)}.items():
         Image.new("RGB", size).save(data / name)
     (data / "reading.json").write_text('{"most_pixels": 100}')
-    (data / "phone.HEIC").touch()
+    (data / "phone.DNG").touch()
     store = runs.features_of({"DATASET_ROOT": str(data), "OUTPUT_ROOT": str(notebooks / "runs")})
     with pytest.warns(UserWarning, match="can't be read"):
         extract_features(read_archive(data), load_encoder("demo", device="cpu"), store)
@@ -471,7 +471,7 @@ def test_what_the_archive_leaves_out_is_said_once_a_run_with_what_helps(run, not
         capsys.readouterr()
         assert run("01", "02") == 0
         said = capsys.readouterr().out
-        assert said.count("1 .heic files (convert them to JPEG") == 1
+        assert said.count("1 .dng files (save them as JPEG") == 1
         assert said.count(f"make tiles DATASET_ROOT={data} ARGS=--scenes") == 1
 
 

@@ -101,7 +101,7 @@ def test_what_the_workbook_reads_and_writes_beside_the_images_is_no_lost_picture
     assert read_archive(root).left_out == ((".txt files", 1, ""),)
 
 
-PHONE = {"a.jpg": 6, "b.HEIC": 5, "c.heif": 1, "d.gif": 1, "e.dng": 2, "f.mov": 1, "g.AVIF": 1, "h.webp": 1, "i.nef": 1}
+PHONE = {"a.jpg": 6, "b.HEIC": 2, "c.heif": 1, "d.gif": 1, "e.DNG": 5, "f.mov": 1, "g.AVIF": 1, "h.webp": 1, "i.nef": 1}
 FOLDERS = [
     ".Trash", ".Trash-1000", ".thumbnails", "@eaDir", "#recycle", "@Recycle", "@tmp", "#snapshot", "$RECYCLE.BIN",
     "System Volume Information", "__MACOSX", "lost+found", "Recycler", "found.000",
@@ -120,7 +120,7 @@ def test_what_phones_drives_and_systems_leave_is_no_image_and_is_counted(tmp_pat
     for name in ("Thumbs.db", "desktop.ini", "ehthumbs.db", "beach/Thumbs.db", "beach/.DS_Store", "beach/._a.jpg"):
         (tmp_path / "my phone" / name).write_text("system")
     archive = read_archive(tmp_path / "my phone")
-    assert len(archive) == 7
+    assert len(archive) == 12
     assert set(archive.classes) == {"beach"}
     left = {kind: (count, remedy) for kind, count, remedy in archive.left_out}
     print(f"{sum(count for count, _ in left.values())} files and folders left out, of {len(left)} kinds")
@@ -129,9 +129,9 @@ def test_what_phones_drives_and_systems_leave_is_no_image_and_is_counted(tmp_pat
     assert left["hidden folders"][0] == 2 * hidden
     assert left["system folders"][0] == 2 * (len(seen) - 1 - hidden)
     assert left["system files"] == (4, "")
-    number, remedy = left[".heic files"]
+    number, remedy = left[".dng files"]
     assert number == 5
-    command = remedy.partition("as ImageMagick does: ")[2]
+    command = remedy.partition("as ImageMagick 7 does: ")[2]
     (tmp_path / "bin").mkdir()  # a stand-in that notes what it is given: the command works wherever it is typed
     (tmp_path / "bin" / "magick").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{tmp_path}/given"\n')
     (tmp_path / "bin" / "magick").chmod(0o755)
@@ -140,12 +140,27 @@ def test_what_phones_drives_and_systems_leave_is_no_image_and_is_counted(tmp_pat
     converted = (tmp_path / "given").read_text().splitlines()
     assert converted[:3] == ["mogrify", "-format", "jpg"]
     assert len(converted[3:]) == number
-    assert all(Path(file).suffix.lower() == ".heic" and Path(file).is_file() for file in converted[3:])
+    assert all(Path(file).suffix.lower() == ".dng" and Path(file).is_file() for file in converted[3:])
     assert left[".mov files"] == (1, "")
-    assert {kind for kind, (_, remedy) in left.items() if remedy} == {
-        f".{s} files" for s in ("heic", "heif", "gif", "dng", "avif", "nef")
-    }
-    assert "5 .heic files (convert them to JPEG" in archive.note
+    assert {kind for kind, (_, remedy) in left.items() if remedy} == {".dng files", ".nef files"}
+    assert "5 .dng files (save them as JPEG" in archive.note
+
+
+def test_images_that_a_listing_does_not_hold_are_counted(tmp_path):
+    """By their files, where it lists windows; beside what else is left out. They need not be there."""
+    root = fill(tmp_path / "mine", "a/b.jpg", "a/new.heic", "scene.tif")
+    for other in ("notes.txt", "raw.dng"):
+        (root / other).touch()
+    listing = tmp_path / "some.csv"
+    listing.write_text("a/b.jpg 0 a\nscene.tif#0,0,9,9 1 -\nscene.tif#9,0,9,9 1 -\nabsent.jpg 1 -\n")
+    archive = read_archive(root, listing)
+    left = {kind: count for kind, count, _ in archive.left_out}
+    assert left == {".txt files": 1, ".dng files": 1, "images that some.csv doesn't list": 1}
+    assert "doesn't list (write the listing again" in archive.note
+    listing.write_text("a/b.jpg 0 a\nscene.tif 1 -\na/new.heic 0 a\n")
+    assert {kind for kind, *_ in read_archive(root, listing).left_out} == {".txt files", ".dng files"}
+    listing.write_text("a/b.jpg 0 a\n")
+    assert read_archive(tmp_path / "nowhere", listing).left_out == ()
 
 
 def test_folders_without_permission_are_counted(tmp_path, monkeypatch):

@@ -7,11 +7,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
 from rscir_lib.archive import read_archive, read_image
 from rscir_lib.archive.archive import polygon_on_earth
-from rscir_lib.archive.reading import rgb_of
+from rscir_lib.archive.reading import Reading, rgb_of
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")  # of those that are written here
@@ -50,19 +50,21 @@ def forms():
     pillow = {"L": PICTURE[0], "RGB": np.moveaxis(PICTURE, 0, -1)}
     pillow["RGBA"] = np.concatenate([pillow["RGB"], MASK[..., None]], axis=-1)
     for mode, suffix in itertools.product(
-        ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK"), ("png", "jpg", "tif", "bmp", "webp")
+        ("1", "L", "P", "RGB", "RGBA", "LA", "CMYK"), ("png", "jpg", "tif", "bmp", "webp", "gif", "avif", "heic")
     ):
         source = Image.fromarray(pillow.get(mode, pillow["RGB"])).convert(mode)
         with io.BytesIO() as file:
             try:
-                source.save(file, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))
-            except OSError:  # a mode that the format does not have
+                source.save(file, {"jpg": "JPEG", "tif": "TIFF", "heic": "HEIF"}.get(suffix, suffix.upper()))
+            except (OSError, ValueError):  # a mode that the format does not have
                 continue
         yield f"Pillow {mode} {suffix}", suffix, lambda path, source=source: source.save(path)
     for turn in range(1, 9):
         exif = Image.Exif()
         exif[0x112] = turn
-        yield f"turned {turn} jpg", "jpg", lambda path, exif=exif: Image.fromarray(pillow["RGB"]).save(path, exif=exif)
+        for suffix in ("jpg", "avif", "heic"):
+            write = lambda path, exif=exif: Image.fromarray(pillow["RGB"]).save(path, exif=exif)  # noqa: E731
+            yield f"turned {turn} {suffix}", suffix, write
         yield (
             f"turned {turn} tif",
             "tif",
@@ -186,3 +188,27 @@ def test_a_quadrilateral_is_cut_in_two_at_the_antimeridian():
     halves = shapely.MultiPolygon([shapely.box(-180, -2, -179, 0), shapely.box(179, -2, 180, 0)])
     assert all(part.exterior.is_ccw for part in cut.geoms)
     assert cut.normalize().equals_exact(halves.normalize(), 1e-9)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "heic", "avif", "tif"])
+def test_a_picture_is_turned_as_its_exif_says_once_whatever_its_format(tmp_path, suffix, turn):
+    exif = Image.Exif()
+    exif[0x112] = turn
+    corners = np.zeros((64, 96, 3), np.uint8)
+    corners[:32, :48], corners[:32, 48:], corners[32:, :48] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    picture = Image.fromarray(corners)
+    picture.save(tmp_path / f"a.{suffix}", exif=exif.tobytes())  # of HEIC the container's turn counts, set by these
+    picture.getexif()[0x112] = turn
+    expected = np.asarray(ImageOps.exif_transpose(picture)).astype(int)
+    read = np.asarray(read_image(tmp_path / f"a.{suffix}")).astype(int)
+    assert read.shape == expected.shape
+    assert np.abs(read - expected).mean() < 8  # what a lossy format loses
+
+
+def test_a_heic_too_large_names_what_helps(tmp_path):
+    """rasterio may lack the format: it is saved as JPEG first."""
+    Image.new("RGB", (64, 64)).save(path := tmp_path / "a.heic")
+    for window in (None, (0, 0, 8, 8)):
+        with pytest.raises(ValueError, match="save it as JPEG, then cut it into windows by make tiles"):
+            read_image(path, Reading(most_pixels=100), window)

@@ -188,11 +188,11 @@ def test_the_command_writes_a_listing_that_is_the_archive(tmp_path, capsys):
 def test_the_command_says_what_the_folder_holds_beside_its_scenes(tmp_path, capsys):
     """With what helps: whoever searches the listing hears no more of it. What was written before isn't counted."""
     write_scene(tmp_path / "scene.tif", **UTM)
-    (tmp_path / "phone.HEIC").touch()
+    (tmp_path / "phone.DNG").touch()
     for _ in range(2):
         assert cli.main(["tiles", str(tmp_path)]) == 0
         said = capsys.readouterr().out
-        assert f"left out: 1 .heic files (convert them to JPEG, as ImageMagick does: find {tmp_path}" in said
+        assert f"left out: 1 .dng files (save them as JPEG, as ImageMagick 7 does: find {tmp_path}" in said
         assert ".csv files" not in said
 
 

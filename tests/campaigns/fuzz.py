@@ -454,7 +454,7 @@ READERS: dict[str, Reader] = {
     "checkpoint of a training": Reader(checkpoint, ("training.pt",), read_checkpoint),
     **{
         f"image {suffix}": Reader(partial(picture, suffix), (f"picture{suffix}",), at(f"picture{suffix}", read_image))
-        for suffix in (".jpg", ".png", ".tif", ".16.tif", ".webp", ".bmp", ".jp2")
+        for suffix in (".jpg", ".png", ".tif", ".16.tif", ".webp", ".bmp", ".jp2", ".gif", ".avif", ".heic")
     },
     "zip of images": Reader(
         images_zip, ("images.zip",), lambda root: unzip_images(root / "images.zip", root / "images"), 300

@@ -313,12 +313,12 @@ def test_what_is_left_out_is_printed_and_saved(tmp_path, capsys):
     """Each kind with what helps, and a table in the run's folder."""
     (tmp_path / "phone").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "phone" / "a.jpg")
-    for name in ("b.HEIC", "c.heic", "d.txt"):
+    for name in ("b.DNG", "c.dng", "d.txt"):
         (tmp_path / "phone" / name).write_bytes(b"no image")
     run = open_run(DATASET_ROOT=str(tmp_path / "phone"), OUTPUT_ROOT=str(tmp_path / "runs"))
     assert len(run.whole_archive) == 1
-    assert "2 .heic files (convert them to JPEG, as ImageMagick does: find" in capsys.readouterr().out
+    assert "2 .dng files (save them as JPEG, as ImageMagick 7 does: find" in capsys.readouterr().out
     table = pd.read_csv(run.folder / "tables" / "left_out.csv", keep_default_na=False)
-    assert table["left out"].tolist() == [".heic files", ".txt files"]
+    assert table["left out"].tolist() == [".dng files", ".txt files"]
     assert table["how many"].tolist() == [2, 1]
     assert table["what helps"].tolist()[1] == ""

@@ -42,7 +42,7 @@ const MARKUP = `
       <div class="thumbs" data-part="thumbs"></div>
       <label data-part="uploadLabel"><span>A picture of your own: choose a file, or drop it anywhere on this page. Several
         pictures are searched by their average.</span>
-        <input data-part="upload" type="file" accept="image/*,.tif,.tiff" multiple></label>
+        <input data-part="upload" type="file" accept="image/*,.tif,.tiff,.jp2,.heic,.heif" multiple></label>
       <p class="note" data-part="noUpload">This page has no encoder: it knows the pictures of the archive and the words it
         suggests.</p>
       <div class="bar" data-part="benchmark">
