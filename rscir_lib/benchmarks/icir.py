@@ -94,7 +94,7 @@ def _below_root(file: str) -> str:
 def unpack_shards(root: str | Path) -> int:
     """The images of WebDataset shards (`webdataset/*/*.tar`) as the files that the lists name; how many were written.
 
-    An image is known by the `path` of the JSON beside it in its shard, or by its own name. What is there already, in
+    An image is known by the `img_path` of the JSON beside it in its shard, or by its own name. What is there already, in
     its full size, is left alone, so that an interrupted call goes on.
 
     Raises:
@@ -112,9 +112,10 @@ def unpack_shards(root: str | Path) -> int:
             for name, member in members.items():
                 if name.endswith(".json"):
                     continue
-                beside = members.get(name.rpartition(".")[0] + ".json")
+                folder, slash, own = name.rpartition("/")  # a sample's key ends at the first dot of its files' names
+                beside = members.get(f"{folder}{slash}{own.partition('.')[0]}.json")
                 note = tar.extractfile(beside) if beside else None
-                said = json.loads(note.read(LONGEST_NOTE)).get("path", name) if note else name
+                said = json.loads(note.read(LONGEST_NOTE)).get("img_path", name) if note else name
                 if (file := _below_root(said)) not in named:
                     raise ValueError(f"neither {DATABASE} nor {QUERIES} names its image {said!r}")
                 target = root / file

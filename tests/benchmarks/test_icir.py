@@ -126,7 +126,7 @@ def test_shards_are_unpacked_once(tmp_path):
         (tmp_path / "webdataset" / split).mkdir(parents=True)
         with tarfile.open(tmp_path / "webdataset" / split / f"{split}-000000.tar", "w") as tar:
             Image.new("RGB", (4, 4), "red").save(png := io.BytesIO(), "PNG")
-            note = json.dumps({"path": "icir/database/a/0.png"}).encode()
+            note = json.dumps({"img_path": "icir/database/a/0.png", "instance": "a", "text": "x"}).encode()
             for name, data in [
                 (f"{member}.png", png.getvalue()),
                 *([("000.json", note)] if split == "database" else []),

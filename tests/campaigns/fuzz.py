@@ -240,7 +240,7 @@ def icir(root: Path) -> None:
         for i in range(3):
             for suffix, content in (
                 (".jpg", b"an image"),
-                (".json", json.dumps({"path": f"database/a/{i}.jpg"}).encode()),
+                (".json", json.dumps({"img_path": f"database/a/{i}.jpg"}).encode()),
             ):
                 member = tarfile.TarInfo(f"{i}{suffix}")
                 member.size = len(content)
