@@ -94,8 +94,8 @@ def _below_root(file: str) -> str:
 def unpack_shards(root: str | Path) -> int:
     """The images of WebDataset shards (`webdataset/*/*.tar`) as the files that the lists name; how many were written.
 
-    An image is known by the `img_path` of the JSON beside it in its shard, or by its own name. What is there already, in
-    its full size, is left alone, so that an interrupted call goes on.
+    An image is known by the `img_path` of the JSON beside it in its shard, or by its own name. What is there already,
+    in its full size, is left alone, so that an interrupted call goes on.
 
     Raises:
         FileNotFoundError: There are no shards.
