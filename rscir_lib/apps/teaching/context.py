@@ -6,7 +6,6 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from rscir_lib.benchmarks import Benchmark, read_benchmark
 from rscir_lib.evaluation import evaluate
@@ -57,11 +56,6 @@ class ExerciseContext:
         """Features (n, d) of n texts, in float64."""
         return self.run.encoder.encode_texts(texts).astype(np.float64)
 
-    @property
-    def benchmark(self) -> Benchmark:
-        """The run's benchmark, over the images that have features."""
-        return self.run.benchmark
-
     def labelled(self, protocol: str = "") -> Benchmark:
         """The benchmark over all images, with features or without; `protocol` "" is the run's."""
         return read_benchmark(self.run.root, self.run.listing, protocol or self.run.config.PROTOCOL)
@@ -69,9 +63,9 @@ class ExerciseContext:
     @cached_property
     def by_hand(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Similarities (N,) to the image and to the text of the query in QUERY, and the relevant positions."""
-        query = self.benchmark.queries.loc[self["QUERY"]]
+        query = self.run.benchmark.queries.loc[self["QUERY"]]
         text = self.texts([query["text"]])[0]
-        return self.x @ self.x[query["position"]], self.x @ text, self.benchmark.targets[query["target"]]
+        return self.x @ self.x[query["position"]], self.x @ text, self.run.benchmark.targets[query["target"]]
 
     @cached_property
     def search(self) -> Searcher:
@@ -84,7 +78,7 @@ class ExerciseContext:
         """`evaluate` on the run, once for the same arguments."""
         key = (tuple(methods), tuple(lambdas), tuple(cutoffs))
         if key not in self._rows:
-            given = self.benchmark, self.run.features, self.run.encoder.encode_texts
+            given = self.run.benchmark, self.run.features, self.run.encoder.encode_texts
             self._rows[key] = evaluate(*given, methods, lambdas, self.run.config.DEVICE, False, cutoffs)
         return self._rows[key]
 
@@ -93,8 +87,3 @@ def average_precision(order: np.ndarray, relevant: np.ndarray) -> float:
     """Average precision, in [0, 1], of positions in the order of a ranking."""
     ranks = np.flatnonzero(np.isin(order, relevant)) + 1
     return float((np.arange(1, len(ranks) + 1) / ranks).mean()) if len(ranks) else 0.0
-
-
-def first_rank(scores: np.ndarray, relevant: np.ndarray) -> int:
-    """Rank, from 1, of the first relevant image by scores (N,)."""
-    return int(rankdata(-scores, "ordinal")[relevant].min())

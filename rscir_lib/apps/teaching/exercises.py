@@ -1,16 +1,27 @@
-"""Truths of the exercises in notebooks 01 to 06, the paper's walk."""
+"""What is right, exercise by exercise: worked out by the library from the run at hand, never stored.
 
+`exercise_03_1(c)` gives the truth of exercise 03.1 from the context `c`; where it can, it takes another way than the
+solution in the notebook.
+"""
+
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.special import ndtr
 from scipy.stats import rankdata
 
-from rscir_lib.apps.teaching.context import ExerciseContext, Truth, average_precision, first_rank
-from rscir_lib.evaluation import BASELINES, evaluate, summarize
-from rscir_lib.runs import from_root
+from rscir_lib import analysis
+from rscir_lib.apps.labelling import cohens_kappa, propose
+from rscir_lib.apps.teaching.context import ExerciseContext, Truth, average_precision
+from rscir_lib.evaluation import BASELINES, evaluate, summarize, top_lists
+from rscir_lib.methods import Basic
+from rscir_lib.methods.pairwise import TwoSimilarities
+from rscir_lib.runs import finished_runs, from_root, read_rows
 from rscir_lib.search import top_k
+from rscir_lib.similarity.scales import zscore
 
 
 def exercise_01_1(c: ExerciseContext) -> Truth:
@@ -32,8 +43,7 @@ def exercise_01_2(c: ExerciseContext) -> Truth:
 def exercise_01_3(c: ExerciseContext) -> Truth:
     def mean(protocol: str) -> pd.Series:
         benchmark = c.labelled(protocol)
-        sizes = benchmark.queries["target"].map([len(target) for target in benchmark.targets].__getitem__)
-        return sizes.groupby(benchmark.queries["attribute"]).mean()
+        return benchmark.queries.assign(relevant=benchmark.n_relevant).groupby("attribute")["relevant"].mean()
 
     wrong = {"that is the released protocol, with the class check": mean("released")}
     return Truth(mean("first-release"), "number", wrong)
@@ -73,11 +83,9 @@ def exercise_02_3(c: ExerciseContext) -> Truth:
 
 
 def exercise_02_4(c: ExerciseContext) -> Truth:
-    def unit(rows: np.ndarray) -> np.ndarray:
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
     words = c.texts(c["TEXTS"])
-    centroids = [unit(rows - rows.mean(axis=0)).mean(axis=0) for rows in (c.x, words)]
+    centred = [rows - rows.mean(axis=0) for rows in (c.x, words)]
+    centroids = [(rows / np.linalg.norm(rows, axis=1, keepdims=True)).mean(axis=0) for rows in centred]
     before = np.linalg.norm(c.x.mean(axis=0) - words.mean(axis=0))
     wrong = {"normalise again after the mean is gone": 0.0, "that is the gap before anything was subtracted": before}
     return Truth(np.linalg.norm(centroids[0] - centroids[1]), "cosine", wrong)
@@ -86,9 +94,8 @@ def exercise_02_4(c: ExerciseContext) -> Truth:
 def exercise_03_1(c: ExerciseContext) -> Truth:
     s_image, s_text, relevant = c.by_hand
     scores = {"image": s_image, "text": s_text, "average": (s_image + s_text) / 2}
-    last = {name: int(rankdata(-s, "ordinal")[relevant].max()) for name, s in scores.items()}
-    first = pd.Series({name: first_rank(s, relevant) for name, s in scores.items()})
-    return Truth(first, "rank", {"those are the last relevant images": pd.Series(last)})
+    ranks = pd.DataFrame({name: rankdata(-s, "ordinal")[relevant] for name, s in scores.items()})
+    return Truth(ranks.min(), "rank", {"those are the last relevant images": ranks.max()})
 
 
 def exercise_03_2(c: ExerciseContext) -> Truth:
@@ -97,7 +104,7 @@ def exercise_03_2(c: ExerciseContext) -> Truth:
 
 
 def exercise_03_3(c: ExerciseContext) -> Truth:
-    alone = replace(c.benchmark, exclude_self=True)
+    alone = replace(c.run.benchmark, exclude_self=True)
     before = c.rows(["image"], (0.5,))
     given = alone, c.run.features, c.run.encoder.encode_texts
     after = evaluate(*given, ["image"], device=c.run.config.DEVICE, progress=False)
@@ -149,17 +156,15 @@ def exercise_04_3(c: ExerciseContext) -> Truth:
 
 
 def exercise_04_4(c: ExerciseContext) -> Truth:
-    queries = c.benchmark.queries.sample(min(200, len(c.benchmark.queries)), random_state=0)
+    queries = c.run.benchmark.queries.sample(min(200, len(c.run.benchmark.queries)), random_state=0)
     both = c.x[queries["position"]] @ c.x.T, c.texts(queries["text"].tolist()) @ c.x.T
     lam = c["LAMBDAS"][0]
 
     def mean_ap(axis: int) -> float:
         z = [(s - s.mean(axis, keepdims=True)) / s.std(axis, keepdims=True) for s in both]
         orders = np.argsort(-((1 - lam) * z[0] + lam * z[1]), axis=1, kind="stable")
-        aps = [
-            average_precision(order, c.benchmark.targets[t]) for order, t in zip(orders, queries["target"], strict=True)
-        ]
-        return 100 * float(np.mean(aps))
+        targets = (c.run.benchmark.targets[target] for target in queries["target"])
+        return 100 * float(np.mean([*map(average_precision, orders, targets)]))
 
     right, wrong = mean_ap(1), mean_ap(0)
     return Truth(right - wrong, "points", {"that is the mAP with the mistake, not its cost": wrong})
@@ -230,12 +235,12 @@ def exercise_06_2(c: ExerciseContext) -> Truth:
 def exercise_06_3(c: ExerciseContext) -> Truth:
     rows = c.rows(["weicom"], (c["LAMBDA"],))
     worst = rows[rows["n_relevant"] >= min(3, rows["n_relevant"].max())].groupby("attribute")["AP"].idxmin()
-    classes, labels, other, right = np.array(c.benchmark.archive.classes), c.benchmark.labels, 0, 0
-    for query in c.benchmark.queries.loc[worst].itertuples():
+    classes, labels, other, right = np.array(c.run.benchmark.archive.classes), c.run.benchmark.labels, 0, 0
+    for query in c.run.benchmark.queries.loc[worst].itertuples():
         hits = c.search(query.position, query.text, c["LAMBDA"], top=6).table["position"]
         own = labels[(labels["attribute"] == query.attribute) & (labels["group"] == query.group)]["position"]
         other += (~np.isin(classes[hits], classes[own])).sum()
-        right += np.isin(hits, c.benchmark.targets[query.target]).sum()
+        right += np.isin(hits, c.run.benchmark.targets[query.target]).sum()
     wrong = {
         "those are of the query's class": 6 * len(worst) - other,
         "those are right, in the wrong class or not": right,
@@ -244,11 +249,149 @@ def exercise_06_3(c: ExerciseContext) -> Truth:
 
 
 def exercise_06_4(c: ExerciseContext) -> Truth:
-    queries = c.benchmark.queries
-    answered = queries[c.benchmark.n_relevant > 0]
+    queries = c.run.benchmark.queries
+    answered = queries[c.run.benchmark.n_relevant > 0]
     one = answered.groupby("attribute").sample(1, random_state=c["SEED"]).iloc[0]
     asked, had = c.texts([one["text"], one["value"]])
     texts = asked, (asked - had) / np.linalg.norm(asked - had), (had - asked) / np.linalg.norm(asked - had)
     orders = [top_k(c.search.gallery, c.x[one["position"]], text, c["LAMBDA"], len(c.x))[0] for text in texts]
-    ranks = [int(np.isin(order, c.benchmark.targets[one["target"]]).argmax()) + 1 for order in orders]
+    ranks = [int(np.isin(order, c.run.benchmark.targets[one["target"]]).argmax()) + 1 for order in orders]
     return Truth(ranks[:2], "rank", {"subtract what the image has from what is asked": [ranks[0], ranks[2]]})
+
+
+def exercise_07_1(c: ExerciseContext) -> Truth:
+    ap = c.rows(["weicom"], (c["LAMBDA"],))["AP"].to_numpy()[c["QUERIES"]]
+    perfect = ap > 0.9999  # 1, less the rounding of a mean of many precisions
+    wrong = {"that is a share; asked is how many": 100 * perfect.mean(), "those are not perfect": (~perfect).sum()}
+    return Truth(perfect.sum(), "count", wrong)
+
+
+def exercise_07_2(c: ExerciseContext) -> Truth:
+    def first(method: str, lam: float) -> set[str]:
+        return set(c.search(c["POSITION"], c["QUERY_TEXT"], lam, method, top=10).table["file"])
+
+    wanted = first("weicom", c["LAMBDA"])
+    common = [len(wanted & first("linear", step / 20)) for step in range(21)]
+    wrong = {"that is the same lambda for both": common[round(20 * c["LAMBDA"])], "the least of them": min(common)}
+    return Truth(max(common), "count", wrong)
+
+
+def exercise_08_1(c: ExerciseContext) -> Truth:
+    labels = c.run.benchmark.labels
+    known = labels[(labels["attribute"] == c["CHECK"]) & labels["value"].isin(c["VALUES"])]
+    if known.empty:
+        raise ValueError(f"CHECK={c['CHECK']!r}: no labels of that name with any of the values {c['VALUES']}")
+    proposed = propose(c.x, c.run.encoder.encode_texts, {value: value for value in c["VALUES"]})
+    said = known["position"].map(proposed.set_index("position")["proposed"])
+    agree, by_chance = (said == known["value"]).mean(), 1 / len(c["VALUES"])
+    uniform = "chance is not the same for all values: it depends on how often each is said"
+    wrong = {"that is the agreement, chance included": agree, uniform: (agree - by_chance) / (1 - by_chance)}
+    return Truth(cohens_kappa(said.tolist(), known["value"].tolist()), "share", wrong)
+
+
+def exercise_08_2(c: ExerciseContext) -> Truth:
+    named = {value: value for value in c["VALUES"]}, {"smooth": "smooth", "striped": "striped"}
+    margins = [propose(c.x, c.run.encoder.encode_texts, prompts)["margin"] for prompts in named]
+    wrong = {"those are means": [m.mean() for m in margins], "those are the largest": [m.max() for m in margins]}
+    return Truth([m.median() for m in margins], "number", wrong)
+
+
+def _avg(rows: pd.DataFrame) -> float:
+    return 100 * rows.groupby("attribute")["AP"].mean().mean()
+
+
+def exercise_09_1(c: ExerciseContext) -> Truth:
+    chosen = analysis.of_choice(read_rows(c.run.folder / "tables" / "09_rows.csv"), "honest")
+    count = analysis.compare_methods(chosen, "average")["significant"].sum()
+    wrong = {"those do not differ": len(chosen) - 1 - count, "those are all that it is compared with": len(chosen) - 1}
+    return Truth(count, "count", wrong)
+
+
+def exercise_09_2(c: ExerciseContext) -> Truth:
+    one, two = (c.rows([name], (0.5,))["AP"] for name in ("product", "product-clamped"))
+    differ = ((one - two).abs() > 1e-9).sum()
+    return Truth(differ, "count", {"those are equal": len(one) - differ, "that is a share": 100 * differ / len(one)})
+
+
+def exercise_09_3(c: ExerciseContext) -> Truth:
+    rows = c.rows([c["AGAINST"]], c["LAMBDAS"])
+    half, _ = analysis.choose_lambda(rows, c["AGAINST"], analysis.folds(c.run.benchmark, "half"))
+    avg = summarize(rows)["Avg"]
+    wrong = {"that lambda was chosen on the queries it is judged on": avg.max(), "that is the worst lambda": avg.min()}
+    return Truth(_avg(half), "%", wrong)
+
+
+def exercise_09_4(c: ExerciseContext) -> Truth:
+    steps = ["centre", "project", "expand", "normalise", "harris"]
+    without = [Basic(**{step: False}, name=step) for step in steps]
+    avg = summarize(c.rows(without, (0.5,)))["Avg"].droplevel("lambda")
+    least, middle = avg.idxmax(), avg.sort_values().index[1]
+    return Truth(avg.idxmin(), "name", {"that one costs least": least, "another costs more": middle})
+
+
+def exercise_09_5(c: ExerciseContext) -> Truth:
+    methods = [
+        TwoSimilarities("of z-scores", lambda image, text, lam: torch.maximum(image, text), zscore),
+        TwoSimilarities("of similarities", lambda image, text, lam: torch.maximum(image, text)),
+        TwoSimilarities("smaller", lambda image, text, lam: torch.minimum(image, text), zscore),
+    ]
+    right, raw, wrong = summarize(c.rows(methods, (0.5,)))["Avg"]
+    return Truth(right, "%", {"put both on one scale first": raw, "that is the smaller of the two": wrong})
+
+
+def exercise_10_1(c: ExerciseContext) -> Truth:
+    audits = [analysis.shortcut_audit(*_image_text_mixed(c), solved)[0] for solved in (0.3, 0.7)]
+    both, none = ([100 * shares.loc["Avg", kind] for shares in audits] for kind in ("needs both", "unsolved"))
+    return Truth(both, "%", {"those are solved by nobody": none})
+
+
+def _image_text_mixed(c: ExerciseContext) -> list[pd.DataFrame]:
+    rows = c.rows(["image", "text", c["METHOD"]], c["LAMBDAS"])
+    return [analysis.choose_lambda(rows, m, analysis.folds(c.run.benchmark))[0] for m in ("image", "text", c["METHOD"])]
+
+
+def exercise_10_2(c: ExerciseContext) -> Truth:
+    lam = _image_text_mixed(c)[2]["lambda"].fillna(0.5).mode()[0]
+    args = c.run.benchmark, c.run.features, c.run.encoder.encode_texts, c["METHOD"], lam, c["TOP"], c.run.config.DEVICE
+    own = top_lists(*args, progress=False) == c.run.benchmark.queries["position"].to_numpy()[:, None]
+    wrong = {
+        "that is the share of the answers, not of the queries": 100 * own.mean(),
+        "at rank 1 alone": 100 * own[:, 0].mean(),
+    }
+    return Truth(100 * own.any(axis=1).mean(), "%", wrong)
+
+
+def exercise_10_3(c: ExerciseContext) -> Truth:
+    rows = c.rows([c["METHOD"]], c["LAMBDAS"])
+    halves = (analysis.folds(c.run.benchmark, "half", seed) for seed in range(10))
+    chosen = [analysis.choose_lambda(rows, c["METHOD"], half)[0] for half in halves]
+    tries = [_avg(part) for part in chosen]
+    wrong = {"that is the worst of the lambdas": summarize(rows)["Avg"].min(), "that is their sum": sum(tries)}
+    return Truth(np.mean(tries), "%", wrong)
+
+
+def _of_runs(c: ExerciseContext, method: str, value: Callable[[pd.DataFrame], float]) -> pd.Series:
+    """A value of the rows of one method, for every run that notebook 11 compares."""
+    tables = finished_runs(from_root(c["RUNS_FOLDER"]) or c.run.folder.parent)["rows"]
+    runs = {name: analysis.of_choice(read_rows(path), c["CHOICE"]) for name, path in tables.items()}
+    values = {name: value(methods[method]) for name, methods in runs.items() if c["METHOD"] in methods}
+    return pd.Series(values, dtype=float)
+
+
+def exercise_11_1(c: ExerciseContext) -> Truth:
+    return Truth(_of_runs(c, "text", _avg), "%", {f"that is {c['METHOD']}": _of_runs(c, c["METHOD"], _avg)})
+
+
+def exercise_11_2(c: ExerciseContext) -> Truth:
+    def width(rows: pd.DataFrame) -> float:
+        return np.ptp(analysis.bootstrap_mean(rows)[["low", "high"]])
+
+    widths = _of_runs(c, c["METHOD"], width)
+    return Truth(widths, "points", {"that is half of it: from the middle to an end": widths / 2})
+
+
+EXERCISES: dict[str, Callable[[ExerciseContext], Truth]] = {
+    name.removeprefix("exercise_").replace("_", "."): exercise
+    for name, exercise in list(globals().items())
+    if name.startswith("exercise_")
+}
