@@ -48,8 +48,8 @@ export class Browser {
     const create = (/** @type {number} */ k) => pictureButton((event) => this.view.choose(event, this.shown[k]));
     slots(ui.thumbs, positions, create, (thumb, position) => {
       pictures.show(thumb.firstElementChild, position);
-      put(thumb, "aria-label", `search with ${pictures.nameOf(position)}`);
-      put(thumb, "title", pictures.nameOf(position));
+      const title = pictures.nameOf(position);
+      put(thumb, { title, "aria-label": `search with ${title}` });
     });
   }
 }

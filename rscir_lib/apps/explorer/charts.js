@@ -31,8 +31,7 @@ export async function drawStrip(/** @type {View} */ view, /** @type {() => boole
   slots(ui.strip, columns, create, (button, { lambda, positions }) => {
     const [label, faces] = button.children;
     say(label, `λ ${lambda}`);
-    put(button, "aria-label", `lambda ${lambda}`);
-    put(button, "aria-current", lambda === state.lambda ? "true" : null);
+    put(button, { "aria-label": `lambda ${lambda}`, "aria-current": lambda === state.lambda || null });
     slots(faces, positions, createFace, (img, position) => {
       pictures.show(img, position);
       img.classList.toggle("relevant", query.relevant.has(position));
@@ -67,7 +66,7 @@ export async function drawCurve(/** @type {View} */ view, /** @type {() => boole
   const highest = `best ${values[top].toFixed(1)} at ${LAMBDAS[top].toFixed(2)}`;
   const text = `AP of this query against lambda: ${now.toFixed(1)} at ${state.lambda.toFixed(2)}, ${highest}`;
   say(ui.curveText, text);
-  put(ui.curve, "aria-label", text);
+  put(ui.curve, { "aria-label": text });
 }
 
 function boxOf(/** @type {Point[]} */ points) {
@@ -104,7 +103,6 @@ export function drawMap(/** @type {View} */ view) {
   const north = lonLat.top + high + pad; // up on the map, where pixels count downward
   const pixel = (/** @type {Point} */ [lon, lat]) =>
     /** @type {Point} */ ([((lon - lonLat.left) * narrow + pad) * scale, (north - lat) * scale]);
-  put(ui.map, "viewBox", `0 0 600 ${height}`);
   const tiles = [...pictures.known.values()].map(({ footprint, src }) => {
     const { left, top, width, height } = boxOf((footprint ?? []).map(pixel));
     const place = `x="${left}" y="${top}" width="${width}" height="${height}"`;
@@ -127,7 +125,7 @@ export function drawMap(/** @type {View} */ view) {
   const corner = /** @type {Point} */ ([lonLat.left, lonLat.top]);
   const other = /** @type {Point} */ ([lonLat.left + lonLat.width, lonLat.top + lonLat.height]);
   say(ui.mapText, `Where the hits lie: ${coordinates(corner)} to ${coordinates(other)}`);
-  put(ui.map, "aria-label", `map of ${placed.length} hits`);
+  put(ui.map, { viewBox: `0 0 600 ${height}`, "aria-label": `map of ${placed.length} hits` });
   ui.map.onclick = (event) => {
     const row = rowAt(event);
     if (row !== null) view.choose(event, query.position(row));

@@ -3,7 +3,7 @@
 /** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {(Node | string)[]} children */
 export function make(tag, /** @type {Record<string, string | number>} */ attributes = {}, ...children) {
   const node = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, String(value));
+  put(node, attributes);
   node.append(...children);
   return node;
 }
@@ -20,10 +20,12 @@ export function say(/** @type {Element} */ node, /** @type {string} */ text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** @param {Element} node @param {string} name @param {string | number | boolean | null} value */
-export function put(node, name, value) {
-  if (value === null) node.removeAttribute(name);
-  else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, String(value));
+/** @param {Element} node @param {Record<string, string | number | boolean | null>} attributes null takes one away */
+export function put(node, attributes) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null) node.removeAttribute(name);
+    else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, String(value));
+  }
 }
 
 // as many children as items, made once and updated in place: what has the focus keeps it. Child k shows item k

@@ -51,25 +51,22 @@ function drawHit(view, li, row, k) {
   const verdict = view.markOf(position);
   const name = baseName(file);
   const parts = partsOf(li);
-  put(li, "data-row", row);
-  put(li, "class", ["hit", judgement, verdict && `marked-${verdict}`].filter(Boolean).join(" "));
+  put(li, { "data-row": row, class: `hit ${judgement} ${verdict && `marked-${verdict}`}` });
   if (parts.open.firstChild !== img) parts.open.replaceChildren(img, parts.badge);
-  put(img, "alt", pictures.nameOf(position));
-  put(parts.open, "aria-label", `${k + 1}: ${pictures.nameOf(position)}${JUDGEMENTS[judgement]}; enlarge`);
-  put(parts.open, "title", file);
+  const alt = pictures.nameOf(position);
+  put(img, { alt });
+  put(parts.open, { title: file, "aria-label": `${k + 1}: ${alt}${JUDGEMENTS[judgement]}; enlarge` });
   const texts = { badge: BADGES[judgement], rank: `${k + 1}`, cls, name, score: view.score(row).toFixed(4) };
   for (const [part, text] of Object.entries(texts)) say(parts[part], text);
   query.sides.forEach((s, side) => {
     say(parts[`cosine${side}`], s.length ? s[row].toFixed(3) : "–");
     say(parts[`percentile${side}`], s.length ? `${query.percentile(side, row).toFixed(1)} %` : "–");
   });
-  for (const which of VERDICTS) {
-    put(parts[which], "aria-pressed", verdict === which);
-    put(parts[which], "hidden", subject(view) ? null : "");
-  }
+  const hidden = subject(view) ? null : "";
+  for (const which of VERDICTS) put(parts[which], { hidden, "aria-pressed": verdict === which });
   const does = { right: `mark ${name} right`, wrong: `mark ${name} wrong`, join: `add ${name} to the query` };
-  for (const [part, text] of Object.entries({ ...does, from: `search from ${name}` })) {
-    for (const attribute of ["aria-label", "title"]) put(parts[part], attribute, text);
+  for (const [part, title] of Object.entries({ ...does, from: `search from ${name}` })) {
+    put(parts[part], { title, "aria-label": title });
   }
 }
 

@@ -13,10 +13,10 @@ export async function enlarge(/** @type {View} */ view, /** @type {number} */ k)
   const { error, jpeg, path } = await view.ask({ ask: "picture", position });
   if (error) return;
   URL.revokeObjectURL(ui.largeOpen.href);
-  put(ui.largeOpen, "href", URL.createObjectURL(new Blob([decoded(jpeg)], { type: "image/jpeg" })));
-  put(ui.largeImage, "src", `data:image/jpeg;base64,${jpeg}`);
-  put(ui.largeImage, "alt", pictures.nameOf(position));
-  say(ui.largeName, `${turned + 1}: ${pictures.nameOf(position)}`);
+  const alt = pictures.nameOf(position);
+  put(ui.largeOpen, { href: URL.createObjectURL(new Blob([decoded(jpeg)], { type: "image/jpeg" })) });
+  put(ui.largeImage, { src: `data:image/jpeg;base64,${jpeg}`, alt });
+  say(ui.largeName, `${turned + 1}: ${alt}`);
   say(ui.largePath, path || pictures.of(position).file);
   ui.largeBefore.onclick = () => enlarge(view, turned - 1);
   ui.largeNext.onclick = () => enlarge(view, turned + 1);

@@ -39,7 +39,7 @@ export function drawMarks(/** @type {View} */ view) {
     const sentence = `${verdict === "right" ? "✓" : "✗"} ${baseName(answer)} for ${baseName(image)} + ${text}`;
     const [name, undo] = li.children;
     say(name, sentence);
-    put(undo, "aria-label", `undo ${sentence}`);
+    put(undo, { "aria-label": `undo ${sentence}` });
     /** @type {HTMLElement} */ (undo).onclick = () => keep(view, [image, text, answer, ""]);
   });
 }

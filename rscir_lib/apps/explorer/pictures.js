@@ -59,8 +59,6 @@ export class Pictures {
   }
 
   show(/** @type {Element | null} */ img, /** @type {ImageId} */ id) {
-    if (!img) return;
-    put(img, "src", this.of(id).src || null);
-    put(img, "alt", this.nameOf(id));
+    if (img) put(img, { src: this.of(id).src || null, alt: this.nameOf(id) });
   }
 }

@@ -57,7 +57,8 @@ export class Scatter {
     });
     ui.marked.innerHTML = `<polyline points="${line.join(" ")}" class="level"/>${circles.join("")}`; // numbers alone
     const images = `scatter of ${number(query.rows)} images`;
-    put(ui.scatter, "aria-label", `${images}, ${shown.rows.length} hits marked, lambda ${state.lambda.toFixed(2)}`);
+    const label = `${images}, ${shown.rows.length} hits marked, lambda ${state.lambda.toFixed(2)}`;
+    put(ui.scatter, { "aria-label": label });
   }
 
   drawCloud(/** @type {ReturnType<typeof axesOf>} */ { query, range, x, y, at }) {

@@ -257,7 +257,7 @@ export class View {
       ui.words.value = this.read = state.text;
     }
     ui.slider.value = String(state.lambda);
-    put(ui.slider, "aria-valuetext", `lambda ${state.lambda.toFixed(2)}`);
+    put(ui.slider, { "aria-valuetext": `lambda ${state.lambda.toFixed(2)}` });
     say(ui.lambda, `λ ${state.lambda.toFixed(2)}`);
     ui.method.value = state.method;
     ui.top.value = String(state.top);
@@ -272,8 +272,8 @@ export class View {
       pictureButton(() => this.go({ images: this.state.images.toSpliced(k, 1) }));
     slots(ui.pictures, state.images, create, (node, id) => {
       pictures.show(node.firstElementChild, id);
-      put(node, "title", `${pictures.nameOf(id)}: take it away`);
-      put(node, "aria-label", `take away ${pictures.nameOf(id)}`);
+      const name = pictures.nameOf(id);
+      put(node, { title: `${name}: take it away`, "aria-label": `take away ${name}` });
     });
   }
 
