@@ -6,6 +6,7 @@ The files are those that the notebooks wrote beside each CSV and PNG; notebook 0
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from string import Template
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ from rscir_lib.storage.atomic import copy_file, write_text
 from rscir_lib.storage.digests import sha256_of
 from rscir_lib.storage.project import DATA
 
-BIBLIOGRAPHY, TEMPLATE = (DATA / "published" / name for name in ("references.bib", "paper.tex"))
+BIBLIOGRAPHY, PAPER, METHODS = (DATA / "published" / name for name in ("references.bib", "paper.tex", "methods.tex"))
 # a method's or encoder's source: the entry of the bibliography that names it
 ENTRIES = re.findall(r"@\w+\{(\w+),[^@]*?keywords = \{(.*?)\}", BIBLIOGRAPHY.read_text(encoding="utf-8"))
 CITED = {name: key for key, names in ENTRIES for name in names.split(", ")}
@@ -55,7 +56,7 @@ def write_paper(runs: Sequence[Path], out: Path) -> Path:
     write_text(out / "methods.tex", "\n\n".join(paragraphs) + "\n")
     if others := {file.parent.name for file in out.glob("[!.]*/*.*")} - set(map(_plain, names)):
         print(f"{out} also holds {', '.join(sorted(others))}, no part of this paper: delete what you don't need")
-    return write_text(out / "paper.tex", TEMPLATE.read_text("utf-8").replace("% tables and figures", "\n".join(shown)))
+    return write_text(out / "paper.tex", PAPER.read_text("utf-8").replace("% tables and figures", "\n".join(shown)))
 
 
 def _plain(name: str) -> str:
@@ -73,15 +74,7 @@ def methods_paragraph(facts: pd.Series, methods: Sequence[str]) -> str:
 
     words = {key: latex_words(value) for key, value in facts.items()}
     prompt = f", texts read in ``{words['template']}''" if words["template"] != r"\{\}" else ""
-    return (
-        f"We rank the {words['images']} images of {words['archive']} (digest {words['dataset']}) for each of "
-        f"{words['queries']} composed queries ({words['protocol']}), with features of {cited(facts['encoder'])} "
-        f"{words['architecture']} (weights sha256 {latex_words(facts['weights'][:16])}, {words['precision']}{prompt}), "
-        f"by {', '.join(map(cited, methods))}. "
-        "Means are of average precision, in per cent, over the queries of an attribute, then over attributes. "
-        "Where a method has a weight $\\lambda$, it is chosen on other queries than those it is judged on; beside it "
-        "stand 0.5, the weight read off the similarities without a label (auto), and the best on the same. "
-        "Intervals are 95\\,\\% bootstrap intervals over images and texts~\\cite{owen2007pigeonhole}; differences "
-        "are tested by a randomisation test~\\cite{smucker2007comparison}, corrected by Holm~\\cite{holm1979simple}."
-        f" Software: {', '.join(words[key] for key in facts.index if key.startswith('version'))}."
-    )
+    words |= {"encoder": cited(facts["encoder"]), "weights": latex_words(facts["weights"][:16]), "prompt": prompt}
+    words["methods"] = ", ".join(map(cited, methods))
+    words["software"] = ", ".join(words[key] for key in facts.index if key.startswith("version"))
+    return Template(METHODS.read_text("utf-8").strip()).substitute(words)
