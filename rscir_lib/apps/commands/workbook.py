@@ -169,8 +169,8 @@ def _stands(stamp: Path, notebook: Path, parameters: dict[str, object], run: Pat
     except ValueError as error:
         print(f"      {error}; {notebook.stem} runs again", file=sys.stderr)
         return False
-    paths = _paths(run, parameters)
-    there = {file: sha256_of_sample(paths[file], 2**20) for file in old["results"] if file in paths}
+    files = _files(run, parameters)
+    there = {file: sha256_of_sample(files[file][0], 2**20) for file in old["results"] if file in files}
     if not there or there != old["results"]:
         return False
     now = fingerprint(notebook, parameters, run)
@@ -199,25 +199,19 @@ def run_notebook(notebook: Path, parameters: dict[str, object], timeout: int, fo
         after = _files(run, parameters)
         # a store that stood already is the result of the notebook that makes it, too
         kept = "features/" if "OVERWRITE" in parameters else ()
-        paths = _paths(run, parameters)
         made = [file for file in after if after[file] != before.get(file) or file.startswith(kept)]
-        results = {file: sha256_of_sample(paths[file], 2**20) for file in made}  # of shards of features, 64 MiB
+        results = {file: sha256_of_sample(after[file][0], 2**20) for file in made}  # of shards of features, 64 MiB
         write_json(stamp, fingerprint(notebook, parameters, run) | {"results": results})
     ended = any(out.get("ename") == "SystemExit" for cell in done.cells for out in cell.get("outputs", []))
     return "ran as far as it goes without labels" if ended else "ran"
 
 
-def _paths(run: Path, parameters: dict[str, object]) -> dict[str, Path]:
-    """Every file of a run that may be a notebook's result, its features wherever they lie, by its name."""
+def _files(run: Path, parameters: dict[str, object]) -> dict[str, tuple[Path, int, int]]:
+    """Path, size and time of every file of a run that may be a notebook's result, its features wherever they lie."""
     store = files_below(runs.features_of(parameters | {"FEATURES": ""}))
     files = files_below(run) | {f"features/{file}": path for file, path in store.items()}
-    return {f: path for f, path in files.items() if "/" in f and not re.fullmatch(r"notebooks/.*\.json", f)}
-
-
-def _files(run: Path, parameters: dict[str, object]) -> dict[str, tuple[int, int]]:
-    """Size and time of every file of `_paths`."""
-    stats = {file: path.stat() for file, path in _paths(run, parameters).items()}
-    return {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
+    paths = {f: path for f, path in files.items() if "/" in f and not re.fullmatch(r"notebooks/.*\.json", f)}
+    return {f: (path, (stat := path.stat()).st_size, stat.st_mtime_ns) for f, path in paths.items()}
 
 
 def execute(notebook: Path, copy: Path, parameters: dict[str, object], timeout: int) -> nbformat.NotebookNode:

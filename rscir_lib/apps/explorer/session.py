@@ -73,8 +73,6 @@ KEPT = 2**26  # bytes of similarities to pictures that are remembered, and to wo
 JUDGED = 2000  # queries among which the best and the worst are looked for: a second or two, once
 ASKED = ("hello", "images", "query", "scores", "auto", "upload", "rated", "mark", "picture")
 
-OF_ALL = ("ask", "archive")  # what every question may say
-
 Answer = dict[str, Any]
 ImageId = int | str  # archive position, or the key of an uploaded picture
 Images = Annotated[list[ImageId], Field(max_length=1000)]  # five times what a page asks for at once
@@ -122,13 +120,14 @@ class Explorer:
         `malformed` is in the answer to what no page asks; `archive` in a question is the `identity` of what the page
         shows, so that one left open over a restart never speaks of other images by its positions.
         """
-        ask, identity = question.get("ask"), question.get("archive", self.identity)
+        arguments = dict(question)
+        ask, identity = arguments.pop("ask", None), arguments.pop("archive", self.identity)
         try:
             if ask not in ASKED:
                 return {"error": f"unknown question {str(ask)[:50]!r}; one of {', '.join(ASKED)}", "malformed": True}
             if identity != self.identity and ask != "hello":
                 raise ValueError("images, features or encoder are others than when this page was opened: reload it")
-            return getattr(self, ask)(**{name: value for name, value in question.items() if name not in OF_ALL})
+            return getattr(self, ask)(**arguments)
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"]))
