@@ -28,33 +28,7 @@ from rscir_lib.storage.atomic import write_text
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.project import ROOT
 
-PAGES = ROOT / "notebooks" / "book"
-THEME = {"use_fullscreen_button": False, "use_download_button": False, "show_toc_level": 2}
-THEME |= {"navbar_persistent": [], "pygments_light_style": "a11y-light"}  # the search is in the sidebar already
-CONFIG = {
-    "project": "RSCIR workbook",
-    "html_title": "RSCIR workbook",
-    "copyright": "the authors of the RSCIR workbook, Apache-2.0",
-    "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", __name__],
-    "napoleon_numpy_docstring": False,
-    "html_theme": "sphinx_book_theme",
-    "html_theme_options": THEME,
-    "html_context": {"default_mode": "auto"},  # light or dark, as the reader's system is
-    "html_math_renderer": "mathml",
-    "html_static_path": ["notebooks/book/book.css"],
-    "html_css_files": ["book.css"],
-    "html_show_sphinx": False,
-    "html_copy_source": False,
-    "nb_execution_mode": "off",
-    "nb_code_prompt_show": "Show the solution",  # nothing else is folded up
-    "nb_code_prompt_hide": "Hide the solution",
-    "nb_ipywidgets_js": {},  # they would come from elsewhere
-    "suppress_warnings": ["ref.python"],  # a class that is described in two places
-    "myst_enable_extensions": ["dollarmath"],
-    "myst_heading_anchors": 4,
-    "default_role": "code",
-    "autodoc_member_order": "bysource",
-}
+PAGES = ROOT / "notebooks" / "book"  # and conf.py, which Sphinx reads
 READING = "protocol methods lambda results own_archive encoders extending batch".split()  # pages, in this order
 READING += "scale elsewhere teaching trust design glossary".split()
 # what a widget looks like, below the cell that shows it; a page has no kernel
@@ -139,8 +113,8 @@ def build(source: Path, out: Path, work: Path) -> None:
     warnings = io.StringIO()
     work.mkdir(parents=True, exist_ok=True)
     with progress_message("building the book"):
-        places = source, None, out, work / "doctrees"
-        Sphinx(*places, "html", CONFIG, status=None, warning=warnings, parallel=os.cpu_count()).build()
+        places = source, PAGES, out, work / "doctrees"
+        Sphinx(*places, "html", status=None, warning=warnings, parallel=os.cpu_count()).build()
     if text := warnings.getvalue().strip():
         raise RuntimeError(f"the book has warnings:\n{text}")
 
