@@ -1,7 +1,6 @@
 // The grid of hits: each a picture to enlarge and to search from, with its score and the marks of a person.
 
-import { baseName, make, number, partsOf, put, say, slots } from "./dom.js";
-import { enlarge } from "./large.js";
+import { baseName, decoded, make, number, partsOf, put, say, slots } from "./dom.js";
 import { drawMarks, keep, subject } from "./marks.js";
 import { averagePrecision, ranks } from "./scoring.js";
 import { MOST_HITS } from "./state.js";
@@ -23,6 +22,29 @@ const HIT = `
 const VERDICTS = /** @type {const} */ (["right", "wrong"]);
 const BADGES = { "": "", relevant: "✓", unknown: "?", other: "" };
 const JUDGEMENTS = { "": "", relevant: ", relevant", unknown: ", not labelled", other: ", not relevant" };
+
+/** Show the k-th hit in a dialog over the page, with its file; before the first comes the last. */
+async function enlarge(/** @type {View} */ view, /** @type {number} */ k) {
+  const { pictures, query, shown, ui } = view;
+  const n = shown.rows.length;
+  const turned = (k + n) % n;
+  const position = query.position(shown.rows[turned]);
+  const { error, jpeg, path } = await view.ask({ ask: "picture", position });
+  if (error) return;
+  URL.revokeObjectURL(ui.largeOpen.href);
+  const alt = pictures.nameOf(position);
+  put(ui.largeOpen, { href: URL.createObjectURL(new Blob([decoded(jpeg)], { type: "image/jpeg" })) });
+  put(ui.largeImage, { src: `data:image/jpeg;base64,${jpeg}`, alt });
+  say(ui.largeName, `${turned + 1}: ${alt}`);
+  say(ui.largePath, path || pictures.of(position).file);
+  ui.largeBefore.onclick = () => enlarge(view, turned - 1);
+  ui.largeNext.onclick = () => enlarge(view, turned + 1);
+  ui.largeSearch.onclick = (/** @type {MouseEvent} */ event) => {
+    ui.large.close();
+    view.choose(event, position);
+  };
+  if (!ui.large.open) ui.large.showModal();
+}
 
 function hit(/** @type {View} */ view, /** @type {number} */ k) {
   const li = make("li");
