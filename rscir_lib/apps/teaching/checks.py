@@ -14,6 +14,15 @@ from rscir_lib.runs import Run
 # how far from the truth an answer may be, by unit: half of the last digit that tables show; of "number" a hundredth
 TOLERANCES = {"%": 0.051, "points": 0.051, "share": 6e-4, "cosine": 1e-3, "number": 0.01, "lambda": 1e-9}
 TOLERANCES |= {"rank": 0, "count": 0, "name": 0}
+# slips that are typical of units, what is said about each, and how it makes a wrong answer of the right one
+SLIPS = (
+    ("% points", "this looks like a fraction; per cent or points are asked", lambda right: right / 100),
+    ("% points", "rounded too far; one decimal is asked", np.round),
+    ("points", "the right size, but the wrong sign", np.negative),
+    ("share", "this looks like per cent; a number from 0 to 1 is asked", lambda right: 100 * right),
+    ("rank", "off by one: the first rank is 1, while Python counts from 0", lambda right: right - 1),
+    ("count", "off by one", lambda right: right + 1),
+)
 # of an output that says whether a solution is right, and how many wrong answers its check refused
 PROOF = "application/vnd.rscir.proof+json"
 
@@ -80,17 +89,7 @@ def mistakes(truth: Truth) -> dict[str, object]:
     wrong = dict(truth.mistakes)
     if not isinstance(truth.value, str):
         value = truth.value if isinstance(truth.value, pd.Series) else np.asarray(truth.value, float)
-        if truth.unit in ("%", "points"):
-            wrong["this looks like a fraction; per cent or points are asked"] = value / 100
-            wrong["rounded too far; one decimal is asked"] = np.round(value)
-        if truth.unit == "points":
-            wrong["the right size, but the wrong sign"] = -value
-        if truth.unit == "share":
-            wrong["this looks like per cent; a number from 0 to 1 is asked"] = 100 * value
-        if truth.unit == "rank":
-            wrong["off by one: the first rank is 1, while Python counts from 0"] = value - 1
-        if truth.unit == "count":
-            wrong["off by one"] = value + 1
+        wrong |= {message: slip(value) for units, message, slip in SLIPS if truth.unit in units.split()}
         if np.ndim(value) and len(value) > 1:
             wrong["the right numbers in another order"] = np.roll(value, 1)
     right = _plain(truth.value, truth.value)
