@@ -157,7 +157,8 @@ format: $(READY) ## put code and notebooks in shape
 	$(RUN) $(NBSTRIPOUT)
 
 refresh: $(READY) ## run the notebooks in place and keep the result tables that nbval checks
-	$(RSCIR) workbook --refresh
+	$(RUN) nbconvert --to=notebook --execute --inplace --log-level=WARN $(sort $(NOTEBOOKS))
+	$(RUN) $(NBSTRIPOUT)
 
 figures: workbook ## put the README's figures into figures/ (scaling.png after make scale)
 	$(BIN)/python tests/campaigns/contact_sheet.py data/synthcom figures/synthcom.png

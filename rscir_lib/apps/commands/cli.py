@@ -66,15 +66,12 @@ PARAMETERS = argument("words", nargs="*", metavar="KEY=value", help="the run's p
     argument("--timeout", type=int, default=12 * 3600, help="seconds that one cell may take"),
     argument("--show", metavar="TABLES", help="tables of the run to print, with commas between them: 04_map,05_map"),
     argument("--beside", action="store_true", help="one table of all the runs, with intervals; needs notebook 04"),
-    argument("--refresh", action="store_true", help="rewrite the committed result tables of the notebooks"),
 )
-def run_workbook(words: list[str], refresh: bool, params: Path | None, show: str | None, **options: Any) -> int | None:
+def run_workbook(words: list[str], params: Path | None, show: str | None, **options: Any) -> int | None:
     """Run the notebooks, without those whose results are there and up to date."""
     from rscir_lib.apps.commands import workbook
 
     notebooks = workbook.select_notebooks([word for word in words if "=" not in word])
-    if refresh:
-        return workbook.refresh(notebooks)
     if not (words or params or show or options["beside"]):
         return workbook.run_bundled(**options)
     given = workbook.read_parameters(params) if params else {}

@@ -9,7 +9,6 @@ import itertools
 import json
 import os
 import re
-import subprocess
 import sys
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
@@ -249,16 +248,6 @@ def read_parameters(path: Path) -> dict[str, object]:
         kind = "nothing" if given is None else f"a {type(given).__name__}"
         raise ValueError(f"{path}: expected lines of `NAME: value`, such as `ENCODER: clip`; found {kind}")
     return given
-
-
-def refresh(notebooks: list[Path]) -> None:
-    """Runs notebooks in place, with their defaults, and strips all outputs but the result tables that nbval checks."""
-    for notebook in notebooks:
-        execute = ["nbconvert", "--to=notebook", "--execute", "--inplace", "--log-level=WARN"]
-        strip = ["nbstripout", "--keep-count", "--keep-id", "--extra-keys=metadata.language_info.version"]
-        for command in (execute, strip):
-            subprocess.run([sys.executable, "-m", *command, str(notebook)], check=True)
-        print(f"{notebook.stem} refreshed", flush=True)
 
 
 def run_plan(
