@@ -21,11 +21,13 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
 
 # one look for all figures, in a palette that colour-blind readers can tell apart
 LOOK = {"savefig.dpi": 120, "savefig.bbox": "tight", "pdf.fonttype": 42, "text.parse_math": False}  # names hold $ signs
+LOOK["image.composite_image"] = False  # pictures side by side: to put them together first takes a PDF twice as long
 sns.set_theme("notebook", "whitegrid", "colorblind", rc=LOOK)
 RELEVANT = sns.color_palette()[2]
 # methods that have the same colour in every figure; green is left to what is relevant
@@ -48,8 +50,6 @@ def color_of(name: str) -> tuple[float, ...]:
 
 
 ROWS_A_PANEL = 32  # of a heat map: as many as a screen shows; further rows go into a panel beside
-# for figures of many images: fixed places are drawn several times faster than a constrained layout
-GRID = {"left": 0, "right": 1, "bottom": 0, "top": 1, "wspace": 0.06, "hspace": 0.06}
 
 
 @cache
@@ -100,15 +100,28 @@ def _done(figure: Figure, title: str, description: str, **place: float) -> Figur
 Read = Callable[[int], Image.Image]  # the picture at an archive position: archive.read
 
 
-def _show(ax: Axes, image: Image.Image, relevant: bool | None = None) -> None:
+GAP = 0.06  # between images, in sides of one
+
+
+def _board(columns: float, rows: float, side: float) -> tuple[Figure, Axes]:
+    """A figure of so many images, each `side` inches wide, on one axis: one each would take several times as long."""
+    figure = plt.figure(figsize=(side * columns, side * rows))
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, columns), ylim=(rows, 0), autoscale_on=False)
+    ax.axis("off")
+    return figure, ax
+
+
+def _show(ax: Axes, image: Image.Image, x: float, y: float, relevant: bool | None = None, side: float = 1) -> None:
     """An image in a frame: green with a tick where it is relevant, thin and grey where not, no frame for None."""
-    ax.imshow(image.convert("RGB").resize((160, 160)))
-    ax.set(xticks=[], yticks=[])
-    color, width = (RELEVANT, 5) if relevant else ("0.8", 1)
-    ax.spines[:].set(visible=relevant is not None, color=color, linewidth=width)
+    edge = side - GAP
+    ax.imshow(image.convert("RGB").resize((160, 160)), extent=(x, x + edge, y + edge, y), aspect="auto")
+    if relevant is not None:
+        color, width = (RELEVANT, 5) if relevant else ("0.8", 1)
+        ax.add_patch(Rectangle((x, y), edge, edge, fill=False, color=color, linewidth=width, clip_on=False))
     if relevant:
         box = {"boxstyle": "round,pad=0.15", "color": RELEVANT}
-        ax.text(150, 10, "\N{CHECK MARK}", color="white", size=10, weight="bold", va="top", ha="right", bbox=box)
+        place = {"va": "top", "ha": "right", "bbox": box}
+        ax.text(x + 0.88, y + 0.06, "\N{CHECK MARK}", color="white", size=10, weight="bold", **place)
 
 
 def query_sheet(
@@ -124,24 +137,19 @@ def query_sheet(
         examples: For each query its image (a position or a picture), its text, and the positions to show.
         relevant: For each query the positions of its relevant images; None where nobody judged them, for no frames.
     """
-    columns = 1 + max(len(shown) for *_, shown in examples)
-    grid = GRID | {"width_ratios": [2.4] + [1] * (columns - 1)}
-    size = (1.5 * (columns + 1.4), 1.5 * len(examples))
-    figure, axes = plt.subplots(len(examples), columns, figsize=size, squeeze=False, gridspec_kw=grid)
-    for row, (query, text, shown), right in zip(axes, examples, relevant, strict=True):
-        _show(row[0], _query(read, query))
-        row[0].set_anchor("W")
+    columns = max(len(shown) for *_, shown in examples)
+    figure, ax = _board(columns + 2.4, len(examples), 1.5)
+    for row, ((query, text, shown), right) in enumerate(zip(examples, relevant, strict=True)):
+        _show(ax, _query(read, query), 0, row)
         words = textwrap.fill(text, 16, break_long_words=False)
-        row[0].text(1.05, 0.5, words, transform=row[0].transAxes, va="center", size=12, weight="bold")
-        for ax, position in zip(row[1:], shown, strict=False):
-            _show(ax, read(position), None if right is None else position in right)
-        for ax in row[1 + len(shown) :]:
-            ax.axis("off")
+        ax.text(1.02, row + 0.47, words, va="center", size=12, weight="bold")
+        for column, position in enumerate(shown):
+            _show(ax, read(position), column + 2.4, row, None if right is None else position in right)
     rows = [
         text + (f" ({_right(shown, right)})" if right is not None else "")
         for (_, text, shown), right in zip(examples, relevant, strict=True)
     ]
-    description = f"{len(examples)} query images, each with a text and {columns - 1} images: {'; '.join(rows)}."
+    description = f"{len(examples)} query images, each with a text and {columns} images: {'; '.join(rows)}."
     return _done(figure, title, description, y=1 + 0.25 / len(examples))
 
 
@@ -170,26 +178,25 @@ def gallery(
         results: Label -> positions, best first.
         relevant: Positions that get a green frame and a tick; None where nobody judged them, for no frames at all.
     """
-    columns = max(len(positions) for positions in results.values())
-    figure = plt.figure(figsize=(1.3 * (columns + 2.6), 1.3 * max(len(results), 2)))
-    grid = figure.add_gridspec(len(results), columns + 2, width_ratios=[2.2, 0.4] + [1] * columns, **GRID)
-    ax = figure.add_subplot(grid[:, 0])
-    _show(ax, Image.new("RGB", (1, 1), "white") if query is None else _query(read, query))
+    columns, height = max(len(positions) for positions in results.values()), max(len(results), 2)
+    figure, ax = _board(columns + 2.6, height, 1.3)
+    side, middle, top = min(2.2, height), height / 2, (height - len(results)) / 2
+    if query is not None:
+        _show(ax, _query(read, query), 0, middle - side / 2, side=side)
     if text:
-        ax.set_xlabel(textwrap.fill(f"+ {text}", 18), size=15, weight="bold")
+        words = textwrap.fill(f"+ {text}", 18)
+        ax.text(side / 2, middle + side / 2, words, size=15, weight="bold", ha="center", va="top")
     for row, (label, positions) in enumerate(results.items()):
+        ax.text(2.56, top + row + 0.47, textwrap.fill(label, 13), size=12, rotation=90, ha="right", va="center")
         for column, position in enumerate(positions):
-            ax = figure.add_subplot(grid[row, column + 2])
-            _show(ax, read(position), None if relevant is None else position in relevant)
-            if column == 0:
-                ax.set_ylabel(textwrap.fill(label, 13), size=12)
+            _show(ax, read(position), column + 2.6, top + row, None if relevant is None else position in relevant)
     rows = [
         f"{label}: {len(shown)} images" + ("" if relevant is None else f", {_right(shown, relevant)}")
         for label, shown in results.items()
     ]
     question = " and ".join(["a query image"] * (query is not None) + [f"the text {text!r}"] * bool(text))
     description = f"Images retrieved for {question}. {'; '.join(rows)}."
-    return _done(figure, title, description, y=1 + 0.25 / max(len(results), 2))
+    return _done(figure, title, description, y=1 + 0.25 / height)
 
 
 def similarity_histograms(groups: Mapping[str, np.ndarray], title: str = "") -> Figure:

@@ -49,8 +49,7 @@ def words(figure: Figure) -> list[str]:
 def test_gallery_ticks_the_relevant_images(read, tmp_path):
     figure = plots.gallery(read, 0, "oval", {"lambda 0": [0, 1, 2], "lambda 1": [3, 1]}, np.array([1, 3]), "title")
     assert words(figure).count(TICK) == 3
-    assert [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()] == ["lambda 0", "lambda 1"]
-    assert figure.axes[0].get_xlabel() == "+ oval"
+    assert [text for text in words(figure) if text != TICK] == ["+ oval", "lambda 0", "lambda 1"]
     figure.savefig(tmp_path / "gallery.png")
     with Image.open(tmp_path / "gallery.png") as image:
         assert image.width > 400
@@ -60,14 +59,15 @@ def test_gallery_ticks_the_relevant_images(read, tmp_path):
 def test_words_with_dollars_are_shown_as_typed(read, tmp_path, text):
     figure = plots.gallery(read, 0, text, {"one row": [0, 1]}, title=text)
     figure.savefig(tmp_path / "gallery.png")
-    assert figure.axes[0].get_xlabel().replace("\n", " ") == f"+ {text}"
-    assert not figure.axes[0].xaxis.label.get_parse_math()
+    (shown, *_) = figure.axes[0].texts
+    assert shown.get_text().replace("\n", " ") == f"+ {text}"
+    assert not shown.get_parse_math()
 
 
 def test_gallery_without_judgement_frames_nothing(read):
     figure = plots.gallery(read, 0, "large", {"one row": [0, 1]})
     assert TICK not in words(figure)
-    assert not any(spine.get_visible() for ax in figure.axes for spine in ax.spines.values())
+    assert not figure.axes[0].patches
 
 
 @pytest.mark.slow

@@ -192,7 +192,7 @@ class Run:
         if isinstance(result, Figure):
             description = getattr(result, "description", "")
             metadata = {"Description": description} if description else None
-            draw = partial(result.savefig, format="png", metadata=metadata)
+            draw = partial(result.savefig, format="png", metadata=metadata, pil_kwargs={"compress_level": 3})
             write_file(self.folder / "figures" / f"{name}.png", draw)
             undated = partial(result.savefig, format="pdf", metadata={"CreationDate": None, "Subject": description})
             write_file(self.folder / "figures" / f"{name}.pdf", undated)
