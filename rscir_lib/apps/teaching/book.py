@@ -28,9 +28,9 @@ from rscir_lib.storage.atomic import write_text
 from rscir_lib.storage.locks import folder_lock
 from rscir_lib.storage.project import ROOT
 
-PAGES = ROOT / "notebooks" / "book"  # and conf.py, which Sphinx reads
-READING = "protocol methods lambda results own_archive encoders extending batch".split()  # pages, in this order
-READING += "scale elsewhere teaching trust design glossary".split()
+PAGES = ROOT / "notebooks" / "book"  # with conf.py, which Sphinx reads, and contents.txt, what comes after what
+PLACES = "LICENSE CITATION.cff CONTRIBUTING.md CHANGELOG.md figures data/README.md data/whucom/README.md".split()
+PLACES += "data/demo_encoder/README.md data/demo_encoder/loss.png data/published notebooks/book".split()
 # what a widget looks like, below the cell that shows it; a page has no kernel
 WIDGETS = {
     "Widget(explorer": "![The explorer on the bundled run](../figures/explorer.png)",
@@ -39,7 +39,6 @@ WIDGETS = {
 LIVE = '<a href="../explorer/index.html">Open the explorer of this run</a>, as a page that needs no kernel.'
 LARGEST = 5000  # images of such a page: 5 kB each
 MOVING = {"application/vnd.jupyter.widget-view+json"}  # needs a kernel
-OTHER_PAGES = ["data/README", "data/whucom/README", "data/demo_encoder/README", "CONTRIBUTING", "CHANGELOG"]
 
 
 def mirror(source: Path, executed: Path, live: bool = False) -> None:
@@ -47,41 +46,27 @@ def mirror(source: Path, executed: Path, live: bool = False) -> None:
 
     The notebooks are those of `executed`, the `notebooks` folder of a run; live: whether its explorer lies beside them.
     """
-    places = "README.md LICENSE CITATION.cff figures data/demo_encoder/loss.png data/published notebooks/book".split()
-    for place in places + [f"{page}.md" for page in OTHER_PAGES]:
+    for place in PLACES:
         copy = shutil.copytree if (ROOT / place).is_dir() else shutil.copy
         (source / place).parent.mkdir(parents=True, exist_ok=True)
         copy(ROOT / place, source / place)
-    (source / "README.md").rename(source / "index.md")
-    notebooks = sorted(executed.glob("[0-9]*.ipynb"))
-    for path in notebooks:
+    pages = ROOT / "README.md", PAGES / "contents.txt"
+    write_text(source / "index.md", "".join(path.read_text(encoding="utf-8") for path in pages))
+    for path in executed.glob("[0-9]*.ipynb"):
         text = nbformat.writes(_readable(nbformat.read(path, as_version=4), live))
         for place, name in ((f"{ROOT}/", ""), (str(ROOT), "."), (str(Path.home()), "~")):  # no path of this machine
             text = text.replace(json.dumps(place)[1:-1], name)
         write_text(source / "notebooks" / path.name, text)
-    modules = [m for m in pkgutil.walk_packages(rscir_lib.__path__, "rscir_lib.") if not m.name.endswith("__main__")]
     (source / "api").mkdir()
-    for module in modules:
+    contents = "```{toctree}\n:maxdepth: 1\n:glob:\n\nrscir_lib.*\n```\n"
+    write_text(source / "api" / "index.md", f"# rscir_lib\n\n{rscir_lib.__doc__}\n{contents}")
+    for module in pkgutil.walk_packages(rscir_lib.__path__, "rscir_lib."):
+        if module.name.endswith("__main__"):
+            continue
         # of a package the docstring alone: the names that it gives are described where they lie
         directive = f".. automodule:: {module.name}\n" + "   :members:\n" * (not module.ispkg)
         text = f"# {module.name.removeprefix('rscir_lib.')}\n\n```{{eval-rst}}\n{directive}```\n"
         write_text(source / "api" / f"{module.name}.md", text)
-    pages = sorted(PAGES.glob("*.md"), key=lambda page: [*READING, page.stem].index(page.stem))
-    parts = {
-        "Notebooks": [f"notebooks/{path.stem}" for path in notebooks],
-        "Pages": [f"notebooks/book/{path.stem}" for path in pages] + OTHER_PAGES,
-        "Library": ["api/index"],
-    }
-    index = (source / "index.md").read_text(encoding="utf-8")
-    index += "".join(_contents(entries, f":caption: {part}\n:hidden:\n") for part, entries in parts.items())
-    write_text(source / "index.md", index)
-    contents = _contents([module.name for module in modules], ":maxdepth: 1")
-    every = f"# {rscir_lib.__name__}\n\n{rscir_lib.__doc__}\n{contents}"
-    write_text(source / "api" / "index.md", every)
-
-
-def _contents(entries: list[str], options: str) -> str:
-    return "\n".join(["", "```{toctree}", options.strip(), "", *entries, "```", ""])
 
 
 def _readable(notebook: nbformat.NotebookNode, live: bool) -> nbformat.NotebookNode:
