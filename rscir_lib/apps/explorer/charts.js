@@ -82,7 +82,7 @@ export function centre(/** @type {Point[]} */ footprint) {
 }
 
 const DEGREE = 111_320; // metres of latitude
-const coordinates = (/** @type {Point} */ [lon, lat]) =>
+const coordinates = (/** @type {number} */ lon, /** @type {number} */ lat) =>
   `${Math.abs(lat).toFixed(4)}° ${lat < 0 ? "S" : "N"}, ${Math.abs(lon).toFixed(4)}° ${lon < 0 ? "W" : "E"}`;
 
 /** The hits' pictures on the ground, over a mosaic of the tiles around them; as wide as they are there, with a scale. */
@@ -122,9 +122,8 @@ export function drawMap(/** @type {View} */ view) {
     <path d="M8 ${height - 18}v6h${length}v-6" class="level"/>
     <text x="${length + 18}" y="${height - 16}">${metres < 1000 ? `${metres} m` : `${number(metres / 1000)} km`}</text>`;
   ui.map.innerHTML = tiles.join("") + places.join("") + bar; // numbers, and pictures in base64
-  const corner = /** @type {Point} */ ([lonLat.left, lonLat.top]);
-  const other = /** @type {Point} */ ([lonLat.left + lonLat.width, lonLat.top + lonLat.height]);
-  say(ui.mapText, `Where the hits lie: ${coordinates(corner)} to ${coordinates(other)}`);
+  const other = coordinates(lonLat.left + lonLat.width, lonLat.top + lonLat.height);
+  say(ui.mapText, `Where the hits lie: ${coordinates(lonLat.left, lonLat.top)} to ${other}`);
   put(ui.map, { viewBox: `0 0 600 ${height}`, "aria-label": `map of ${placed.length} hits` });
   ui.map.onclick = (event) => {
     const row = rowAt(event);

@@ -101,11 +101,8 @@ export class View {
       if (event.target instanceof HTMLElement) event.target.dataset.lmSuppressShortcuts = "true";
     });
     ui.link.onclick = () => this.copyLink();
-    ui.csv.onclick = () => saveCsv(this);
-    ui.png.onclick = () => savePng(this);
-    ui.html.onclick = () => saveHtml(this);
-    ui.geojson.onclick = () => saveGeoJson(this);
-    ui.marks.onclick = () => saveMarks(this);
+    const saves = { csv: saveCsv, png: savePng, html: saveHtml, geojson: saveGeoJson, marks: saveMarks };
+    for (const [part, save] of Object.entries(saves)) ui[part].onclick = () => save(this);
     ui.more.onclick = () => this.change({ top: wantedHits(this.state.top + 20) });
   }
 
@@ -183,12 +180,10 @@ export class View {
     const all = [...this.facts.queries.keys()].filter((k) => !attribute || this.facts.queries[k][2] === attribute);
     const rated = all.filter((k) => ap[k] !== null).sort((a, b) => Number(ap[b]) - Number(ap[a])); // best first
     const key = `${which} ${attribute}`;
-    const nth = this.picked.get(key) ?? 0;
+    const nth = (this.picked.get(key) ?? 0) % rated.length;
     this.picked.set(key, nth + 1);
-    let picked = all[Math.floor(Math.random() * all.length)];
-    if (which === "best") picked = rated[nth % rated.length];
-    if (which === "worst") picked = rated[rated.length - 1 - (nth % rated.length)];
-    const [image, text] = this.facts.queries[picked] ?? this.facts.queries[0];
+    const picked = { best: rated[nth], worst: rated.at(-1 - nth), any: all[Math.floor(Math.random() * all.length)] };
+    const [image, text] = this.facts.queries[picked[which] ?? 0];
     await this.go({ images: [image], text });
   }
 
@@ -259,10 +254,7 @@ export class View {
     ui.slider.value = String(state.lambda);
     put(ui.slider, { "aria-valuetext": `lambda ${state.lambda.toFixed(2)}` });
     say(ui.lambda, `λ ${state.lambda.toFixed(2)}`);
-    ui.method.value = state.method;
-    ui.top.value = String(state.top);
-    ui.cls.value = state.cls;
-    ui.min.value = state.min === null ? "" : String(state.min);
+    for (const part of /** @type {const} */ (["method", "top", "cls", "min"])) ui[part].value = `${state[part] ?? ""}`;
     ui.slider.disabled = !this.method.hasLambda;
     say(ui.about, this.method.about);
     ui.auto.disabled = ui.slider.disabled || !this.query.isComposed;
@@ -304,23 +296,20 @@ export class View {
   }
 
   drawNotes() {
-    const { facts, method, query, shown, state } = this;
-    const { scale } = method;
-    const notes = [];
-    const { readOff } = this;
-    if (readOff?.query === query && readOff.lambda === state.lambda) notes.push(readOff.said);
-    if (scale && query.isComposed && state.lambda > 0 && shown.rows.length && state.min === null) {
-      const ofPicture = this.bestOf(query.scaled(scale)[0], state.top);
-      const isSame = ofPicture.join() === shown.rows.join();
-      if (isSame) notes.push("The words change nothing here: the picture alone has the same hits.");
-    }
+    const { facts, method, query, readOff, shown, state } = this;
     const { strange } = query.answer;
-    if (strange?.length) notes.push(`The encoder never saw ${strange.join(", ")} while it learned: expect noise.`);
-    if (query.positions) {
-      const candidates = `${number(query.rows)} of ${number(facts.files.length)} images`;
-      notes.push(`${candidates} can be among the first hits at some lambda: those are compared here.`);
-    }
-    say(this.ui.note, notes.join(" "));
+    const isMixed = query.isComposed && state.lambda > 0 && shown.rows.length && state.min === null;
+    const ofPicture = isMixed && method.scale && this.bestOf(query.scaled(method.scale)[0], state.top);
+    const candidates = `${number(query.rows)} of ${number(facts.files.length)} images`;
+    const notes = [
+      readOff?.query === query && readOff.lambda === state.lambda && readOff.said,
+      ofPicture &&
+        ofPicture.join() === shown.rows.join() &&
+        "The words change nothing here: the picture alone has the same hits.",
+      strange?.length && `The encoder never saw ${strange.join(", ")} while it learned: expect noise.`,
+      query.positions && `${candidates} can be among the first hits at some lambda: those are compared here.`,
+    ];
+    say(this.ui.note, notes.filter(Boolean).join(" "));
   }
 
   // the pictures that the slider will show, before it is moved
