@@ -184,23 +184,18 @@ def _query_images(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Features (I, d) of the distinct query images, which of them is each query's, and where they lie, -1 outside."""
     position = benchmark.queries["position"].to_numpy()
-    outside, key = position < 0, position.copy()
-    if outside.any():
-        if query_features.dim != gallery.dim:
-            raise ValueError(
-                f"query_features have {query_features.dim} dimensions, features {gallery.dim}: are they of the same "
-                "encoder?"
-            )
-        key[outside] = len(gallery) + benchmark.queries["query"].to_numpy()[outside]
+    key = np.where(position < 0, len(gallery) + benchmark.queries.get("query", -1), position)
     distinct, image_of = np.unique(key, return_inverse=True)
     inside = distinct < len(gallery)
     feats = gallery.rows(distinct[inside])
-    if outside.any() and benchmark.query_archive:
+    if benchmark.query_archive and not inside.all():
+        if (own := query_features.dim) != (dim := gallery.dim):
+            raise ValueError(f"query_features have {own} dimensions, features {dim}: are they of the same encoder?")
         try:
             others = query_features.aligned(benchmark.query_archive)
         except ValueError as error:
             raise ValueError(
-                f"{outside.sum()} queries have an image outside the archive: pass query_features, those of "
+                f"{(position < 0).sum()} queries have an image outside the archive: pass query_features, those of "
                 f"benchmark.query_archive ({len(benchmark.query_archive)} images; {error})"
             ) from None
         feats = np.concatenate([feats, others[distinct[~inside] - len(gallery)]])

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -32,7 +31,6 @@ if TYPE_CHECKING:  # reading features needs no encoder
 HELD_BYTES = 2**32
 # All rows of a store agree in these, but a reader need not: texts of any precision are compared with them
 ROWS_ONLY = frozenset({"precision", "dtype", "template"})
-NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Features:
@@ -44,18 +42,18 @@ class Features:
     """
 
     def __init__(
-        self, shards: Iterable[Shard | MemoryShard], provenance: Mapping[str, str] = NOTHING,
-        unreadable: Mapping[str, str] = NOTHING,
+        self, shards: Iterable[Shard | MemoryShard], provenance: Mapping[str, str] | None = None,
+        unreadable: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         """Features of shards that are checked already; `from_arrays` makes them of anything else."""
         self._shards = tuple(shards)
         self._first = np.cumsum([0, *(shard.rows for shard in self._shards)])  # position of each shard's first row
-        self.provenance, self.unreadable = dict(provenance), dict(unreadable)
+        self.provenance, self.unreadable = dict(provenance or {}), dict(unreadable or {})
 
     @classmethod
     def from_arrays(
         cls, feats: np.ndarray, files: Sequence[str], classes: Sequence[str],
-        provenance: Mapping[str, str] = NOTHING, name: str | Path = "features",
+        provenance: Mapping[str, str] | None = None, name: str | Path = "features",
     ) -> Self:  # fmt: skip
         """Features of rows in memory.
 

@@ -25,7 +25,7 @@ from rscir_lib.archive import read_archive
 from rscir_lib.benchmarks.patterncom import read_patterncom
 from rscir_lib.benchmarks.synthcom import HELD_OUT, draw_synthcom, training_scene
 from rscir_lib.encoders import DEMO_FOLDER, WEIGHTS, load_encoder
-from rscir_lib.evaluation import PUBLISHED
+from rscir_lib.evaluation.summary import PUBLISHED
 
 
 @pytest.fixture
