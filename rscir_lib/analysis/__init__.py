@@ -1,5 +1,5 @@
 """How sure a difference is, how to choose lambda, what stands behind a mean, and files for other evaluators."""
-# ruff: noqa: F401, I001 (names for users, a line a module)
+# ruff: noqa: I001 (a line a module)
 
 from rscir_lib.analysis.cost import cost
 from rscir_lib.analysis.diagnostics import (

@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,17 +18,8 @@ FILES = ("triplets.csv", "triplets.json", "xview2_cir.csv")
 IMAGE = ("image", "reference", "candidate")
 TARGET = ("target", "targets", "target_hard")
 TEXT = ("text", "caption", "captions")
-
-
-@dataclass(frozen=True)
-class Triplet:
-    """One entry of a file: an image, its texts by wording, and the images that answer it; where it stands."""
-
-    where: str
-    line: int | None
-    image: str
-    texts: dict[str, str]
-    targets: list[str]
+# where an entry stands, and its line; its image, its texts by wording, and the images that answer it
+Triplet = tuple[str, int | None, str, dict[str, str], list[str]]
 
 
 def read_triplets(root: str | Path, listing: str | Path | None = None, exclude_self: bool = True) -> Benchmark:
@@ -74,22 +64,22 @@ def benchmark_of_triplets(names: ImageNames, protocol: str, path: Path, exclude_
             return other_suffix.setdefault(name, names.find(stem, where))
         return names.find(name, where)
 
-    for triplet in (_read_csv if path.suffix == ".csv" else _read_json)(path, report):
-        where, image = triplet.where, find(triplet.image, triplet.where)
-        positions = sorted({names.position(find(target, where)) for target in triplet.targets} - {-1})
+    for where, line, asking, texts, targets in (_read_csv if path.suffix == ".csv" else _read_json)(path, report):
+        image = find(asking, where)
+        positions = sorted({names.position(find(target, where)) for target in targets} - {-1})
         if not positions:
-            dropped += len(triplet.texts)
+            dropped += len(texts)
             continue
         position, name = names.position(image), names.name(image)
         if exclude_self and position in positions:
-            own = f"{triplet.image!r} is its own target"
+            own = f"{asking!r} is its own target"
             raise ValueError(f"{where}: {own}; correct the row, or read with exclude_self=False")
         target = sets.setdefault(tuple(positions), len(sets))
         query = outside.setdefault(image, len(outside)) if position < 0 else -1
-        for wording, text in triplet.texts.items():
+        for wording, text in texts.items():
             if target_of.setdefault((wording, image, text), target) != target:
                 problem = "asked again with other targets; each is a query, judged by its own"
-                report.add(path.name, triplet.line, f"{name} + {text}", problem)
+                report.add(path.name, line, f"{name} + {text}", problem)
             rows.append((wording, group_of(classes[image]), name, "", text, position, target, query))
     if other_suffix:
         name, file = next(iter(other_suffix.items()))
@@ -139,7 +129,7 @@ def _triplet(where: str, line: int | None, row: dict[str, Any]) -> Triplet:
     for field, value in [("image", image), *(("target", target) for target in targets), *texts.items()]:
         if not (isinstance(value, str) and value.strip()):
             raise ValueError(f"{where}: {field} is {value!r}; expected a word")
-    return Triplet(where, line, image.strip(), texts, [target.strip() for target in targets])
+    return where, line, image.strip(), texts, [target.strip() for target in targets]
 
 
 def _field(where: str, row: dict[str, Any], names: tuple[str, ...]) -> Any:

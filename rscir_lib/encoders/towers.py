@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +21,10 @@ TOKENIZING = threading.Lock()
 class TwoTowers:
     """An `Encoder` whose subclass computes features (of any length) and tokens by its library, in three methods."""
 
+    of_images: ClassVar[Callable[..., torch.Tensor]]  # of a batch (B, 3, H, W)
+    of_texts: ClassVar[Callable[..., torch.Tensor]]  # of a list of texts
+    tokens: ClassVar[Callable[..., list[int]]]  # of a text, without start and end
+
     name: str
     architecture: str
     dim: int
@@ -32,15 +36,6 @@ class TwoTowers:
     tokenizer: Any = field(repr=False)
     context: int  # tokens that the text tower reads
     ends: int  # how many of them mark a text's start and end
-
-    def of_images(self, batch: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-    def of_texts(self, texts: list[str]) -> torch.Tensor:
-        raise NotImplementedError
-
-    def tokens(self, text: str) -> list[int]:  # without start and end
-        raise NotImplementedError
 
     @torch.inference_mode()
     def encode_images(self, batch: torch.Tensor) -> np.ndarray:

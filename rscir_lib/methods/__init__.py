@@ -1,5 +1,4 @@
 """The methods: a query image and a query text in, one score per archive image out."""
-# ruff: noqa: F401 (names for users)
 
 from rscir_lib.methods.base import EncodeTexts, Method, Questions, Scorer
 from rscir_lib.methods.basic import Basic

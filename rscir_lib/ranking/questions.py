@@ -13,8 +13,6 @@ from rscir_lib.methods.registry import get_method
 from rscir_lib.similarity.gallery import Gallery
 from rscir_lib.similarity.scales import check_lambda
 
-__all__ = ["ImageSets", "Job", "Questions", "make_jobs"]
-
 
 @dataclass(frozen=True)
 class Job:

@@ -1,5 +1,4 @@
 """The parameters of a run, and where its results lie."""
-# ruff: noqa: F401 (names for users)
 
 from rscir_lib.runs.parameters import PARAMETERS, NotebookConfig, RunConfig, check_parameters
 from rscir_lib.runs.paths import (

@@ -4,5 +4,3 @@ from rscir_lib.similarity.exact import similarities
 from rscir_lib.similarity.gallery import Gallery, InMemory
 from rscir_lib.similarity.moments import Moments
 from rscir_lib.similarity.order import best_first
-
-__all__ = ["Gallery", "InMemory", "Moments", "best_first", "similarities"]

@@ -114,10 +114,7 @@ def running(scheduler: Any, workers: int | None = None) -> Generator[Any, None, 
 
 
 def each(
-    function: Callable[[Item], Result],
-    items: Sequence[Item],
-    scheduler: Any = None,
-    workers: int | None = None,
+    function: Callable[[Item], Result], items: Sequence[Item], scheduler: Any = None, workers: int | None = None
 ) -> Generator[Result, None, None]:
     """The results of `function(item)`, in order.
 

@@ -1,5 +1,4 @@
 """Labels of one's own: proposals, a widget answered by keyboard, journals of several people, PatternCom's file."""
-# ruff: noqa: F401 (names for users)
 
 from rscir_lib.apps.labelling.journal import (
     agreement,
