@@ -139,16 +139,14 @@ def query_sheet(
     """
     columns = max(len(shown) for *_, shown in examples)
     figure, ax = _board(columns + 2.4, len(examples), 1.5)
+    rows = []
     for row, ((query, text, shown), right) in enumerate(zip(examples, relevant, strict=True)):
+        rows.append(text + (f" ({_right(shown, right)})" if right is not None else ""))
         _show(ax, _query(read, query), 0, row)
         words = textwrap.fill(text, 16, break_long_words=False)
         ax.text(1.02, row + 0.47, words, va="center", size=12, weight="bold")
         for column, position in enumerate(shown):
             _show(ax, read(position), column + 2.4, row, None if right is None else position in right)
-    rows = [
-        text + (f" ({_right(shown, right)})" if right is not None else "")
-        for (_, text, shown), right in zip(examples, relevant, strict=True)
-    ]
     description = f"{len(examples)} query images, each with a text and {columns} images: {'; '.join(rows)}."
     return _done(figure, title, description, y=1 + 0.25 / len(examples))
 
@@ -186,14 +184,12 @@ def gallery(
     if text:
         words = textwrap.fill(f"+ {text}", 18)
         ax.text(side / 2, middle + side / 2, words, size=15, weight="bold", ha="center", va="top")
-    for row, (label, positions) in enumerate(results.items()):
+    rows = []
+    for row, (label, shown) in enumerate(results.items()):
+        rows.append(f"{label}: {len(shown)} images" + ("" if relevant is None else f", {_right(shown, relevant)}"))
         ax.text(2.56, top + row + 0.47, textwrap.fill(label, 13), size=12, rotation=90, ha="right", va="center")
-        for column, position in enumerate(positions):
+        for column, position in enumerate(shown):
             _show(ax, read(position), column + 2.6, top + row, None if relevant is None else position in relevant)
-    rows = [
-        f"{label}: {len(shown)} images" + ("" if relevant is None else f", {_right(shown, relevant)}")
-        for label, shown in results.items()
-    ]
     question = " and ".join(["a query image"] * (query is not None) + [f"the text {text!r}"] * bool(text))
     description = f"Images retrieved for {question}. {'; '.join(rows)}."
     return _done(figure, title, description, y=1 + 0.25 / height)
