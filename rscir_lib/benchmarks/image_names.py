@@ -49,11 +49,7 @@ class ImageNames:
         return name in self._files_by_ending
 
     def find(self, name: str, where: str, hint: str = "") -> str:
-        """The file of the image that is called `name`.
-
-        Raises:
-            ValueError: There is none, or there are several; the message begins with `where`.
-        """
+        """The file of the image called `name`. Raises ValueError, beginning with `where`, for none and for several."""
         files = self._files_by_ending.get(name, [])
         if not files:
             advice = f"correct the name, or add it to {self.archive.root}"

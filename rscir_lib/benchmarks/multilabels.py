@@ -44,11 +44,8 @@ def label_file(root: Path) -> Path:
 
 
 def varying(archive: Archive, table: pd.DataFrame) -> Iterator[tuple[str, str, pd.Series]]:
-    """The labels that at least `MIN_LABELLED` images of a class have, and as many lack.
-
-    Yields:
-        The name of the group, the label, and by archive position each image's value: the label, or "no" before it.
-    """
+    """The labels that at least `MIN_LABELLED` images of a class have, and as many lack. Of each the name of the group,
+    the label, and by archive position each image's value: the label, or "no" before it."""
     words, classes = [str(word) for word in table.columns], np.array(archive.classes)
     for cls in dict.fromkeys(archive.classes):
         members = np.flatnonzero(classes == cls)

@@ -5,11 +5,10 @@ from inspect import signature
 from pathlib import Path
 
 from rscir_lib.benchmarks.base import Benchmark
-from rscir_lib.benchmarks.cirr import read_cirr
 from rscir_lib.benchmarks.icir import read_icir
 from rscir_lib.benchmarks.multilabels import FILES, read_multilabels
 from rscir_lib.benchmarks.patterncom import read_patterncom
-from rscir_lib.benchmarks.triplets import read_triplets
+from rscir_lib.benchmarks.triplets import read_cirr, read_triplets
 from rscir_lib.benchmarks.ucmcom import read_ucmcom
 from rscir_lib.benchmarks.whucom import MARKER, read_whucom
 

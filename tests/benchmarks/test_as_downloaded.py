@@ -15,8 +15,8 @@ from helpers import UTM
 from rscir_lib.apps.commands import cli
 from rscir_lib.archive import read_archive
 from rscir_lib.archive.reading import read_image
-from rscir_lib.benchmarks.cirr import read_cirr
 from rscir_lib.benchmarks.registry import read_benchmark
+from rscir_lib.benchmarks.triplets import read_cirr
 
 
 def image(path, seed):

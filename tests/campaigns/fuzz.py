@@ -53,13 +53,12 @@ from rscir_lib.apps.labelling.journal import read_journals
 from rscir_lib.archive import read_archive
 from rscir_lib.archive.reading import read_image, read_rule
 from rscir_lib.archive.tiles import read_scenes
-from rscir_lib.benchmarks.cirr import read_cirr
 from rscir_lib.benchmarks.icir import read_icir, unpack_shards
 from rscir_lib.benchmarks.multilabels import read_multilabels
 from rscir_lib.benchmarks.patterncom import read_patterncom
 from rscir_lib.benchmarks.registry import read_benchmark
 from rscir_lib.benchmarks.synthcom import draw_synthcom
-from rscir_lib.benchmarks.triplets import read_triplets
+from rscir_lib.benchmarks.triplets import read_cirr, read_triplets
 from rscir_lib.benchmarks.ucmcom import read_ucmcom
 from rscir_lib.encoders import CONFIG, DEMO_FOLDER, WEIGHTS, load_encoder
 from rscir_lib.encoders.checkpoints import read_tensors

@@ -48,10 +48,8 @@ def storagetank(c: Scenery, v: Values) -> None:
 def tenniscourt(c: Scenery, v: Values) -> None:
     points, _ = c.spots(v["quantity"])
     long, wide = (116, 62) if v["quantity"] == "one" else (92, 50)
-    if v["quantity"] == "three":
-        points = np.array([(0, -56), (0, 0), (0, 56)])
-    elif v["quantity"] == "two":
-        points = np.array([(0, -31), (0, 31)])
+    in_a_row = {"two": [(0, -31), (0, 31)], "three": [(0, -56), (0, 0), (0, 56)]}
+    points = np.array(in_a_row.get(v["quantity"], points))
     outer = c.tone(c.pick([COLORS["green"], COLORS["red"], COLORS["grey"], COLORS["green"]]))
     extent = points.max(0) - points.min(0) + (long + 14, wide + 10)
     inner = c.tone(COLORS[v["color"]], 6)
