@@ -132,17 +132,14 @@ def load_checkpoint(
     family: Mapping[str, Published] | None = None,
     config: dict[str, Any] | None = None,
 ) -> OpenClipEncoder:
-    """One file of weights.
+    """The encoder of a file of weights. Raises ValueError for one that holds anything but tensors, fits another model,
+    or has another sha256.
 
     Args:
-        name, architecture, device, precision: Of the encoder.
-        weights: The file.
+        name, architecture, device, precision, weights: Of the encoder.
         published: Its model (or "local-dir:" and a folder that has a config), its sha256 where known, mean and std.
         family: What else the file may be, by architecture, for the message.
         config: The folder's, which has mean and std too.
-
-    Raises:
-        ValueError: For a file that holds anything but tensors, fits another model, or has another sha256.
     """
     model_name, shown = published.model, CONFIG if config else published.model
     pixels = None if config else {"mean": published.mean, "std": published.std}

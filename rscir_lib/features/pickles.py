@@ -147,12 +147,8 @@ def _load(data: bytes) -> Any:
 
 
 def read_pickle(path: Path) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Features (N, d), N files and N classes of the authors' `.pkl` (protocol, Data), as they stand there.
-
-    Raises:
-        FileNotFoundError: For an absent file.
-        ValueError: For a pickle of anything but arrays, lists and strings.
-    """
+    """Features (N, d), N files and N classes of the authors' `.pkl` (protocol, Data), as they stand there. Raises
+    FileNotFoundError for an absent file, ValueError for a pickle of anything but arrays, lists and strings."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:

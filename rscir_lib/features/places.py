@@ -75,10 +75,9 @@ class Places:
             shapes = np.asarray(shapely.points(np.nan_to_num(points)), object)
             shapes[~np.isfinite(points).all(axis=1)] = None
             return shapes
-        if self.encoding == "WKB":
-            return shapely.from_wkb(np.array([*values[0], None], object)[:-1], on_invalid="ignore")
-        if self.encoding == "WKT":
-            return shapely.from_wkt(np.array([*values[0], None], object)[:-1], on_invalid="ignore")
+        if self.encoding in ("WKB", "WKT"):
+            read = shapely.from_wkb if self.encoding == "WKB" else shapely.from_wkt
+            return read(np.array([*values[0], None], object)[:-1], on_invalid="ignore")
         column = table.column(self.columns[0])
         field = pa.field("geometry", column.type, metadata={"ARROW:extension:name": f"geoarrow.{self.encoding}"})
         return geopandas.GeoDataFrame.from_arrow(pa.table([column], pa.schema([field]))).geometry.to_numpy()

@@ -66,11 +66,9 @@ class Direction:
 class Captioned:
     """mean over the image's captions c of enc(c + ", " + text), . x; enc(text) . x where it has none.
 
-    Args:
-        captions: of each archive image, in its order, any number.
-
     Karthik et al., Vision-by-language for training-free compositional image retrieval (CIReVL), ICLR 2024, where a
-    captioner writes the caption and a language model the new sentence; here people wrote it, and the text is appended.
+    captioner writes the caption and a language model the new sentence; here people wrote `captions`, any number of each
+    archive image, in its order, and the text is appended.
     """
 
     has_lambda = False

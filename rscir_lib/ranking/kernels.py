@@ -159,10 +159,7 @@ BACKENDS: dict[str, Count] = {"numba": by_numba, "torch": by_torch, "triton": by
 @cache
 def counter(backend: str, device: str) -> Count:
     """The function to count with, tried out: "auto" is numba on a processor, and on a GPU Triton, if it works there.
-
-    Raises:
-        ValueError: for a backend that is unknown or doesn't work on the device.
-    """
+    Raises ValueError for a backend that is unknown or doesn't work on the device."""
     if backend not in ("auto", *BACKENDS):
         raise ValueError(f"backend {backend!r} is unknown: choose auto, {', '.join(BACKENDS)}")
     names = [backend] if backend != "auto" else ["numba"] if device == "cpu" else ["triton", "torch"]

@@ -45,11 +45,8 @@ class Job:
 def make_jobs(
     methods: Sequence[str | Method], lambdas: Sequence[float], features: Gallery, encode_texts: EncodeTexts
 ) -> list[Job]:
-    """A job for each method and lambda; methods that see the whole archive are fitted to it.
-
-    Raises:
-        ValueError: for unknown methods, two of one name, and lambdas that are missing or outside [0, 1].
-    """
+    """A job for each method and lambda; methods that see the whole archive are fitted to it. Raises ValueError for
+    unknown methods, two of one name, and lambdas that are missing or outside [0, 1]."""
     if isinstance(methods, str) or not len(methods):
         raise ValueError(f"methods: expected a list of method names, found {methods!r}")
     if not isinstance(lambdas, Sequence | np.ndarray | pd.Series) or isinstance(lambdas, str):

@@ -123,9 +123,6 @@ def _groups(questions: Questions, relevant: ImageSets, excluded: ImageSets, numb
     ]
 
 
-# --- scope "row": blocks of rows, one after the other
-
-
 @dataclass(frozen=True)
 class _Batch:
     """Queries whose similarities are held together, and what is known of them before any block is read."""
@@ -285,18 +282,12 @@ def _products(rows: torch.Tensor, queries: np.ndarray) -> torch.Tensor:
     return s
 
 
-# --- scope "archive": all scores at once
-
-
 def _ranks_of_scores(scores: torch.Tensor, group: _Group, count: Count) -> np.ndarray:
-    """Ranks (B, R) by the exact scores (Q, N) of a batch."""
+    """Ranks (B, R) by the exact scores (Q, N) of a batch, of a method of scope "archive"."""
     mine = scores[torch.from_numpy(group.rows)]
     levels = mine[:, torch.from_numpy(group.relevant)].numpy()
     again = lambda query, rows: mine[query].numpy()[rows]  # noqa: E731
     return np.sort(_ahead(Scores.whole(mine), levels, 0.0, 0, group, again, count) + 1, axis=-1)
-
-
-# --- both
 
 
 def _ahead(

@@ -14,11 +14,9 @@ _own: set[object] = set()  # names that came from such files, which may be given
 def run_plugins(path: Path) -> None:
     """Run a file that adds to `METHODS`, `ENCODERS` or `READERS`. Nothing runs but the file that a person names.
 
-    Its encoders' provenance says the file's sha256, so that features of earlier code are not taken for theirs.
-
-    Raises:
-        ValueError: Naming file and line where it fails; for a name of the library's, and an entry that is no method. What
-            it had added until then is taken back.
+    Its encoders' provenance says the file's sha256, so that features of earlier code are not taken for theirs. Raises
+    ValueError naming file and line where it fails; for a name of the library's, and an entry that is no method. What it
+    had added until then is taken back.
     """
     from rscir_lib.benchmarks import READERS
     from rscir_lib.encoders import ENCODERS

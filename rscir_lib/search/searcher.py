@@ -228,15 +228,13 @@ def top_k(
     top: int = 20,
     method: str | Method = "weicom",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best images for two features, by a method that sees nothing but the similarities to them.
+    """Positions (top,) and scores (top,) of the best images for two features, best first, by a method that sees nothing
+    but the similarities to them.
 
     Args:
         features: of the archive, or an array (N, d).
         image, text: the query's features, (d,) each.
         lam, top, method: as those of `search`.
-
-    Returns:
-        Positions (top,) and scores (top,), best first.
     """
     method, gallery = get_method(method), InMemory(features) if isinstance(features, np.ndarray) else features
     if not isinstance(method, TwoSimilarities):

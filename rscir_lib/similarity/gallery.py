@@ -76,11 +76,8 @@ class InMemory:
 
     @classmethod
     def on(cls, device: str | torch.device, features: Gallery) -> "InMemory":
-        """The rows of a gallery, as they are stored, held on a device: ten million of 768 float16 are 15.4 GB.
-
-        Raises:
-            torch.OutOfMemoryError: where a GPU can't hold them.
-        """
+        """The rows of a gallery, as they are stored, held on a device: ten million of 768 float16 are 15.4 GB. Raises
+        torch.OutOfMemoryError where a GPU can't hold them."""
         rows, first = torch.empty(0), 0
         for shard in features.shards():
             part = torch.as_tensor(shard.feats)
