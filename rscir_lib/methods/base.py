@@ -91,12 +91,9 @@ class Questions:
         return Questions(self.images[images], self.texts[texts], words, image_of, text_of, self.positions[images])
 
 
-class Scorer(Protocol):
-    """What a method knows of one archive."""
-
-    def __call__(self, questions: Questions, lam: float) -> np.ndarray:
-        """Scores (Q, N) in float64, higher is better; lam in [0, 1], NaN for a method without. Equal features in the
-        archive get equal scores, as they do from `similarities`."""
+# What a method knows of one archive: scores (Q, N) in float64, higher is better, of Q queries for a lambda in [0, 1],
+# NaN for a method without. Equal features in the archive get equal scores, as they do from `similarities`.
+Scorer = Callable[[Questions, float], np.ndarray]
 
 
 class Method(Protocol):

@@ -5,9 +5,8 @@ import torch
 
 from rscir_lib.methods.base import Method
 from rscir_lib.methods.basic import Basic
-from rscir_lib.methods.freedom import FreeDom
 from rscir_lib.methods.pairwise import TwoSimilarities, Weighted, add, halfway, minimum, mix, multiply
-from rscir_lib.methods.vectors import Direction, Slerp
+from rscir_lib.methods.vectors import Direction, FreeDom, Slerp
 from rscir_lib.similarity.scales import clamped, minmax, normal_cdf, reciprocal_rank, upper_tail, zscore
 
 _METHODS: list[Method] = [
