@@ -51,16 +51,15 @@ def read_icir(root: str | Path) -> Benchmark:
     if missing := [i for i, key in enumerate(keys) if key not in relevant]:
         line, (instance, text) = queries.index[missing[0]], keys[missing[0]]
         raise ValueError(f"{QUERIES}, line {line}: {DATABASE} lists no image of {instance!r} with the text {text!r}")
-    targets = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    numbers = {name: i for i, name in enumerate(galleries)}
+    asked = queries.groupby(["instance", "text"], sort=False)
     columns: dict[str, Any] = {
         "attribute": "instance", "group": queries["instance"], "value": "", "position": -1,
-        "target": [targets[key] for key in keys], "query": queries["image"].map(asking.index),
-        "gallery": queries["instance"].map(numbers),
+        "target": asked.ngroup(), "query": queries["image"].map(asking.index),
+        "gallery": queries["instance"].map(list(galleries).index),
     }  # fmt: skip
     return Benchmark(
         archive, "icir", queries.assign(**columns)[[*QUERY_COLUMNS, "query", "gallery"]].reset_index(drop=True),
-        tuple(relevant[key] for key in targets), galleries=tuple(galleries.values()),
+        tuple(relevant[key] for key in asked.size().index), galleries=tuple(galleries.values()),
         query_archive=Archive(root, asking, tuple(queries.drop_duplicates("image")["instance"]), archive.rule),
     )  # fmt: skip
 

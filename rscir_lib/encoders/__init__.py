@@ -4,6 +4,6 @@ One's own is an object with the attributes of `Encoder` and a line `ENCODERS["mi
 """
 
 from rscir_lib.encoders.base import Encoder, unknown_words
-from rscir_lib.encoders.configs import CONFIG, WEIGHTS
+from rscir_lib.encoders.checkpoints import CONFIG, WEIGHTS
 from rscir_lib.encoders.prompts import prompted
 from rscir_lib.encoders.registry import DEMO_FOLDER, ENCODERS, FOLDERS, load_encoder, provide

@@ -18,8 +18,7 @@ from open_clip.tokenizer import HFTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from rscir_lib.encoders.base import PRECISIONS, offline, one_of, versions
-from rscir_lib.encoders.checkpoints import digest_of, misfit, read_tensors
-from rscir_lib.encoders.configs import CONFIG, read_config
+from rscir_lib.encoders.checkpoints import CONFIG, digest_of, misfit, read_config, read_tensors
 from rscir_lib.encoders.hub import NAMES, Published, weights_in
 from rscir_lib.encoders.towers import TOKENIZING, TwoTowers, try_out
 

@@ -9,7 +9,7 @@ import torch
 
 from rscir_lib.encoders import hub, stored, transformers
 from rscir_lib.encoders.base import PRECISIONS, Encoder, checked_encoder, one_of
-from rscir_lib.encoders.configs import CONFIG
+from rscir_lib.encoders.checkpoints import CONFIG
 from rscir_lib.storage.device import torch_device
 from rscir_lib.storage.project import DATA
 

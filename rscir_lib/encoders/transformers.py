@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 from rscir_lib.encoders.base import offline, one_of, versions
-from rscir_lib.encoders.checkpoints import digest_of, misfit, read_tensors
-from rscir_lib.encoders.configs import read_config
+from rscir_lib.encoders.checkpoints import digest_of, misfit, read_config, read_tensors
 from rscir_lib.encoders.towers import TOKENIZING, TwoTowers, try_out
 
 CONFIG = "config.json"

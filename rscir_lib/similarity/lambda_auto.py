@@ -66,8 +66,6 @@ def auto_lambda(similarities: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[
 
     similarities: pairs of (B, N) to images and to texts, a batch of queries each.
     """
-    found = []
-    for pair in similarities:
-        found.append(fisher_lambda(*(zscore(torch.from_numpy(s)).numpy() for s in pair)))
-    low, median, high = np.quantile(np.concatenate(found), [0.25, 0.5, 0.75])
+    lambdas = [fisher_lambda(*(zscore(torch.from_numpy(s)).numpy() for s in pair)) for pair in similarities]
+    low, median, high = np.quantile(np.concatenate(lambdas), [0.25, 0.5, 0.75])
     return round(float(median), 2), float(low), float(high)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from encoder_folders import CONTEXT, WORDS, hugging_face_folder, word_tokenizer
 from rscir_lib.encoders import CONFIG, WEIGHTS, load_encoder, unknown_words
-from rscir_lib.encoders.configs import LIMITS
+from rscir_lib.encoders.checkpoints import LIMITS
 from rscir_lib.encoders.hub import Published
 from rscir_lib.encoders.openclip import model_tensors, read_openclip_config
 from rscir_lib.encoders.towers import TwoTowers

@@ -32,10 +32,10 @@ from rscir_lib.features import Features
 from rscir_lib.methods import Questions, Scorer
 from rscir_lib.methods.pairwise import TwoSimilarities, add, halfway, minimum, mix, multiply
 from rscir_lib.methods.registry import METHODS
-from rscir_lib.ranking.blocks import spreads
 from rscir_lib.ranking.skyband import skyband
 from rscir_lib.runs import Run
 from rscir_lib.similarity import InMemory, best_first, similarities
+from rscir_lib.similarity.gallery import spreads
 from rscir_lib.similarity.lambda_auto import auto_lambda, resampled
 from rscir_lib.similarity.scales import Scale, check_lambda, clamped, minmax, raw, reciprocal_rank, upper_tail, zscore
 from rscir_lib.storage.digests import sha256_of
