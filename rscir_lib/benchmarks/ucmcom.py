@@ -1,4 +1,4 @@
-"""UCMCom: composed queries from the multi-labels, captions and class names of UC Merced (protocol, UCMCom)."""
+"""UCMCom: queries from the multi-labels, captions and class names of UC Merced, by the rule on the protocol page."""
 
 import re
 from collections.abc import Sequence
