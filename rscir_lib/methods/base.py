@@ -17,11 +17,9 @@ class Questions:
     """Q composed queries of I distinct images and T distinct texts.
 
     Args:
-        images: (I, d) features of unit length, float32 or float64; zeros where only texts are asked for.
-        texts: (T, d), likewise.
+        images, texts: (I, d) and (T, d) features of unit length, float32 or float64; zeros for what isn't asked for.
         words: T texts as they were typed.
-        image_of: (Q,) the row of `images` that each query has.
-        text_of: (Q,) the row of `texts`.
+        image_of, text_of: (Q,) the rows of `images` and of `texts` that each query has.
         positions: (I,) where each image lies in the archive, -1 for one from outside; all outside without.
 
     Raises:

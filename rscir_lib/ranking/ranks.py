@@ -59,8 +59,7 @@ def rank_relevant(
         features: of the archive; read shard by shard, and ranked on the device where its rows lie.
         jobs: methods with their lambdas.
         backend: the counter, one of `kernels.BACKENDS`.
-        scheduler: see `parallel.each`; for methods of scope "row" alone.
-        workers: see `parallel.each`.
+        scheduler, workers: see `parallel.each`; the first for methods of scope "row" alone.
 
     Returns:
         The ranks, in no promised order; each pair of job and query comes once. What is held grows with a block of rows

@@ -21,8 +21,7 @@ def skyband(image: np.ndarray, text: np.ndarray, k: int) -> np.ndarray:
     """Positions, ascending, of all images that can be among the best k.
 
     Args:
-        image: similarities (N,) to the image on the method's scale, float64, finite.
-        text: the same to the text.
+        image, text: similarities (N,) to the image and to the text on the method's scale, float64, finite.
         k: how many best images are asked for, at least 1.
 
     Returns:

@@ -43,8 +43,7 @@ def top_k(
         features: of the archive; read shard by shard, and searched on the device where its rows lie.
         job: a method and its lambda.
         excluded: images that are left out of each query's ranking.
-        scheduler: see `parallel.each`; for a method of scope "row" alone.
-        workers: see `parallel.each`.
+        scheduler, workers: see `parallel.each`; the first for a method of scope "row" alone.
 
     Returns:
         Positions (Q, k) and scores (Q, k) float64, best first, k at most N; -1 and -inf where fewer images are ranked.
