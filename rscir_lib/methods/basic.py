@@ -9,9 +9,8 @@ import numpy as np
 
 from rscir_lib.methods.base import EncodeTexts, Questions, Scorer
 from rscir_lib.methods.vocabulary import read_vocabulary
-from rscir_lib.similarity.exact import similarities
+from rscir_lib.similarity.exact import best_first, similarities
 from rscir_lib.similarity.gallery import Gallery
-from rscir_lib.similarity.order import best_first
 
 RANK = 1e-10  # of the greatest eigenvalue: smaller ones are the rounding of float32 words, not a direction
 CONTEXTS = 100  # subjects that a text is put beside, by the released code

@@ -10,9 +10,8 @@ import numpy as np
 
 from rscir_lib.methods.base import EncodeTexts, Method, Questions, Scorer
 from rscir_lib.methods.vocabulary import read_vocabulary
-from rscir_lib.similarity.exact import similarities
+from rscir_lib.similarity.exact import best_first, similarities
 from rscir_lib.similarity.gallery import Gallery
-from rscir_lib.similarity.order import best_first
 
 
 class Slerp:

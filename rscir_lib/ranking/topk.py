@@ -10,9 +10,8 @@ import torch
 
 from rscir_lib.methods.pairwise import TwoSimilarities
 from rscir_lib.ranking.questions import ImageSets, Job, Questions, check_asked
-from rscir_lib.similarity.exact import similarities
+from rscir_lib.similarity.exact import best_first, ranking, similarities
 from rscir_lib.similarity.gallery import Gallery, Part, device_of, parts_of, spreads
-from rscir_lib.similarity.order import best_first, ranking
 from rscir_lib.similarity.scales import raw
 from rscir_lib.storage.parallel import each
 

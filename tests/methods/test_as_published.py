@@ -10,8 +10,8 @@ from rscir_lib.benchmarks.patterncom import read_patterncom
 from rscir_lib.evaluation import summarize
 from rscir_lib.methods import METHODS, Basic, Captioned, Direction, Expanded, FreeDom, known_words
 from rscir_lib.methods.base import Questions
+from rscir_lib.similarity.exact import best_first
 from rscir_lib.similarity.gallery import InMemory
-from rscir_lib.similarity.order import best_first
 
 SUBJECTS = ["ship", "tree", "road", "roof", "sand", "field"]
 STYLES = ["dark", "bright", "a sketch"]

@@ -21,8 +21,8 @@ from rscir_lib.methods.registry import METHODS
 from rscir_lib.ranking import ImageSets, Job, Questions, rank_relevant, top_k, topk
 from rscir_lib.ranking.kernels import BACKENDS, Scores, counter
 from rscir_lib.similarity import InMemory, best_first, similarities
+from rscir_lib.similarity.exact import number_ahead
 from rscir_lib.similarity.gallery import spreads
-from rscir_lib.similarity.order import number_ahead
 from rscir_lib.similarity.scales import minmax, raw, upper_tail, zscore
 from rscir_lib.storage.parallel import each
 
