@@ -20,7 +20,6 @@ from rscir_lib.storage.atomic import write_file
 from rscir_lib.storage.bounds import of_file
 
 DATABASE, QUERIES = "database_files.csv", "query_files.csv"
-COLUMNS = ["image", "text", "instance"]
 LONGEST_NOTE = 2**16  # bytes of the JSON beside an image: a longer one is no note on an image, and is refused
 
 
@@ -80,7 +79,7 @@ def _read_table(root: Path, name: str) -> pd.DataFrame:
             rows[number] = [normal_path(_below_root(fields[0])), *fields[1:]]
     if not rows:
         raise ValueError(f"{path}: no line of image path, text, instance in it")
-    return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["image", "text", "instance"])
 
 
 def _below_root(file: str) -> str:

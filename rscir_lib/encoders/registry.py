@@ -115,6 +115,5 @@ def provide(name: str, architecture: str = "", models_root: Path | None = None) 
 
     Commands call it for what a person named; loading makes no request. Folders, files and the demo need nothing.
     """
-    published = None if Path(name).expanduser().exists() else hub.published_as(name, architecture or None)
-    if published:
+    if not Path(name).expanduser().exists() and (published := hub.published_as(name, architecture or None)):
         hub.find_or_fetch(published, models_root)
