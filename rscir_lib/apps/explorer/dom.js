@@ -10,9 +10,8 @@ export function make(tag, /** @type {Record<string, string | number>} */ attribu
 
 /** The descendants that have a data-part, by it. @returns {any} */
 export function partsOf(/** @type {Element} */ root) {
-  return Object.fromEntries(
-    [...root.querySelectorAll("[data-part]")].map((node) => [node.getAttribute("data-part"), node]),
-  );
+  const nodes = [...root.querySelectorAll("[data-part]")];
+  return Object.fromEntries(nodes.map((node) => [node.getAttribute("data-part"), node]));
 }
 
 // only what changed is written, so that a screen reader and the browser do no more than they must

@@ -79,11 +79,8 @@ export function best(scores, top, allowed) {
   for (let row = 0; row < scores.length; row++) {
     if (allowed && !allowed(row)) continue;
     if (rows.length === top && !(scores[row] > scores[rows[top - 1]])) continue;
-    rows.splice(
-      countFirst(rows.length, (k) => scores[rows[k]] >= scores[row]),
-      0,
-      row,
-    );
+    const ahead = countFirst(rows.length, (k) => scores[rows[k]] >= scores[row]);
+    rows.splice(ahead, 0, row);
     rows.length = Math.min(rows.length, top);
   }
   return rows;

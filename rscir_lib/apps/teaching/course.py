@@ -1,8 +1,5 @@
 """The workbook as a course: checks that answer, a copy for students, a copy for teachers, into `runs/course`.
 
-    rscir course                     # every notebook, on the bundled benchmark
-    rscir course 02 03 05 DATASET_ROOT=~/my_archive  # 02 makes the features
-
 The notebooks are the source: under each exercise a cell tagged `solution`, then one tagged `exercise` that checks its
 `answer`. The student's copy has neither solutions nor outputs; in the teacher's copy every solution has run, and each
 check has been tried on typical wrong answers.

@@ -364,8 +364,7 @@ def exercise_10_2(c: ExerciseContext) -> Truth:
 def exercise_10_3(c: ExerciseContext) -> Truth:
     rows = c.rows([c["METHOD"]], c["LAMBDAS"])
     halves = (analysis.folds(c.run.benchmark, "half", seed) for seed in range(10))
-    chosen = [analysis.choose_lambda(rows, c["METHOD"], half)[0] for half in halves]
-    tries = [_avg(part) for part in chosen]
+    tries = [_avg(analysis.choose_lambda(rows, c["METHOD"], half)[0]) for half in halves]
     wrong = {"that is the worst of the lambdas": summarize(rows)["Avg"].min(), "that is their sum": sum(tries)}
     return Truth(np.mean(tries), "%", wrong)
 
