@@ -65,7 +65,8 @@ class Run:
         archive = read_archive(self.root, self.listing)
         if "left out" in archive.note:
             print(f"{self.root.name}: {archive.note}")
-            table = pd.DataFrame(archive.left_out, columns=["left out", "how many", "what helps"])
+        table = pd.DataFrame(archive.left_out, columns=["left out", "how many", "what helps"])
+        if len(table) or (self.folder / "tables" / "left_out.csv").exists():  # what an earlier one says is no longer so
             self.save(table, "left_out", index=False)
         return archive
 

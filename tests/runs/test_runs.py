@@ -322,3 +322,8 @@ def test_what_is_left_out_is_printed_and_saved(tmp_path, capsys):
     assert table["left out"].tolist() == [".dng files", ".txt files"]
     assert table["how many"].tolist() == [2, 1]
     assert table["what helps"].tolist()[1] == ""
+    for other in ("b.DNG", "c.dng", "d.txt"):
+        (tmp_path / "phone" / other).unlink()
+    run = open_run(DATASET_ROOT=str(tmp_path / "phone"), OUTPUT_ROOT=str(tmp_path / "runs"))
+    assert not run.whole_archive.left_out
+    assert pd.read_csv(run.folder / "tables" / "left_out.csv").empty
