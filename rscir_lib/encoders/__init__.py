@@ -7,3 +7,8 @@ from rscir_lib.encoders.base import Encoder, unknown_words
 from rscir_lib.encoders.checkpoints import CONFIG, WEIGHTS
 from rscir_lib.encoders.prompts import prompted
 from rscir_lib.encoders.registry import DEMO_FOLDER, ENCODERS, FOLDERS, load_encoder, provide
+
+__all__ = [
+    "CONFIG", "DEMO_FOLDER", "ENCODERS", "FOLDERS", "WEIGHTS", "Encoder", "load_encoder", "prompted", "provide",
+    "unknown_words",
+]  # fmt: skip

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from rscir_lib.methods.base import Questions
 from rscir_lib.methods.pairwise import TwoSimilarities
 from rscir_lib.ranking.kernels import Backend, Count, Scores, counter
-from rscir_lib.ranking.questions import ImageSets, Job, Questions, check_asked
+from rscir_lib.ranking.questions import ImageSets, Job, check_asked
 from rscir_lib.similarity.exact import number_ahead, rounding, similarities
 from rscir_lib.similarity.gallery import Gallery, Part, device_of, parts_of, spreads
 from rscir_lib.similarity.scales import FLAT, RowMoments, Scale, raw

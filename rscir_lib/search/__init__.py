@@ -6,6 +6,8 @@ from types import ModuleType
 from rscir_lib.search.hits import Hits
 from rscir_lib.search.searcher import Searcher, search, top_k
 
+__all__ = ["Hits", "Searcher", "search", "top_k"]
+
 
 class _SearchPackage(ModuleType):
     """Python binds this package to `rscir_lib.search`, the name of the function as well: calling it calls that."""

@@ -3,3 +3,5 @@
 from rscir_lib.similarity.exact import best_first, similarities
 from rscir_lib.similarity.gallery import Gallery, InMemory
 from rscir_lib.similarity.moments import Moments
+
+__all__ = ["Gallery", "InMemory", "Moments", "best_first", "similarities"]

@@ -7,3 +7,5 @@ Benchmark and training scenes come from disjoint streams; training scenes never 
 from rscir_lib.benchmarks.synthcom.dataset import draw_synthcom
 from rscir_lib.benchmarks.synthcom.scenes import CLASS_WORDS, HELD_OUT, describe, paint, phrase, training_scene
 from rscir_lib.benchmarks.synthcom.things import CLASSES
+
+__all__ = ["CLASSES", "CLASS_WORDS", "HELD_OUT", "describe", "draw_synthcom", "paint", "phrase", "training_scene"]
