@@ -15,17 +15,10 @@ from PIL import Image
 
 from rscir_lib.archive.reading import DEFAULT_READING, Reading, Window, geography, read_image
 from rscir_lib.storage.digests import sha256_of
+from rscir_lib.storage.folders import LeftOut
 
 EARTH = 6_378_137  # metres, WGS 84; that of every other ellipsoid of the Earth differs by less than a thousandth
 _TILE = re.compile(r"(.+)#(\d+),(\d+),(\d+),(\d+)")
-
-
-LeftOut = tuple[str, int, str]  # a kind of files or folders, how many, and what helps
-
-
-def left_out_in_words(left: Iterable[LeftOut]) -> str:
-    """What is left out, by its kind, with what helps."""
-    return ", ".join(f"{count} {kind}" + f" ({remedy})" * bool(remedy) for kind, count, remedy in left)
 
 
 @dataclass(frozen=True)

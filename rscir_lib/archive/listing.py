@@ -5,19 +5,10 @@ from collections import Counter
 from pathlib import Path
 from shlex import quote
 
-from rscir_lib.archive.archive import (
-    Archive,
-    LeftOut,
-    class_name,
-    class_of,
-    left_out_in_words,
-    nameable,
-    normal_path,
-    split_window,
-)
+from rscir_lib.archive.archive import Archive, class_name, class_of, nameable, normal_path, split_window
 from rscir_lib.archive.reading import Reading, read_rule
 from rscir_lib.storage.atomic import write_text
-from rscir_lib.storage.folders import NO_PERMISSION, walk
+from rscir_lib.storage.folders import NO_PERMISSION, LeftOut, left_out_in_words, walk
 
 IMAGE_SUFFIXES = {*".jpg .jpeg .png .tif .tiff .webp .bmp .gif .jp2 .j2k .heic .heif .avif".split()}
 # What helps against what is left out: pictures that phones and cameras write, and that aren't read

@@ -113,7 +113,12 @@ def _check_steps(method: TwoSimilarities) -> None:
                     f"method {method.name!r} is of scope 'row', but its scale takes no moments: it needs all "
                     "similarities of the archive at once. Make it of scope 'archive'"
                 ) from None
-            scores = method.combine(side[:, None].expand(21, 21), side.expand(21, 21), lam)
+            scores = method.combine(side[:, None].expand(21, 21), side, lam)  # shapes that differ, as many queries give
+            if scores.shape != (21, 21):
+                raise ValueError(
+                    f"method {method.name!r} makes scores {tuple(scores.shape)} of similarities (21, 21) to images and "
+                    f"(21,) to a text (lambda {lam}); expected is (21, 21): let both take part, one perhaps times 0"
+                )
             for modality, other in (("image", scores.T), ("text", scores)):  # (of the other modality, of this one)
                 rise = other.diff(dim=1)
                 most = 2 * 0.1 / min(std, 1.0)

@@ -1,7 +1,7 @@
 """What lies below a folder."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 NO_PERMISSION = "folders without permission"
@@ -10,6 +10,13 @@ SYSTEM = frozenset(
     "@eadir #recycle @recycle @tmp #snapshot @recently-snapshot $recycle.bin system_volume_information recycler "
     "__macosx lost+found found.000".split()
 )
+
+LeftOut = tuple[str, int, str]  # a kind of files or folders, how many, and what helps
+
+
+def left_out_in_words(left: Iterable[LeftOut]) -> str:
+    """What is left out, by its kind, with what helps."""
+    return ", ".join(f"{count} {kind}" + f" ({remedy})" * bool(remedy) for kind, count, remedy in left)
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, Path, list[str], list[str]]]:

@@ -239,6 +239,13 @@ def test_a_method_of_scope_row_keeps_its_promise_or_is_refused(combine, scale, m
     TwoSimilarities("mine", combine, scale)
 
 
+def test_scores_of_one_side_alone_have_the_shape_of_both():
+    """Else they pass wherever one query is asked, and end where several share a text."""
+    with pytest.raises(ValueError, match=r"'mine' makes scores \(21,\) .* \(lambda 1.0\); expected is \(21, 21\)"):
+        TwoSimilarities("mine", lambda image, text, lam: text if lam == 1 else image + text, scope="row")
+    TwoSimilarities("mine", lambda image, text, lam: text + 0 * image, scope="row")
+
+
 def test_an_unknown_scope_is_refused():
     with pytest.raises(ValueError, match="method 'mine' is of scope 'rows'; there are 'row' and 'archive'"):
         TwoSimilarities("mine", mix, scope="rows")

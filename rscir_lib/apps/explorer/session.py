@@ -21,7 +21,6 @@ from pydantic import Field, ValidationError, validate_call
 from rscir_lib.apps.explorer.marks import UPLOAD, add_mark, marks_table
 from rscir_lib.apps.explorer.thumbnails import Thumbnails, thumbnail
 from rscir_lib.archive import Archive
-from rscir_lib.archive.archive import left_out_in_words
 from rscir_lib.archive.reading import jpeg, read_image
 from rscir_lib.benchmarks.base import Benchmark
 from rscir_lib.benchmarks.synthcom import CLASSES, phrase
@@ -39,6 +38,7 @@ from rscir_lib.similarity.gallery import spreads
 from rscir_lib.similarity.lambda_auto import auto_lambda, resampled
 from rscir_lib.similarity.scales import Scale, check_lambda, clamped, minmax, raw, reciprocal_rank, upper_tail, zscore
 from rscir_lib.storage.digests import sha256_of
+from rscir_lib.storage.folders import left_out_in_words
 
 logger = logging.getLogger(__name__)
 
