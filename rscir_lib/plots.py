@@ -119,8 +119,7 @@ def _show(ax: Axes, image: Image.Image, x: float, y: float, relevant: bool | Non
         color, width = (RELEVANT, 5) if relevant else ("0.8", 1)
         ax.add_patch(Rectangle((x, y), edge, edge, fill=False, color=color, linewidth=width, clip_on=False))
     if relevant:
-        box = {"boxstyle": "round,pad=0.15", "color": RELEVANT}
-        place = {"va": "top", "ha": "right", "bbox": box}
+        place = {"va": "top", "ha": "right", "bbox": {"boxstyle": "round,pad=0.15", "color": RELEVANT}}
         ax.text(x + 0.88, y + 0.06, "\N{CHECK MARK}", color="white", size=10, weight="bold", **place)
 
 
@@ -143,8 +142,7 @@ def query_sheet(
     for row, ((query, text, shown), right) in enumerate(zip(examples, relevant, strict=True)):
         rows.append(text + (f" ({_right(shown, right)})" if right is not None else ""))
         _show(ax, _query(read, query), 0, row)
-        words = textwrap.fill(text, 16, break_long_words=False)
-        ax.text(1.02, row + 0.47, words, va="center", size=12, weight="bold")
+        ax.text(1.02, row + 0.47, textwrap.fill(text, 16, break_long_words=False), va="center", size=12, weight="bold")
         for column, position in enumerate(shown):
             _show(ax, read(position), column + 2.4, row, None if right is None else position in right)
     description = f"{len(examples)} query images, each with a text and {columns} images: {'; '.join(rows)}."
@@ -182,8 +180,8 @@ def gallery(
     if query is not None:
         _show(ax, _query(read, query), 0, middle - side / 2, side=side)
     if text:
-        words = textwrap.fill(f"+ {text}", 18)
-        ax.text(side / 2, middle + side / 2, words, size=15, weight="bold", ha="center", va="top")
+        words, place = textwrap.fill(f"+ {text}", 18), {"ha": "center", "va": "top"}
+        ax.text(side / 2, middle + side / 2, words, size=15, weight="bold", **place)
     rows = []
     for row, (label, shown) in enumerate(results.items()):
         rows.append(f"{label}: {len(shown)} images" + ("" if relevant is None else f", {_right(shown, relevant)}"))

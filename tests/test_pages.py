@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from rscir_lib.apps.explorer import Explorer
 from rscir_lib.apps.explorer.opening import prepared
@@ -150,6 +151,18 @@ def test_a_file_of_ones_own_that_fails_is_named_and_leaves_nothing(plugins, code
         open_run(PLUGINS=str(plugins))
     assert str(plugins) in str(error.value)
     assert before == METHODS
+
+
+def test_an_error_of_a_method_of_ones_own_names_its_line(plugins):
+    from rscir_lib.runs.plugins import place_of
+
+    plugins.write_text("import rscir_lib, torch\ndef score(image, text, lam):\n    return torch.expp(image)\n"
+                       "rscir_lib.METHODS['mine'] = rscir_lib.methods.TwoSimilarities('mine', score)\n")  # fmt: skip
+    open_run(PLUGINS=str(plugins))
+    with pytest.raises(AttributeError) as error:
+        METHODS["mine"].score(torch.ones(3), torch.ones(3))
+    assert place_of(error.value) == f"{plugins}, line 3"
+    assert place_of(ValueError("elsewhere")) == ""
 
 
 @pytest.mark.parametrize(

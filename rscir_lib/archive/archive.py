@@ -143,8 +143,7 @@ def polygon_on_earth(ring: list[tuple[float, float]], wide: bool = False) -> dic
 
 
 def on_earth(shape: Any) -> Any:
-    """A shape of shapely's, whose longitudes may go on beyond the antimeridian, cut there and turned back to longitudes
-    from -180 to 180."""
+    """A shape of shapely's whose longitudes go beyond the antimeridian, cut there and turned back to -180 to 180."""
     import shapely
 
     west, _, east, _ = shape.bounds

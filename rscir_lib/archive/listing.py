@@ -108,11 +108,10 @@ def _search(root: Path) -> tuple[list[str], list[str], str, list[LeftOut]]:
 
 def _images_below(root: Path) -> tuple[Path, list[Path], list[Path], list[LeftOut]]:
     """Where the images of a dataset lie, in `images/` or in its folder; they; those outside; what is left out."""
-    base = root / "images"
-    paths, left, outside = _images(base, root)
-    if not paths:
-        base = root
-        paths, left, outside = _images(root, root)
+    for base in (root / "images", root):
+        paths, left, outside = _images(base, root)
+        if paths:
+            break
     remedies = {kind: REMEDIES.get(kind, "").replace("ROOT", quote(str(root))) for kind in left}
     return base, paths, outside, [(kind, number, remedies[kind]) for kind, number in sorted(left.items())]
 

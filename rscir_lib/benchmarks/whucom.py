@@ -42,8 +42,7 @@ SHARE = 5  # a fifth of a class looks like another
 
 
 def draw_bundled(root: Path) -> None:
-    """Draws both tasks of the bundled features below `root`, those that aren't there; each encoder's lookalikes are
-    judged by the other."""
+    """Draws the tasks of the bundled features that `root` lacks; lookalikes are judged by the other encoder."""
     for (name, table), judge in zip(BUNDLES.items(), reversed(BUNDLES.values()), strict=True):
         for task, tables in (("collages", BUNDLES), ("lookalikes", {name: table})):
             if not (root / folder_of(task, name) / MARKER).exists():

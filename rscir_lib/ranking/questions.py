@@ -28,8 +28,7 @@ class Job:
         return isinstance(self.method, TwoSimilarities) and self.method.scope == "row"
 
     def scores(self, questions: Questions, size: int) -> np.ndarray:
-        """Scores (Q, N) of a whole archive of N images. Raises ValueError for another shape, and where one is not
-        finite."""
+        """Scores (Q, N) of a whole archive. Raises ValueError for another shape, and where one is not finite."""
         assert self.scorer is not None
         scores = np.asarray(self.scorer(questions, self.lam), np.float64)
         if scores.shape != (len(questions), size):

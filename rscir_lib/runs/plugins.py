@@ -2,7 +2,7 @@
 
 import runpy
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from rscir_lib.storage.digests import sha256_of_file
@@ -44,12 +44,17 @@ def run_plugins(path: Path) -> None:
         for registry, old in zip(registries, before, strict=True):
             registry.clear()
             registry.update(old)
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = getattr(error, "lineno", None) or (lines or [None])[-1]
-        place = f"{path}, line {line}" if line else str(path)
+        line = getattr(error, "lineno", None)  # of code that isn't Python
+        place = f"{path}, line {line}" if line else place_of(error, [path]) or path
         raise ValueError(f"PLUGINS: {place}: {type(error).__name__}: {error}") from error
     _ran[path] = digest
     _own.update(own)
+
+
+def place_of(error: BaseException, files: Collection[Path] = ()) -> str:
+    """File and line of the code of one's own that an error went through last; "" for none. files: `PLUGINS` by default."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) in (files or _ran)]
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
 
 
 def _stamped(load: Callable, digest: str) -> Callable:

@@ -73,8 +73,7 @@ class Hits:
         return self.read
 
     def to_csv(self, path: str | Path) -> Path:
-        """The table as CSV, texts as `as_cell` has them; lon and lat: the middle of a footprint; the question's parts
-        are columns too."""
+        """The table as CSV, texts as `as_cell` has them, with the question's parts and the middle of a footprint."""
         lon, lat = np.array([_middle(place) for place in self.table["footprint"]]).reshape(-1, 2).T
         asked = {f"query_{key}": value for key, value in self.question.items()}
         table = self.table.assign(lon=lon, lat=lat, **asked)

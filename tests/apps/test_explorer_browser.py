@@ -768,6 +768,7 @@ def test_hits_are_shown_where_they_lie(visit, tmp_path):
     place = rasterio.transform.from_origin(500_000, 5_400_000, 10, 10)
     with rasterio.open(tmp_path / "scene.tif", "w", transform=place, **profile) as file:
         file.write(coarse.repeat(size // 16, axis=1).repeat(size // 16, axis=2))
+    Image.new("RGB", (128, 128), "white").save(tmp_path / "photo.jpg")  # without a place
     archive, encoder = read_scenes(tmp_path, tile=128, overlap=0), load_encoder("demo", device="cpu")
     extract_features(archive, encoder, tmp_path / "features", workers=1)
     features = read_features(tmp_path / "features", archive, encoder)
@@ -782,7 +783,7 @@ def test_hits_are_shown_where_they_lie(visit, tmp_path):
         assert page.get_by_label("map of 6 hits").locator("text").first.bounding_box()["height"] > 9  # to be read
         drawn = places.first.bounding_box()
         assert drawn["width"] == pytest.approx(drawn["height"], rel=0.03)  # square windows at 48.7 degrees north
-        page.get_by_text(re.compile(r"Where the hits lie: 48\.\d{4}° N, 1[45]\.\d{4}° E to 48\.")).wait_for()
+        page.get_by_text(re.compile(r"6 of 6 hits, 48\.\d{4}° N, 1[45]\.\d{4}° E to 48\.")).wait_for()
         saved = {}
         for what in ("a table", "polygons for a map"):
             with page.expect_download() as download:
@@ -805,6 +806,9 @@ def test_hits_are_shown_where_they_lie(visit, tmp_path):
         wait_for(page, image=file)
     page = visit(write_page(explorer, tmp_path / "page", ["grass"]).as_uri())
     page.get_by_label("map of 16 hits").wait_for()
+    page.get_by_text("16 of 17 hits").wait_for()
+    ranks = [str(rank) for rank, file in enumerate(hits(page), 1) if file != "photo.jpg"]
+    assert page.get_by_label("map of 16 hits").locator("text").all_text_contents() == [*ranks, "1 km"]
 
 
 def test_it_is_a_cell_of_jupyterlab(visit, lab, run, bundled):

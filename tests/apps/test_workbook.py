@@ -475,6 +475,18 @@ def test_what_the_archive_leaves_out_is_said_once_a_run_with_what_helps(run, not
         assert said.count(f"make tiles DATASET_ROOT={data} ARGS=--scenes") == 1
 
 
+def test_an_error_in_code_of_ones_own_names_its_line(notebooks, tmp_path):
+    own = tmp_path / "my methods.py"
+    own.write_text("def score():\n    return 1 / 0\nscore()\n")
+    cells = (
+        nbformat.v4.new_code_cell('PLUGINS = ""', metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("import runpy\nrunpy.run_path(PLUGINS)"),
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), failing := notebooks / "03_fails.ipynb")
+    with pytest.raises(RuntimeError, match=r"03_fails, cell \[3\], my methods.py:2: ZeroDivisionError"):
+        workbook.execute(failing, tmp_path / "copy.ipynb", {"PLUGINS": str(own)}, 60)
+
+
 def test_ending_early_is_no_failure(run, notebooks, capsys):
     nb = nbformat.read(notebooks / "01_write.ipynb", as_version=4)
     nb.cells.insert(2, nbformat.v4.new_code_cell("raise SystemExit(0)"))

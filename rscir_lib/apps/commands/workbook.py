@@ -228,7 +228,9 @@ def execute(notebook: Path, copy: Path, parameters: dict[str, object], timeout: 
             execution_timeout=timeout, extra_arguments=["--log-level=CRITICAL"], progress_bar=sys.stderr.isatty(),
         )  # fmt: skip
     except PapermillExecutionError as error:
-        where = f"{notebook.stem}, cell [{error.exec_count}]"
+        own = re.escape(Path(str(parameters.get("PLUGINS") or ".")).name)
+        lines = re.findall(rf"{own}:\d+", re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error.traceback))) if own else []
+        where = ", ".join([notebook.stem, f"cell [{error.exec_count}]", *lines[-1:]])  # the last line of one's own code
         raise RuntimeError(f"{where}: {error.ename}: {error.evalue}\n  executed up to there: {copy}") from None
     except (CellControlSignal, DeadKernelError) as error:
         raise RuntimeError(f"{notebook.stem}: {type(error).__name__}: {str(error).strip()}") from None
@@ -273,7 +275,8 @@ def run_plan(
             print(said)
     print(f"results: {write_index(run)}")
     for table in filter(None, show):
-        print(f"\n{table}.csv\n{pd.read_csv(run / 'tables' / f'{table}.csv').round(2).to_string(index=False)}")
+        shown = pd.read_csv(run / "tables" / f"{table}.csv").to_string(index=False, float_format="{:.4g}".format)
+        print(f"\n{table}.csv\n{shown}")
     return run
 
 
@@ -328,7 +331,10 @@ def write_index(run: Path) -> Path:
     seen = {"05_lambda_curves": "what lambda does", "06_best": "the best queries", "06_worst": "the worst queries"}
     seen |= {"left_out": "what was left out of the folder of images, and what helps"}
     links = [f'<a href="{path.parent.name}/{path.name}">{seen[path.stem]}</a>' for path in files if path.stem in seen]
-    links += ["<code>make explore</code> with the same DATASET_ROOT and ENCODER", "<code>make book</code>, a web site"]
+    links += [
+        "<code>make explore</code> with this run's DATASET_ROOT, ENCODER and LISTING",
+        "<code>make book</code>, a web site",
+    ]
     parts = [*_head(run.name), _reached(run), f"<nav><p>Where to go on: {', '.join(links)}.</p></nav>"]
     titles = {path.stem[:2]: path.stem.replace("_", " ") for path in select_notebooks([])}
     title_of = {path: titles.get(path.name[:2], path.stem) for path in files}
@@ -414,8 +420,7 @@ def run_bundled(**options: Any) -> int:
 
 
 def methods_of(run: Path) -> pd.DataFrame:
-    """Notebook 09's table of a run, as text: every method with what it is worth and costs. FileNotFoundError where it
-    hasn't run there."""
+    """Notebook 09's table of a run, as text: what every method is worth and costs. FileNotFoundError without it."""
     if not (path := run / "tables" / "09_methods.csv").is_file():
         raise FileNotFoundError(f"{path} is missing: run notebook 09 there")
     return pd.read_csv(path, index_col="method", dtype=str, keep_default_na=False)

@@ -88,9 +88,9 @@ const coordinates = (/** @type {number} */ lon, /** @type {number} */ lat) =>
 /** The hits' pictures on the ground, over a mosaic of the tiles around them; as wide as they are there, with a scale. */
 export function drawMap(/** @type {View} */ view) {
   const { pictures, query, shown, ui } = view;
-  const placed = shown.rows.flatMap((row) => {
+  const placed = shown.rows.flatMap((row, k) => {
     const { footprint } = pictures.of(query.position(row));
-    return footprint ? [{ row, footprint }] : [];
+    return footprint ? [{ row, rank: k + 1, footprint }] : [];
   });
   ui.mapFigure.hidden = ui.geojson.hidden = !placed.length;
   if (!placed.length) return;
@@ -108,11 +108,11 @@ export function drawMap(/** @type {View} */ view) {
     const place = `x="${left}" y="${top}" width="${width}" height="${height}"`;
     return footprint ? `<image href="${src}" ${place} preserveAspectRatio="none" class="tile"/>` : "";
   });
-  const places = placed.map(({ row, footprint }, k) => {
+  const places = placed.map(({ row, rank, footprint }) => {
     const points = footprint.map(pixel);
     const [x, y] = centre(points);
     return `<g><polygon points="${points.join(" ")}" class="place" data-row="${row}"/>
-      <text x="${x}" y="${y}" text-anchor="middle">${k + 1}</text></g>`;
+      <text x="${x}" y="${y}" text-anchor="middle">${rank}</text></g>`;
   });
   const most = (200 / scale) * DEGREE; // metres
   const ten = 10 ** Math.floor(Math.log10(most));
@@ -123,7 +123,7 @@ export function drawMap(/** @type {View} */ view) {
     <text x="${length + 18}" y="${height - 16}">${metres < 1000 ? `${metres} m` : `${number(metres / 1000)} km`}</text>`;
   ui.map.innerHTML = tiles.join("") + places.join("") + bar; // numbers, and pictures in base64
   const other = coordinates(lonLat.left + lonLat.width, lonLat.top + lonLat.height);
-  say(ui.mapText, `Where the hits lie: ${coordinates(lonLat.left, lonLat.top)} to ${other}`);
+  say(ui.mapText, `${placed.length} of ${shown.rows.length} hits, ${coordinates(lonLat.left, lonLat.top)} to ${other}`);
   put(ui.map, { viewBox: `0 0 600 ${height}`, "aria-label": `map of ${placed.length} hits` });
   ui.map.onclick = (event) => {
     const row = rowAt(event);

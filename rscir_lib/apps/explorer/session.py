@@ -33,6 +33,7 @@ from rscir_lib.methods.pairwise import TwoSimilarities, add, halfway, minimum, m
 from rscir_lib.methods.registry import METHODS
 from rscir_lib.ranking.skyband import skyband
 from rscir_lib.runs import Run
+from rscir_lib.runs.plugins import place_of
 from rscir_lib.similarity import InMemory, best_first, similarities
 from rscir_lib.similarity.gallery import spreads
 from rscir_lib.similarity.lambda_auto import auto_lambda, resampled
@@ -138,7 +139,7 @@ class Explorer:
             return {"error": str(error)}
         except Exception as error:  # a browser that gets no answer would wait for ever
             logger.exception("this question can't be answered")
-            return {"error": f"this question can't be answered ({type(error).__name__}: {error})"}
+            return {"error": f"this question can't be answered ({type(error).__name__}: {error}) {place_of(error)}"}
 
     @asked
     def hello(self) -> Answer:

@@ -307,6 +307,7 @@ export class View {
         ofPicture.join() === shown.rows.join() &&
         "The words change nothing here: the picture alone has the same hits.",
       strange?.length && `The encoder never saw ${strange.join(", ")} while it learned: expect noise.`,
+      shown.rows.length && !subject(this) && "To mark hits as right or wrong, ask with one picture.",
       query.positions && `${candidates} can be among the first hits at some lambda: those are compared here.`,
     ];
     say(this.ui.note, notes.filter(Boolean).join(" "));

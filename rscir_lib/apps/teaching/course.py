@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
-from papermill.parameterize import parameterize_notebook
+from papermill.translators import PythonTranslator
 
 from rscir_lib.apps.commands import workbook
 from rscir_lib.apps.teaching.checks import PROOF
@@ -33,13 +33,11 @@ def _tags(cell: nbformat.NotebookNode) -> list[str]:
 def student_copy(notebook: nbformat.NotebookNode, parameters: dict | None = None) -> nbformat.NotebookNode:
     """A notebook without solutions and outputs, with its checks, and with these parameters."""
     notebook = deepcopy(notebook)
-    if parameters:
-        notebook.metadata["papermill"] = {}  # what papermill looks for
-        for cell in notebook.cells:
-            cell.metadata.setdefault("tags", [])
-        notebook = parameterize_notebook(notebook, parameters)
-        del notebook.metadata["papermill"]
     for cell in notebook.cells:
+        if "parameters" in _tags(cell):  # a line each: of a cell that papermill adds, students would know nothing
+            for name, value in (parameters or {}).items():
+                line = f"{name} = {PythonTranslator.translate(value)}".replace("\\", "\\\\")
+                cell.source = re.sub(rf"^{name} = .*?(?=  # |$)", line, cell.source, flags=re.MULTILINE)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         if "solution" in _tags(cell):
