@@ -64,4 +64,4 @@ def check_ours(folder: Path, mark: str) -> None:
     `mark` is there, the name of what the command writes first."""
     others = sorted(path.name for path in folder.glob("[!.]*")) if not (folder / mark).exists() else []
     if others:
-        raise ValueError(f"{folder} holds other things ({others[0]}) and none of its own: choose another folder")
+        raise ValueError(f"{folder} holds other things ({others[0]}) and nothing made here: choose another folder")
