@@ -29,6 +29,7 @@ export async function keep(/** @type {View} */ view, /** @type {Mark} */ [image,
 export function drawMarks(/** @type {View} */ view) {
   const { facts, ui } = view;
   const marks = standing(view).reverse();
+  ui.markList.hidden = !marks.length;
   say(ui.markCount, `Your marks: ${marks.length}, saved in ${facts.marksFile || "this browser"}`);
   const create = () => make("li", {}, make("span"), make("button", { type: "button" }, "undo"));
   slots(ui.markRows, marks, create, (li, [image, text, answer, verdict]) => {

@@ -121,8 +121,7 @@ def listen(explorer: Explorer, port: int) -> tuple[tornado.httpserver.HTTPServer
 
 
 def leave_one_core() -> None:
-    """From now on torch leaves one core alone: the browser draws on this machine too, and threads that wait for a core
-    take ten times as long as one fewer."""
+    """Torch leaves one core to the browser from now on: with a thread for each core, both take ten times as long."""
     torch.set_num_threads(min(torch.get_num_threads(), max(1, (os.cpu_count() or 1) - 1)))
 
 
