@@ -147,6 +147,14 @@ def test_methods_offered_are_all_that_mix_and_a_strange_one_is_scored_here(explo
     question = one_question(explorer, 2, "red")
     expected = odd.fit(explorer.gallery, None)(question, 0.25)[0]
     assert doubles(answer["scores"]) == pytest.approx(expected)
+    for wrong, said in (
+        (lambda image, text, lam: text / 0 * 0, "not finite"),
+        (lambda image, text, lam: text[:, :2], "shape"),
+    ):
+        monkeypatch.setitem(METHODS, "odd", dataclasses.replace(odd, combine=wrong))
+        explorer.scorers.clear()
+        answer = explorer.answer({"ask": "scores", "images": [2], "words": "red", "lam": 0.25, "method": "odd"})
+        assert said in answer["error"]
 
 
 def test_lambda_is_read_off_one_query_with_its_spread(explorer):

@@ -475,6 +475,16 @@ def test_what_the_archive_leaves_out_is_said_once_a_run_with_what_helps(run, not
         assert said.count(f"make tiles DATASET_ROOT={data} ARGS=--scenes") == 1
 
 
+def test_the_run_that_is_named_at_the_end_is_the_one_asked_for(run, notebooks, capsys):
+    """Though the last notebook, as 11, knows no data set."""
+    cell = nbformat.v4.new_code_cell('OUTPUT_ROOT = ""  # folder', metadata={"tags": ["parameters"]})
+    last = nbformat.v4.new_notebook(cells=[cell])
+    last.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(last, notebooks / "03_last.ipynb")
+    assert run("01", "03") == 0
+    assert f"results: {notebooks / 'runs' / 'data_demo' / 'index.html'}" in capsys.readouterr().out
+
+
 def test_an_error_in_code_of_ones_own_names_its_line(notebooks, tmp_path):
     own = tmp_path / "my methods.py"
     own.write_text("def score():\n    return 1 / 0\nscore()\n")

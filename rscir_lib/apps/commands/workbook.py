@@ -267,7 +267,7 @@ def run_plan(
         seconds, mib, outcome = measured(run_notebook, notebook, parameters, timeout, force)
         memory = f", {mib:,.0f} MiB" if outcome != "stands" else ""
         print(f"      {outcome}, {seconds:.1f} s{memory}", flush=True)
-    run = runs.run_of(parameters)
+    run = runs.run_of(dict(own))  # not the last notebook's, which may know no data set
     with suppress(OSError):  # nothing is drawn, or no features are stored
         opened = runs.open_run(**{name: own[name] for name in (*runs.IDENTITY, "FEATURES") if name in own})
         archive = opened.whole_archive  # which prints what is left out of the folder

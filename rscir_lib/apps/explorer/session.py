@@ -31,6 +31,7 @@ from rscir_lib.features import Features
 from rscir_lib.methods import Questions, Scorer
 from rscir_lib.methods.pairwise import TwoSimilarities, add, halfway, minimum, mix, multiply
 from rscir_lib.methods.registry import METHODS
+from rscir_lib.ranking.questions import Job
 from rscir_lib.ranking.skyband import skyband
 from rscir_lib.runs import Run
 from rscir_lib.runs.plugins import place_of
@@ -263,8 +264,9 @@ class Explorer:
         if one_of(METHODS, method, "method") not in self.scorers:
             self.scorers[method] = METHODS[method].fit(self.gallery, self.encoder.encode_texts)
         one, own = np.zeros(1, int), np.array([images[0] if len(images) == 1 and isinstance(images[0], int) else -1])
-        (scores,) = self.scorers[method](Questions(image[None], text[None], (words,), one, one, own), lam)
-        return {"scores": base64_of(np.asarray(scores, np.float64))}
+        question = Questions(image[None], text[None], (words,), one, one, own)
+        (scores,) = Job(METHODS[method], lam, self.scorers[method]).scores(question, len(self.archive))
+        return {"scores": base64_of(scores)}
 
     @asked
     def auto(self, images: Images, words: str = "", without: str = "") -> Answer:

@@ -17,8 +17,7 @@ class Widget(anywidget.AnyWidget):
     start = traitlets.Dict().tag(sync=True)
 
     def __init__(self, explorer: Explorer, image: int | None = None, words: str = "", lam: float = 0.5) -> None:
-        """image: archive position of the first query's picture; words and lam in [0, 1]: the rest of it. Without an
-        image, one of the benchmark's queries that needs both."""
+        """The first query: image (an archive position), words, lam in [0, 1]; without image one of the benchmark's."""
         super().__init__(start={} if image is None else {"images": [image], "text": words, "lambda": lam})
         self.explorer = explorer
         self.on_msg(self._answer)

@@ -70,8 +70,7 @@ def mirror(source: Path, executed: Path, live: bool = False) -> None:
 
 
 def _readable(notebook: nbformat.NotebookNode, live: bool) -> nbformat.NotebookNode:
-    """An executed notebook without papermill's own cells and what needs a kernel; its solutions are folded up, its
-    pictures have the alternative texts that came with them."""
+    """An executed notebook for readers: solutions folded up, pictures with their texts, nothing that needs a kernel."""
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
