@@ -223,8 +223,7 @@ def _counted(
 def _exactly(
     batch: _Batch, number: int, scale: Scale, pair: Sequence[np.ndarray] = (), query: int | slice = slice(None)
 ) -> list[torch.Tensor]:
-    """Exact similarities to image and text on a scale, (..., n) and (n,): those of a group's relevant images, or a pair
-    that one of its queries has."""
+    """Exact similarities to image and text on a scale, (..., n) and (n,): of a group's relevant images, or a pair."""
     asked, group = batch.questions, batch.groups[number]
     whose = asked.image_of[group.rows][query], asked.text_of[group.rows[0]]
     return [

@@ -19,7 +19,8 @@ export async function drawStrip(/** @type {View} */ view, /** @type {() => boole
   const columns = [];
   for (const lambda of STRIP) {
     const hits = await view.hitsAt(lambda, 5);
-    if (!hits || isStale()) return;
+    if (isStale()) return;
+    if (!hits) return ui.strip.replaceChildren(); // the method refuses: no pictures of another
     columns.push({ lambda, positions: hits.rows.map((row) => query.position(row)) });
   }
   const create = (/** @type {number} */ k) => {
