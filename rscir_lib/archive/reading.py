@@ -21,9 +21,9 @@ from rscir_lib.storage.atomic import read_json
 if TYPE_CHECKING:  # an optional package: it reads what isn't 8-bit RGB
     from rasterio.io import DatasetReader
 
-# No other decoder ever sees a file: some of them run programs (EPS) or fetch what a file names (VRT)
-Image.init()  # registers the plugins of Pillow's own
+Image.init()  # registers Pillow's own plugins, of which the list below takes a few
 register_heif_opener()
+# No other decoder ever sees a file: some of them run programs (EPS) or fetch what a file names (VRT)
 _PILLOW = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF", "HEIF")
 _GDAL = {  # by their first bytes
     b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff", b"\x89PNG": "PNG", b"BM": "BMP",
