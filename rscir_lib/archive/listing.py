@@ -65,8 +65,8 @@ def _read_listing(root: Path, listing: Path) -> tuple[list[str], list[str], str,
             raise ValueError(f"{where}: {file!r} is listed twice; remove one line")
         files[file] = "" if fields[2] == "-" else class_name(fields[2])
     _, paths, _, left = _images_below(root)
-    listed = {split_window(file)[0] for file in files}
-    if unlisted := sum(normal_path(path.relative_to(root).as_posix()) not in listed for path in paths):
+    listed = {f"{root.as_posix()}/{split_window(file)[0]}" for file in files}
+    if unlisted := sum(path.as_posix() not in listed for path in paths):
         again = "write the listing again where they are to be searched too"
         left.append((f"images that {listing.name} doesn't list", unlisted, again))
     return list(files), list(files.values()), f"{len(files)} images and their classes as listed in {listing.name}", left
